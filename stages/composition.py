@@ -4,12 +4,11 @@ from __future__ import annotations
 
 import argparse
 import logging
-import os
-import sys
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+import yaml
 from hydra import compose, initialize_config_dir
 from hydra.errors import HydraException
 from omegaconf import OmegaConf
@@ -41,27 +40,30 @@ def composed(overrides: Sequence[str] = (), conf: Path = paths.CONF) -> str:
 def differing(ours: Any, theirs: Any, key: str = "") -> dict[str, tuple[Any, Any]]:
     """The leaves in which two params differ: key in dots -> the two values."""
     if isinstance(ours, dict) and isinstance(theirs, dict):
-        found = {}
+        found: dict[str, tuple[Any, Any]] = {}
         for name in [*ours, *(name for name in theirs if name not in ours)]:
             found |= differing(ours.get(name, ABSENT), theirs.get(name, ABSENT), f"{key}.{name}" if key else name)
         return found
     return {} if ours == theirs else {key: (ours, theirs)}
 
 
-def drift(overrides: Sequence[str] = ()) -> list[str]:
-    """A line for each key in which `params.yaml` is not what `conf/` composes."""
-    import yaml
-
-    found = differing(params.read(), yaml.safe_load(composed(overrides)))
-    return [f"{key}: params.yaml has {ours!r}, conf/ composes {theirs!r}" for key, (ours, theirs) in found.items()]
+def drift(values: dict[str, Any], overrides: Sequence[str] = ()) -> list[str]:
+    """A line for each key in which a params file's `values` are not what `conf/` composes."""
+    found = differing(values, yaml.safe_load(composed(overrides)))
+    return [f"{key}: {paths.PARAMS} has {ours!r}, conf/ composes {theirs!r}" for key, (ours, theirs) in found.items()]
 
 
-def warn_of_drift() -> None:
-    """Warn when `params.yaml` is not what `conf/` composes; silent within `dvc exp run`, whose -S makes it differ."""
-    if "DVC_EXP_NAME" in os.environ or not paths.CONF.is_dir():
+def warn_of_drift(values: dict[str, Any]) -> None:
+    """Warn when a params file's `values` are not what `conf/` composes; a run goes on with `values` all the same."""
+    if not paths.CONF.is_dir():
         return
-    for line in drift():
-        log.warning("warning: %s (`python -m stages.params` composes anew)", line)
+    try:
+        lines = drift(values)
+    except ParamsError as error:
+        lines = [str(error)]
+    if lines:
+        advice = "write it anew with `python -m stages.params`, or make conf/ say the same"
+        log.warning("warning: params.yaml is not what conf/ composes (%s):\n  %s", advice, "\n  ".join(lines))
 
 
 def main() -> int:
@@ -76,16 +78,14 @@ def main() -> int:
     if not options.check:
         with paths.replacing(paths.PARAMS) as aside:
             aside.write_text(text)
-        print(f"wrote {paths.PARAMS}")
+        log.info("wrote %s", paths.PARAMS)
         return 0
-    params.check(params.read())
-    lines = drift(options.overrides)
+    values = params.read()
+    params.check(values)
+    lines = drift(values, options.overrides)
     for line in lines:
-        print(line, file=sys.stderr)
+        log.error(line)
     if not lines and text != paths.PARAMS.read_text():
-        print(
-            f"{paths.PARAMS} has the right values but was edited by hand; `python -m stages.params` writes it anew",
-            file=sys.stderr,
-        )
+        log.error("%s was edited by hand, if without effect; `python -m stages.params` writes it anew", paths.PARAMS)
         return 1
     return 1 if lines else 0

@@ -9,6 +9,8 @@ import sys
 from collections.abc import Callable
 from typing import NoReturn
 
+log = logging.getLogger(__name__)
+
 
 class MLpyError(Exception):
     """What was wrong, where, and what to do next, in one sentence. Every error a user can mend derives from it."""
@@ -57,9 +59,9 @@ def run(main: Callable[[], int | None]) -> NoReturn:
     try:
         code = main() or 0
     except MLpyError as error:
-        print(f"error: {error}", file=sys.stderr)
+        log.error("error: %s", error)
         code = 1
     except KeyboardInterrupt:
-        print("stopped by Ctrl-C; what was finished is kept", file=sys.stderr)
+        log.error("stopped by Ctrl-C; what was finished is kept")
         code = 130
     sys.exit(code)

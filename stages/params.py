@@ -1,24 +1,22 @@
-"""`params.yaml` -> typed, frozen parameters, one flat section a stage. `python -m stages.params` writes the file from `conf/`."""
+"""`params.yaml` -> typed, frozen parameters, a flat section a stage. `python -m stages.params` composes the file."""
 
 from __future__ import annotations
 
-import dataclasses
 import difflib
-import json
-from collections.abc import Iterator
+import os
 from dataclasses import field
 from pathlib import Path
-from typing import Annotated, Any, Literal, TypeVar, cast
+from typing import Annotated, Any, Literal, cast
 
 import yaml
-from pydantic import ConfigDict, Field, TypeAdapter, ValidationError
+from pydantic import ConfigDict, Field
 from pydantic.dataclasses import dataclass
 
 from stages import paths
 from stages.errors import ParamsError, run
+from stages.validation import Section, validated
 
 CHECKED = ConfigDict(extra="forbid", strict=True)
-Section = TypeVar("Section")
 
 Positive = Annotated[float, Field(gt=0)]
 NotNegative = Annotated[float, Field(ge=0)]
@@ -64,9 +62,8 @@ class Policy:
     def __post_init__(self) -> None:
         least, most = {"binary": (2, 2), "multiclass": (3, 1000), "multilabel": (1, 1000)}[self.kind]
         if not least <= len(self.labels) <= most:
-            raise ValueError(
-                f"a {self.kind} policy has {'exactly' if least == most else 'at least'} {least} labels; this has {len(self.labels)}"
-            )
+            number = f"exactly {least}" if least == most else f"at least {least}"
+            raise ValueError(f"a {self.kind} policy has {number} labels; this has {len(self.labels)}")
         if sum(rule.rest for rule in self.labels.values()) > 1:
             raise ValueError("only one label can take the rest")
 
@@ -220,49 +217,6 @@ SECTIONS: dict[str, type[Any]] = {
 }
 
 
-def section(kind: type[Section], values: object) -> Section:
-    """Check one section's values and freeze them.
-
-    Raises:
-        ParamsError: naming the key, for an unknown key, a wrong type, a missing value or a broken range.
-    """
-    name = kind.__name__.lower()
-    if not isinstance(values, dict):
-        raise ParamsError(f"params.yaml has no section `{name}`; run `python -m stages.params` to write it from conf/")
-    unset = next((key for key, value in _leaves(name, values) if value == "???"), None)
-    if unset:  # Hydra's mark of a value that is still to be given passes silently as text
-        raise ParamsError(f"{unset} has no value; set it in conf/ or with -S {unset}=...")
-    try:
-        # By way of JSON: strict types, yet plain mappings are taken for the nested sections.
-        return TypeAdapter(kind).validate_json(json.dumps(values, default=str))
-    except ValidationError as error:
-        raise ParamsError(_explain(name, kind, error)) from None
-
-
-def _explain(name: str, kind: type[Any], error: ValidationError) -> str:
-    """The first complaint, with the key in dots."""
-    first = error.errors(include_url=False, include_context=False)[0]
-    key = ".".join([name, *(str(part) for part in first["loc"])])
-    if first["type"] in ("unexpected_keyword_argument", "extra_forbidden"):
-        near = difflib.get_close_matches(str(first["loc"][-1]), [each.name for each in dataclasses.fields(kind)], 1)
-        return f"{key} is no parameter" + (
-            f"; did you mean {near[0]}?" if near else "; see stages/params.py for those there are"
-        )
-    if first["type"].startswith("missing"):
-        return f"{key} has no value; set it in conf/ or with -S {key}=..."
-    said = f"{key}: {first['msg'].removeprefix('Value error, ')}"
-    return said if isinstance(first["input"], dict) else f"{said}; it is {first['input']!r}"
-
-
-def _leaves(key: str, value: object) -> Iterator[tuple[str, object]]:
-    """Every value that is no mapping, with its key in dots."""
-    if isinstance(value, dict):
-        for name, each in value.items():
-            yield from _leaves(f"{key}.{name}", each)
-    else:
-        yield key, value
-
-
 def check(values: dict[str, Any]) -> None:
     """Check a whole params file: every section, and no other.
 
@@ -273,7 +227,7 @@ def check(values: dict[str, Any]) -> None:
         near = difflib.get_close_matches(name, SECTIONS, 1)
         raise ParamsError(f"{name} is no stage's section" + (f"; did you mean {near[0]}?" if near else ""))
     for name, kind in SECTIONS.items():
-        section(kind, values.get(name))
+        validated(kind, values.get(name))
 
 
 def read(path: Path = paths.PARAMS) -> dict[str, Any]:
@@ -297,7 +251,12 @@ def read(path: Path = paths.PARAMS) -> dict[str, Any]:
 
 def load(kind: type[Section], path: Path = paths.PARAMS) -> Section:
     """The section of `params.yaml` that bears the stage's name, checked and frozen: `load(Extract).limit`."""
-    return section(kind, read(path).get(kind.__name__.lower()))
+    values = read(path)
+    if "DVC_STAGE" in os.environ and "DVC_EXP_NAME" not in os.environ:  # `dvc repro`; in `dvc exp run`, -S may differ
+        from stages.composition import warn_of_drift
+
+        warn_of_drift(values)
+    return validated(kind, values.get(kind.__name__.lower()))
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""Picture bytes -> pixels: the one way that training, testing and serving see a picture. Needs Pillow and numpy only."""
+"""Picture bytes -> pixels: the one way that training, testing and serving see a picture. Only Pillow and numpy."""
 
 from __future__ import annotations
 
