@@ -29,3 +29,28 @@ $(READY): pyproject.toml requirements.lock
 lock: $(READY)  ## resolve pyproject.toml anew into requirements.lock, for every platform
 	"$(BIN)/uv" pip compile --quiet --upgrade --universal --python-version 3.11 --all-extras --no-annotate \
 		--custom-compile-command 'make lock' pyproject.toml <(echo uv) --output-file requirements.lock
+
+.PHONY: repro
+repro: $(READY)  ## build the sample board where it is missing, run the pipeline, print the metrics
+	@python -m stages.params --check || echo "params.yaml is not what conf/ composes: python -m stages.params writes it anew" >&2
+	dvc repro
+	@dvc metrics show data/test/metrics.json
+	@echo "report: data/test/report.html   model card: models/README.md"
+
+.PHONY: test
+test: $(READY)  ## ruff, mypy, pytest
+	ruff format --check .
+	ruff check .
+	mypy
+	python -m stages.params --check
+	pytest $(PYTEST)
+
+.PHONY: format
+format: $(READY)  ## let ruff format and mend what it can
+	ruff format .
+	ruff check --fix .
+
+.PHONY: hooks
+hooks: $(READY)  ## check params.yaml, format and lint at each commit; keep data in step with git
+	pre-commit install
+	dvc install

@@ -58,8 +58,10 @@ def letterbox(image: Image.Image, size: int, background: int) -> Pixels:
     """
     image.draft("RGB", (size, size))  # a JPEG is decoded at the smallest scale that is not below `size`
     image = ImageOps.exif_transpose(image)
-    if image.mode not in ("RGB", "L"):
-        image = image.convert("RGBA")  # resized with premultiplied alpha by Pillow, so no dark fringes
+    if image.mode.startswith("I"):  # 16 bits of grey, which Pillow would clip at 255
+        image = image.point(lambda value: value / 257).convert("L")
+    # With alpha, Pillow resizes premultiplied: no dark fringes.
+    image = image.convert("RGBA" if image.has_transparency_data else "RGB")
     scale = size / max(image.size)
     box = (max(1, round(image.width * scale)), max(1, round(image.height * scale)))
     image = image.resize(box, Image.Resampling.BILINEAR, reducing_gap=2.0)

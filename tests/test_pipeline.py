@@ -1,0 +1,140 @@
+"""The whole pipeline in a temporary clone: real dump, real PostgreSQL, real HTTP, real training."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import shutil
+import subprocess
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+import pytest
+
+from stages import paths
+
+ROOT = Path(__file__).parents[1]
+RERUNS = re.compile(r"^\| `(\w+\.\w+)` \| `(\S+)` \| (.+) \|$", re.MULTILINE)
+"""A row of the README's table: a parameter, a value for it, the stages that rerun."""
+
+
+class Clone:
+    """A clone of this checkout, with what is not committed yet, and a cache root of its own."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder / "a clone"
+        subprocess.run(["git", "clone", "--quiet", "--no-hardlinks", str(ROOT), str(self.folder)], check=True)
+        self.environment = {
+            **os.environ,
+            "MLPY_CACHE": str(folder / "cache"),
+            "PATH": f"{ROOT / '.venv/bin'}:{os.environ['PATH']}",
+        }
+        self._bring_uncommitted_changes()
+        (folder / "cache").mkdir()
+        # The sample board's pictures are the same for every clone; the crawl, the database and the features are not.
+        (paths.cache_root() / "sample").mkdir(exist_ok=True)
+        (folder / "cache/sample").symlink_to(paths.cache_root() / "sample")
+
+    def _bring_uncommitted_changes(self) -> None:
+        listed = subprocess.run(
+            ["git", "ls-files", "-z", "--modified", "--others", "--exclude-standard"],
+            cwd=ROOT,
+            capture_output=True,
+            text=True,
+            check=True,
+        )
+        for name in filter(None, listed.stdout.split("\0")):
+            if (ROOT / name).is_file():
+                (self.folder / name).parent.mkdir(parents=True, exist_ok=True)
+                shutil.copy2(ROOT / name, self.folder / name)
+            else:
+                (self.folder / name).unlink(missing_ok=True)
+        self.run("git", "add", "--all")
+        self.run(
+            "git",
+            "-c",
+            "user.name=test",
+            "-c",
+            "user.email=test@localhost",
+            "commit",
+            "--allow-empty",
+            "-qm",
+            "As it stands",
+        )
+
+    def run(self, *command: str) -> str:
+        done = subprocess.run(
+            command, cwd=self.folder, env=self.environment, capture_output=True, text=True, check=False
+        )
+        assert done.returncode == 0, f"{' '.join(command)}\n{done.stdout}\n{done.stderr}"
+        return done.stdout
+
+    def experiment(self, *overrides: str) -> set[str]:
+        """`dvc exp run` of the smoke experiment with more overrides -> the stages that really ran."""
+        words = [word for override in ("experiment=smoke", *overrides) for word in ("-S", override)]
+        return set(re.findall(r"Running stage '(?:[\w/.]+:)?(\w+)'", self.run("dvc", "exp", "run", *words)))
+
+    def json(self, path: Path) -> Any:
+        return json.loads((self.folder / path).read_text())
+
+
+@pytest.fixture(scope="module")
+def clone(tmp_path_factory: pytest.TempPathFactory) -> Clone:
+    """A clone in which the smoke experiment ran."""
+    made = Clone(tmp_path_factory.mktemp("pipeline"))
+    (made.folder / paths.SAMPLE_DUMP).unlink(missing_ok=True)
+    assert made.experiment() >= {"restore", "extract", "download", "split", "train", "test"}
+    return made
+
+
+@pytest.mark.timeout(900)
+def test_every_artifact_is_there(clone: Clone) -> None:
+    named = [value for value in vars(paths).values() if isinstance(value, Path)]
+    assert [path for path in named if not (clone.folder / path).exists()] == []
+
+
+def test_the_metrics_are_whole(clone: Clone) -> None:
+    metrics = clone.json(paths.TEST_METRICS)
+    for key in ("auroc", "average_precision", "f1", "precision", "recall"):
+        assert 0 <= metrics[f"{key}_low"] <= metrics[key] <= metrics[f"{key}_high"] <= 1
+    assert 0 < metrics["threshold"] < 1
+
+
+def test_every_image_of_the_catalogue_ends_as_a_row(clone: Clone) -> None:
+    catalogue = pd.read_parquet(clone.folder / paths.IMAGES)
+    status = pd.read_parquet(clone.folder / paths.STATUS)
+    assert list(status.image_id) == list(catalogue.image_id)
+    assert len(catalogue) == 120
+    assert (status.status == "ok").mean() > 0.95
+
+
+def test_no_group_is_in_two_splits(clone: Clone) -> None:
+    groups = [set(pd.read_parquet(clone.folder / path).group) for path in paths.SPLITS.values()]
+    assert all(groups)
+    assert sum(map(len, groups)) == len(set.union(*groups))
+
+
+def test_a_second_repro_does_nothing(clone: Clone) -> None:
+    assert "up to date" in clone.run("dvc", "repro")
+
+
+@pytest.mark.timeout(900)
+@pytest.mark.parametrize(("key", "value", "stages"), RERUNS.findall((ROOT / "README.md").read_text()))
+def test_a_changed_parameter_reruns_exactly_the_stages_that_depend_on_it(
+    clone: Clone, key: str, value: str, stages: str
+) -> None:
+    assert clone.experiment(f"{key}={value}") == set(stages.split(", "))
+
+
+def test_the_table_of_reruns_has_a_parameter_of_each_stage() -> None:
+    keys = [key for key, _, _ in RERUNS.findall((ROOT / "README.md").read_text())]
+    assert [key.split(".")[0] for key in keys] == ["restore", "extract", "download", "split", "train", "test"]
+
+
+def test_the_predictor_judges_a_picture(clone: Clone) -> None:
+    shard = min((clone.folder / paths.SHARDS).glob("shard-*.parquet"))
+    (clone.folder / "picture").write_bytes(pd.read_parquet(shard).bytes[0])
+    answer = json.loads(clone.run("python", "-m", "stages.vision.predictor", "picture", "--json"))
+    assert answer["verdict"] in ("flagged", "clean")
