@@ -1,0 +1,80 @@
+"""The README says what is so: its graph, its tree, its commands, its experiment files."""
+
+from __future__ import annotations
+
+import itertools
+import re
+import shlex
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import yaml
+
+from stages import params
+from stages.composition import composed
+
+ROOT = Path(__file__).parents[1]
+README = (ROOT / "README.md").read_text()
+BIN = Path(sys.executable).parent
+
+
+def fenced(language: str, text: str = README) -> list[str]:
+    return re.findall(rf"^```{language}\n(.*?)^```$", text, re.MULTILINE | re.DOTALL)
+
+
+def commands() -> list[list[str]]:
+    lines = "".join(fenced("sh")).replace("\\\n", " ").splitlines()
+    split = (shlex.split(line, comments=True) for line in lines)
+    return [words for words in split if words]
+
+
+def test_the_graph_is_dvcs() -> None:
+    drawn = subprocess.run([BIN / "dvc", "dag", "--md"], cwd=ROOT, capture_output=True, text=True, check=True).stdout
+    assert fenced("mermaid")[0].split() == drawn.strip().strip("`").split()[1:]
+
+
+def test_the_tree_names_what_is_there() -> None:
+    tree = next(block for block in fenced("") if block.startswith("conf/"))
+    folder = ""
+    for line in tree.splitlines():
+        name = line.split()[0]
+        folder = "" if not line.startswith(" ") else folder
+        assert (ROOT / folder / name).exists(), line
+        folder = folder or name
+
+
+def test_the_commands_are_those_there_are() -> None:
+    programs = {words[0] for words in commands()}
+    assert programs <= {"make", "dvc", "python", "git", "gto", "wget", "pytest"}
+    targets = set(re.findall(r"^([a-z]+):", (ROOT / "Makefile").read_text(), re.MULTILINE))
+    assert {words[1] for words in commands() if words[0] == "make"} <= targets
+
+
+@pytest.mark.parametrize("words", [words for words in commands() if words[:2] == ["python", "-m"]], ids=" ".join)
+def test_modules_that_are_run_exist(words: list[str]) -> None:
+    path = ROOT.joinpath(*words[2].split("."))
+    assert path.with_suffix(".py").exists() or (path / "__main__.py").exists()
+
+
+def test_overrides_of_experiments_compose() -> None:
+    runs = [words for words in commands() if words[:3] == ["dvc", "exp", "run"]]
+    assert runs
+    for words in runs:
+        given = [word for flag, word in itertools.pairwise(words) if flag == "-S"]
+        ours = [word for word in given if not word.startswith("policy=vehicles")]
+        firsts = [f"{word.split('=')[0]}={word.split('=', 1)[1].split(',')[0]}" for word in ours]
+        params.check(yaml.safe_load(composed(firsts, conf=ROOT / "conf")))
+
+
+def test_the_example_of_a_policy_is_valid(tmp_path: Path) -> None:
+    (example,) = fenced("yaml")
+    values = yaml.safe_load(composed(conf=ROOT / "conf"))
+    values["extract"] |= yaml.safe_load(example)["extract"]
+    params.check(values)
+
+
+@pytest.mark.parametrize("file", sorted((ROOT / "conf/experiment").glob("*.yaml")), ids=lambda file: file.stem)
+def test_an_experiment_opens_with_its_command(file: Path) -> None:
+    assert f"`dvc exp run -S experiment={file.stem}`" in file.read_text()
