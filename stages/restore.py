@@ -1,0 +1,84 @@
+"""A board's dump -> `lite.pgdump`, the needed tables and columns only, and `tables.json`."""
+
+from __future__ import annotations
+
+import concurrent.futures
+import contextlib
+import json
+import logging
+import shutil
+from collections.abc import Iterator
+from concurrent.futures import Future
+from pathlib import Path
+from typing import Any
+
+from stages import paths
+from stages.booru import archive, databases, dump
+from stages.booru.archive import Archive, Entry
+from stages.errors import DatabaseError, DumpError, run
+from stages.params import Restore, load
+from stages.paths import replacing
+
+log = logging.getLogger(__name__)
+
+
+def main() -> None:
+    params = load(Restore)
+    source = archive.read(Path(params.dump))
+    entries = dump.needed(source)
+    check_space(source, entries)
+    with hashing(source.path) as sha256, databases.new() as database:
+        dump.load(source, entries, database, params.jobs)
+        check_sha256(source.path, sha256.result(), params.sha256)
+        dump.shape(database)
+        log.info("packing %s", paths.LITE_DUMP)
+        with replacing(paths.LITE_DUMP) as lite, replacing(paths.TABLES) as tables:
+            dump.pack(database, lite, params.compression, like=source.header)
+            tables.write_text(
+                json.dumps(described(source, sha256.result(), dump.row_counts(database)), indent=2) + "\n"
+            )
+            database.keep(dump.sha256(lite))
+
+
+def check_space(source: Archive, entries: list[Entry]) -> None:
+    """Refuse to begin what cannot end."""
+    folder = databases.home()
+    need = dump.disk_need(source, entries)
+    if folder and need > (free := shutil.disk_usage(folder).free):
+        raise DatabaseError(
+            f"restoring {source.path} takes up to {need / 1e9:.1f} GB in {folder}, where {free / 1e9:.1f} GB are free; "
+            "free some space, or set MLPY_CACHE to a folder on a larger disk"
+        )
+
+
+@contextlib.contextmanager
+def hashing(path: Path) -> Iterator[Future[str]]:
+    """A file's SHA-256, reckoned while the database works."""
+    with concurrent.futures.ThreadPoolExecutor(1) as executor:
+        yield executor.submit(dump.sha256, path)
+
+
+def check_sha256(path: Path, actual: str, published: str | None) -> None:
+    if published and actual != published:
+        raise DumpError(
+            f"{path} has the SHA-256 {actual}, not the published {published}; fetch it again, or mend restore.sha256"
+        )
+
+
+def described(source: Archive, sha256: str, rows: dict[str, int]) -> dict[str, Any]:
+    """What `tables.json` says."""
+    header = source.header
+    return {
+        "dump": {
+            "sha256": sha256,
+            "bytes": source.size,
+            "date": header.date,
+            "archive_version": ".".join(map(str, header.version)),
+            "server_version": (header.server_version or b"").decode(errors="replace"),
+        },
+        "rows": rows,
+    }
+
+
+if __name__ == "__main__":
+    run(main)
