@@ -2,20 +2,22 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import re
 import tempfile
+from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
 
 from psycopg2 import sql
 from psycopg2.extensions import cursor as Cursor  # noqa: N812 (a class with a function's name)
 
-from stages.booru import archive, progress
+from stages.booru import archive, databases, progress
 from stages.booru.archive import EPOCH, Archive, Entry, Header
 from stages.booru.databases import Database
 from stages.booru.programs import binary, run
-from stages.errors import DumpError
+from stages.errors import DatabaseError, DumpError
 
 
 @dataclass(frozen=True)
@@ -176,7 +178,11 @@ def row_counts(database: Database) -> dict[str, int]:
 
 def pack(database: Database, target: Path, compression: int, like: Header | None = None) -> None:
     """Dump a database to `target`; the same tables give the same bytes, whichever server they were in."""
-    run([*words, "--file", target, "-d", database.dsn], environment=database.server.environment())
+    program: list[str | Path] = [binary("pg_dump"), "--format=custom", f"--compress={compression}"]
+    run(
+        [*program, "--no-owner", "--no-privileges", "--file", target, "-d", database.dsn],
+        environment=database.server.environment(),
+    )
     normalise(target, like)
 
 
@@ -216,3 +222,26 @@ def sha256(path: Path) -> str:
     """A file's SHA-256, in hexadecimal."""
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+@contextlib.contextmanager
+def live(lite: Path) -> Iterator[Database]:
+    """The database of a dump that `pack` wrote: the one that was kept, or else restored from it now.
+
+    Raises:
+        DumpError: if the dump cannot be read, and the database is not there.
+    """
+    source = archive.read(lite)
+    hash = sha256(lite)
+    with databases.kept(hash) as database:
+        if database:
+            yield database
+            return
+    with databases.new() as made:
+        load(source, needed(source), made)
+        shape(made)
+        made.keep(hash)
+    with databases.kept(hash) as database:
+        if database is None:
+            raise DatabaseError("the restored database vanished; run again")
+        yield database

@@ -1,0 +1,165 @@
+"""The catalogue of the images that a policy takes, streamed from the database in record batches."""
+
+from __future__ import annotations
+
+import json
+from collections import Counter
+from collections.abc import Iterator
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+from psycopg2.extensions import cursor as Cursor  # noqa: N812 (a class with a function's name)
+
+from stages.booru import cdn, tags
+from stages.booru.copying import fetched
+from stages.booru.selection import REASONS, statement
+from stages.errors import PolicyError
+from stages.params import Extract, Policy
+
+CORNERS = ("nw", "ne", "sw", "se")
+
+TEXT = pa.string()
+ROWS = pa.schema(
+    {
+        "reason": TEXT,
+        "image_id": pa.int64(),
+        "labels": TEXT,
+        "width": pa.int32(),
+        "height": pa.int32(),
+        "extension": TEXT,
+        "sha512": TEXT,
+        "size": pa.int64(),
+        **{corner: pa.float64() for corner in CORNERS},
+        "merged": TEXT,
+        "numbers": TEXT,
+        "name": TEXT,
+        "created_at": pa.timestamp("us"),
+    }
+)
+
+
+def schema(policy: Policy) -> pa.Schema:
+    """`images.parquet`'s columns; its metadata say the policy's kind and the order of its labels."""
+    label = ("labels", pa.list_(TEXT)) if policy.kind == "multilabel" else ("label", TEXT)
+    told = {"policy": {"name": policy.name, "kind": policy.kind, "labels": list(policy.labels)}}
+    columns = [
+        ("image_id", pa.int64()),
+        label,
+        ("url", TEXT),
+        ("width", pa.int32()),
+        ("height", pa.int32()),
+        ("format", TEXT),
+        ("sha512", TEXT),
+        ("artist", TEXT),
+        ("size", pa.int64()),
+        *((corner, pa.float64()) for corner in CORNERS),
+        ("merged", pa.list_(pa.int64())),
+        ("tags", pa.list_(TEXT)),
+        ("name", TEXT),
+        ("created_at", pa.timestamp("us")),
+    ]
+    return pa.schema(columns, metadata={"mlpy": json.dumps(told)})
+
+
+class Catalogue:
+    """The images that a policy takes, and the count of those it leaves out."""
+
+    def __init__(self, cursor: Cursor, params: Extract) -> None:
+        """Look the policy's tags up.
+
+        Raises:
+            PolicyError: if the board lacks one.
+        """
+        self.cursor = cursor
+        self.params = params
+        self.schema = schema(params.policy)
+        self.tags = tags.number(cursor)
+        self.images = 0
+        self.kept: Counter[str] = Counter()
+        self.dropped: Counter[str] = Counter()
+        self._query, self._values = statement(params, self.tags)
+
+    def batches(self) -> Iterator[pa.RecordBatch]:
+        """The catalogue in batches, sorted by id."""
+        query = self._query.as_string(self.cursor)
+        for rows in fetched(self.cursor, query, self._values, ROWS):
+            self.images += len(rows)
+            for reason in pc.value_counts(rows["reason"].drop_null()).to_pylist():
+                self.dropped[reason["values"]] += reason["counts"]
+            yield self._told(rows.filter(pc.is_null(rows["reason"])))
+
+    def _told(self, rows: pa.RecordBatch) -> pa.RecordBatch:
+        labels = _lists(rows["labels"])
+        names = pa.array(list(self.params.policy.labels)).take(labels.flatten())
+        self.kept.update(names.to_pylist())
+        own_tags, artist = self._tags(_lists(rows["numbers"]))
+        url = self._urls(rows)
+        columns = {
+            **{name: rows[name] for name in rows.schema.names if name in self.schema.names},
+            "label": names,
+            "labels": pa.ListArray.from_arrays(labels.offsets, names),
+            "url": url,
+            "format": pc.replace_substring_regex(pc.extract_regex(url, r"\.(?P<end>\w+)$").field(0), "^jpg$", "jpeg"),
+            "merged": _lists(rows["merged"]),
+            "tags": own_tags,
+            "artist": artist,
+        }
+        return pa.RecordBatch.from_arrays([columns[name] for name in self.schema.names], schema=self.schema)
+
+    def _urls(self, rows: pa.RecordBatch) -> pa.Array:
+        columns = ("created_at", "image_id", "extension", "width", "height")
+        words = zip(*(rows[name].to_pylist() for name in columns), strict=True)
+        root, version = self.params.root, self.params.version
+        return pa.array([cdn.picture_url(root, *of_image, version) for of_image in words], TEXT)
+
+    def _tags(self, numbers: pa.ListArray) -> tuple[pa.ListArray, pa.Array]:
+        """Each image's tags, sorted, each once; and its first artist, without the prefix."""
+        images = np.repeat(np.arange(len(numbers)), pc.list_value_length(numbers).to_numpy())
+        both = np.unique(images << 32 | np.abs(numbers.flatten().to_numpy()))
+        images, indices = both >> 32, (both & 0xFFFFFFFF) - 1
+        names = self.tags.canonical.take(pa.array(indices))
+        offsets = np.concatenate([[0], np.cumsum(np.bincount(images, minlength=len(numbers)))])
+        start, end = self.tags.artists()
+        of_artist = np.flatnonzero((indices >= start) & (indices < end))
+        owners, first = np.unique(images[of_artist], return_index=True)
+        artist = np.full(len(numbers), -1)
+        artist[owners] = indices[of_artist[first]]
+        found = self.tags.canonical.take(pa.array(artist, mask=artist < 0))
+        return (
+            pa.ListArray.from_arrays(pa.array(offsets, pa.int32()), names),
+            pc.utf8_slice_codeunits(found, len(tags.ARTIST)),
+        )
+
+    def summary(self) -> dict[str, Any]:
+        """What `summary.json` says; read it when the batches are.
+
+        Raises:
+            PolicyError: if a label takes no image.
+        """
+        policy = self.params.policy
+        for label in policy.labels:
+            if not self.kept[label]:
+                dropped = ", ".join(f"{self.dropped[reason]} {reason}" for reason in REASONS if self.dropped[reason])
+                raise PolicyError(
+                    f"the policy {policy.name} takes no image for {label}, of {self.images}; "
+                    f"left out were {dropped or 'none'}: mend the label's tags, or the limits of extract"
+                )
+        return {
+            "policy": policy.name,
+            "images": self.images,
+            "kept": self.images - self.dropped.total(),
+            "labels": {label: self.kept[label] for label in policy.labels},
+            "dropped": {reason: self.dropped[reason] for reason in REASONS},
+        }
+
+
+def _lists(texts: pa.Array) -> pa.ListArray:
+    """PostgreSQL's `{1,2}` -> [1, 2]; null and `{}` -> []."""
+    inside = pc.utf8_trim(texts, "{}")
+    inside = pc.if_else(pc.equal(inside, ""), None, inside)
+    words = pc.split_pattern(inside, ",")
+    lengths = pc.fill_null(pc.list_value_length(words), 0).to_numpy()
+    offsets = pa.array(np.concatenate([[0], np.cumsum(lengths)]), pa.int32())
+    return pa.ListArray.from_arrays(offsets, pc.cast(words.flatten(), pa.int64()))

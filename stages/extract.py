@@ -1,0 +1,59 @@
+"""`lite.pgdump`, policy -> `images.parquet`, the catalogue of images, and `summary.json`."""
+
+from __future__ import annotations
+
+import json
+import logging
+from collections.abc import Iterator
+from pathlib import Path
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+from tqdm import tqdm
+
+from stages import paths
+from stages.booru import dump
+from stages.booru.catalogue import Catalogue
+from stages.errors import run
+from stages.params import Extract, load
+from stages.paths import replacing
+
+log = logging.getLogger(__name__)
+ROW_GROUP = 65_536
+
+
+def main() -> None:
+    params = load(Extract)
+    with dump.live(paths.LITE_DUMP) as database, database.cursor() as cursor:
+        catalogue = Catalogue(cursor, params)
+        with replacing(paths.IMAGES) as images, replacing(paths.EXTRACT_SUMMARY) as summary:
+            write(catalogue, images)
+            summary.write_text(json.dumps(catalogue.summary(), indent=2) + "\n")
+    log.info("%s", ", ".join(f"{count} {label}" for label, count in catalogue.summary()["labels"].items()))
+
+
+def write(catalogue: Catalogue, target: Path) -> None:
+    """Write the catalogue in row groups of a fixed size: equal rows give equal bytes, however they arrived."""
+    with (
+        pq.ParquetWriter(target, catalogue.schema, compression="zstd") as writer,
+        tqdm(unit=" images", unit_scale=True, disable=None, desc="extract") as bar,
+    ):
+        for table in regrouped(catalogue.batches(), catalogue.schema):
+            writer.write_table(table, row_group_size=ROW_GROUP)
+            bar.update(len(table))
+
+
+def regrouped(batches: Iterator[pa.RecordBatch], schema: pa.Schema) -> Iterator[pa.Table]:
+    """Tables of exactly `ROW_GROUP` rows, but for the last."""
+    waiting = schema.empty_table()
+    for batch in batches:
+        waiting = pa.concat_tables([waiting, pa.Table.from_batches([batch])])
+        while len(waiting) >= ROW_GROUP:
+            yield waiting.slice(0, ROW_GROUP)
+            waiting = waiting.slice(ROW_GROUP)
+    if len(waiting):
+        yield waiting
+
+
+if __name__ == "__main__":
+    run(main)
