@@ -191,8 +191,14 @@ class Train:
     """Training pictures that a tag needs to be a target."""
     balance: bool
     """Weigh classes by inverse frequency."""
+    augment: bool
+    """Flip, turn and zoom training pictures at random. Not for `probe`, whose features are computed once."""
     trained_blocks: Seed
     """`finetune`: how many of the backbone's last blocks are trained."""
+    goal: Literal["f1", "false_alarms", "recall"]
+    """What thresholds are chosen for, on the validation split: the greatest F1; at most `goal_share` of the other
+    pictures flagged; or at least `goal_share` of the label's pictures found."""
+    goal_share: Share
     seed: Seed
     accelerator: str
     devices: Count
@@ -201,6 +207,10 @@ class Train:
     precision: str
     threads: Count
     """CPU threads; a run repeats to the digit only with the same number."""
+
+    def __post_init__(self) -> None:
+        if self.augment and self.model == "probe":
+            raise ValueError("train.augment cannot be with train.model=probe, whose features are computed once")
 
 
 @dataclass(frozen=True, config=CHECKED)

@@ -1,0 +1,95 @@
+"""train and validation splits, shards of pictures -> an ONNX model from pixels to scores, and its side-car."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import logging
+from pathlib import Path
+
+import pytorch_lightning as pl
+import torch
+
+from stages import paths
+from stages.errors import run
+from stages.params import Train, load
+from stages.vision import networks, provenance, targets
+from stages.vision.assessment import Assessment, assess
+from stages.vision.cache import file_hash
+from stages.vision.dataset import Data
+from stages.vision.decoding import Rows, decoded
+from stages.vision.export import check_parity, export
+from stages.vision.features import extracted
+from stages.vision.sidecar import Sidecar
+from stages.vision.targets import Task
+from stages.vision.training import curves, fit, workplace
+
+log = logging.getLogger(__name__)
+PARITY = 32
+"""Validation pictures whose scores are compared between torch and ONNX Runtime."""
+
+
+def main() -> None:
+    """Train what `params.yaml` asks for."""
+    params = load(Train)
+    torch.set_num_threads(params.threads)
+    task = targets.read(paths.SPLITS["train"], paths.SPLITS["val"], params.tag_min)
+    pictures = decoded(paths.SHARDS, params.size, params.background, params.threads)
+    pl.seed_everything(params.seed, verbose=False)
+    front = networks.frozen(params)
+    rows = extracted(pictures, front, params.threads) if front else pictures
+    network = networks.trained(params, task, rows)
+    with workplace(params, _data(), provenance.digest(provenance.sources())) as folder:
+        data = Data(task, rows, params)
+        trainer, epochs = fit(network, task, data, params, folder)
+        if trainer.is_global_zero:
+            found = assess(network, task, data, params)
+            model = networks.Moderator(front, network, task.kind, found.calibration)
+            _write_model(model, task, pictures)
+            _write_record(network, task, found, epochs, params, folder)
+
+
+def _data() -> dict[str, str]:
+    """md5 of each split that training sees, as in `dvc.lock`."""
+    return {name: file_hash(paths.SPLITS[name], "md5") for name in ("train", "val")}
+
+
+def _write_model(model: networks.Moderator, task: Task, pictures: Rows) -> None:
+    with paths.replacing(paths.MODEL) as aside:
+        export(model, aside, pictures.shape, labels=task.labels)
+        check_parity(model, aside, pictures.take(task.val.ids[:PARITY]))
+
+
+def _write_record(
+    network: torch.nn.Module, task: Task, found: Assessment, epochs: int, params: Train, folder: Path
+) -> None:
+    """The side-car, the weights in torch's format, metrics, curves."""
+    Sidecar(
+        name=task.policy["name"],
+        kind=task.policy["kind"],
+        labels=task.labels,
+        size=params.size,
+        background=params.background,
+        thresholds=found.thresholds,
+        calibration={
+            **dataclasses.asdict(found.calibration),
+            "goal": params.goal,
+            "goal_share": None if params.goal == "f1" else params.goal_share,
+        },
+        policy=task.policy,
+        data=_data(),
+        code=provenance.revision(provenance.sources()),
+        params=dataclasses.asdict(params),
+        metrics=found.metrics,
+    ).write(paths.SIDECAR)
+    with paths.replacing(paths.CHECKPOINT) as aside:
+        torch.save({"model": params.model, "labels": list(task.labels), "state_dict": network.state_dict()}, aside)
+    with paths.replacing(paths.TRAIN_METRICS) as aside:
+        aside.write_text(json.dumps({**found.metrics, "epochs": epochs}, indent=2) + "\n")
+    curves(folder, paths.TRAIN_PLOTS)
+    said = "  ".join(f"{name} {value:.3f}" for name, value in found.metrics.items())
+    log.info("validation after %d epochs: %s", epochs, said)
+
+
+if __name__ == "__main__":
+    run(main)

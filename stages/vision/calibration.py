@@ -1,0 +1,90 @@
+"""Logits -> probabilities -> thresholds, both fitted to the validation split."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+from torch.nn import functional
+
+from stages.vision.sidecar import decided
+
+
+@dataclass(frozen=True)
+class Calibration:
+    """Probabilities are those of logits / temperature + bias.
+
+    The temperature takes back overconfidence (Guo et al., "On Calibration of Modern Neural Networks", 2017), the bias
+    what weighing the classes did to their shares. Neither changes a label's ranking of pictures in a binary or
+    multilabel policy.
+    """
+
+    temperature: float = 1.0
+    bias: tuple[float, ...] = (0.0,)
+    """One an output, or one for all."""
+
+
+def calibrated(logits: Tensor, kind: str, calibration: Calibration) -> Tensor:
+    """Logits [n, outputs] -> probabilities [n, labels]; a binary policy's second column is 1 - the first."""
+    adjusted = logits / calibration.temperature + logits.new_tensor(calibration.bias)
+    if kind == "multiclass":
+        return adjusted.softmax(1)
+    scores = adjusted.sigmoid()
+    return torch.cat([scores, 1 - scores], 1) if kind == "binary" else scores
+
+
+def fit(logits: Tensor, labels: Tensor, kind: str) -> Calibration:
+    """The calibration of least log-loss: logits [n, outputs], labels [n, labels].
+
+    A weak pull towards the identity keeps it finite where a small split is told apart without a mistake.
+    """
+    logits, labels = logits.double(), labels.double()
+    log_temperature = torch.zeros((), dtype=torch.double, requires_grad=True)
+    bias = torch.zeros(logits.shape[1], dtype=torch.double, requires_grad=True)
+    optimizer = torch.optim.LBFGS([log_temperature, bias], max_iter=200, line_search_fn="strong_wolfe")
+
+    def closure() -> Tensor:
+        optimizer.zero_grad()
+        adjusted = logits / log_temperature.exp() + bias
+        if kind == "multiclass":
+            loss = functional.cross_entropy(adjusted, labels.argmax(1))
+        else:
+            loss = functional.binary_cross_entropy_with_logits(adjusted, labels[:, : logits.shape[1]])
+        loss = loss + (log_temperature.square() + bias.square().sum()) / len(logits)
+        loss.backward()  # type: ignore[no-untyped-call]
+        return loss
+
+    optimizer.step(closure)  # type: ignore[no-untyped-call]
+    return Calibration(round(log_temperature.exp().item(), 6), tuple(round(each, 6) for each in bias.detach().tolist()))
+
+
+def thresholds(
+    scores: NDArray[np.float32], labels: NDArray[np.float32], kind: str, names: tuple[str, ...], goal: str, share: float
+) -> dict[str, float]:
+    """A threshold for each label that has one: scores and labels [n, labels].
+
+    `goal` is `f1` (greatest F1), `false_alarms` (as low as leaves at most `share` of the other pictures flagged), or
+    `recall` (as high as still finds `share` of the label's pictures).
+    """
+    return {
+        name: round(_threshold(scores[:, place].astype(float), labels[:, place] > 0.5, goal, share), 6)
+        for place, name in enumerate(decided(kind, names))
+    }
+
+
+def _threshold(scores: NDArray[np.float64], truth: NDArray[np.bool_], goal: str, share: float) -> float:
+    """Of the cuts half-way between neighbouring scores, and one above all, the one that meets the goal best."""
+    values = np.unique(scores)
+    cuts = np.r_[values[0] / 2, (values[1:] + values[:-1]) / 2, (values[-1] + 1) / 2]
+    # A cut flags what is at or over it: count from above.
+    found = truth.sum() - np.searchsorted(np.sort(scores[truth]), cuts)
+    alarms = (~truth).sum() - np.searchsorted(np.sort(scores[~truth]), cuts)
+    if goal == "false_alarms":
+        return float(cuts[np.argmax(alarms <= share * (~truth).sum())])
+    if goal == "recall":
+        return float(cuts[np.flatnonzero(found >= share * truth.sum())[-1]])
+    f1 = 2 * found / (truth.sum() + found + alarms)
+    return float(cuts[np.argmax(f1)])

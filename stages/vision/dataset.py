@@ -1,0 +1,70 @@
+"""Batches for training and validation, from rows that lie in the cache."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import pytorch_lightning as pl
+import torch
+from torch import Tensor
+from torch.utils.data import DataLoader, Dataset, DistributedSampler
+from torchvision.transforms import v2
+
+from stages.params import Train
+from stages.vision.decoding import Rows
+from stages.vision.targets import Examples, Task
+
+Batch = tuple[Tensor, Tensor, Tensor]
+"""Inputs, labels [n, labels], tags [n, tags]."""
+
+
+class Samples(Dataset[Batch]):
+    """Examples with their rows, taken a batch at a time."""
+
+    def __init__(self, examples: Examples, rows: Rows, augment: v2.Transform | None = None) -> None:
+        self.examples = examples
+        self.rows = rows
+        self.augment = augment
+
+    def __len__(self) -> int:
+        return len(self.examples.ids)
+
+    def __getitems__(self, places: list[int]) -> Batch:
+        taken = torch.from_numpy(self.rows.take(self.examples.ids[places]))
+        if self.augment:
+            taken = torch.stack([self.augment(each.permute(2, 0, 1)).permute(1, 2, 0) for each in taken])
+        labels = torch.from_numpy(self.examples.labels[places])
+        return taken, labels, torch.from_numpy(self.examples.tags[places].astype(np.float32))
+
+
+def augmentation(background: int) -> v2.Transform:
+    """As the 2020 project did: flips, small rotations and zooms."""
+    return v2.Compose([v2.RandomHorizontalFlip(), v2.RandomAffine(10, scale=(0.9, 1.1), fill=background)])
+
+
+class Data(pl.LightningDataModule):
+    """The splits, shared out among the processes of a run. The order is the seed's and the epoch's alone."""
+
+    def __init__(self, task: Task, rows: Rows, params: Train) -> None:
+        super().__init__()
+        self.params = params
+        augment = augmentation(params.background) if params.augment else None
+        self.train = Samples(task.train, rows, augment)
+        self.val = Samples(task.val, rows)
+
+    def train_dataloader(self) -> DataLoader[Any]:
+        return self._loader(self.train, shuffle=True)
+
+    def val_dataloader(self) -> DataLoader[Any]:
+        return self._loader(self.val, shuffle=False)
+
+    def _loader(self, samples: Samples, shuffle: bool) -> DataLoader[Any]:
+        trainer = self.trainer
+        processes, rank = (trainer.world_size, trainer.global_rank) if trainer else (1, 0)
+        sampler: DistributedSampler[Batch] = DistributedSampler(
+            samples, processes, rank, shuffle=shuffle, seed=self.params.seed
+        )
+        # The batch of one optimiser step is the parameter's, however many processes share it.
+        size = max(1, self.params.batch_size // processes)
+        return DataLoader(samples, size, sampler=sampler, collate_fn=lambda batch: batch)

@@ -1,0 +1,99 @@
+"""A trained network -> one ONNX graph, checked against the network."""
+
+from __future__ import annotations
+
+import contextlib
+import io
+import json
+import logging
+import warnings
+from pathlib import Path
+
+import numpy as np
+import onnx
+import onnxruntime
+import torch
+from numpy.typing import NDArray
+from torch import nn
+
+from stages.errors import ModelError
+from stages.vision.images import Pixels
+
+TOLERANCE = 1e-3
+"""Most that a score of the graph may differ from the network's."""
+
+
+def export(
+    network: nn.Module, path: Path, shape: tuple[int, ...], output: str = "scores", labels: tuple[str, ...] = ()
+) -> None:
+    """Write a network as one self-contained ONNX file; the same network gives the same bytes.
+
+    Args:
+        network: uint8 [n, *shape] -> float32 [n, outputs].
+        path: the file to write.
+        shape: of one picture, [size, size, 3].
+        output: name of the graph's output; the input is `pixels`.
+        labels: names of the output's columns, kept in the file.
+    """
+    example = torch.zeros((2, *shape), dtype=torch.uint8)
+    quiet = logging.getLogger("torch.onnx")
+    level = quiet.level
+    quiet.setLevel(logging.ERROR)
+    try:
+        with warnings.catch_warnings(), contextlib.redirect_stdout(io.StringIO()), torch.no_grad():
+            warnings.simplefilter("ignore")  # of the exporter, about itself
+            program = torch.onnx.export(
+                network.eval(),
+                (example,),
+                input_names=["pixels"],
+                output_names=[output],
+                dynamic_shapes=({0: torch.export.Dim("n")},),
+                dynamo=True,
+                external_data=False,
+                verbose=False,
+            )
+    finally:
+        quiet.setLevel(level)
+    assert program is not None  # noqa: S101 (None is what the older exporter returns)
+    model = program.model_proto
+    _strip(model)
+    onnx.helper.set_model_props(model, {"labels": json.dumps(labels, ensure_ascii=False)})
+    onnx.checker.check_model(model)
+    path.write_bytes(model.SerializeToString(deterministic=True))
+
+
+def _strip(model: onnx.ModelProto) -> None:
+    """Drop the exporter's notes: stack traces with the paths of this machine."""
+    del model.metadata_props[:]
+    for holder in (model.graph, *model.graph.node, *model.graph.input, *model.graph.output, *model.graph.value_info):
+        del holder.metadata_props[:]
+        holder.doc_string = ""
+    for function in model.functions:
+        for node in function.node:
+            del node.metadata_props[:]
+            node.doc_string = ""
+
+
+def session(path: Path, threads: int) -> onnxruntime.InferenceSession:
+    """The file, loaded to run on the CPU."""
+    options = onnxruntime.SessionOptions()
+    options.intra_op_num_threads = threads
+    return onnxruntime.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
+
+
+def check_parity(network: nn.Module, path: Path, pictures: Pixels) -> NDArray[np.float32]:
+    """Compare a file's scores of these pictures, uint8 [n, size, size, 3], with its network's, and return them.
+
+    Raises:
+        ModelError: if one differs by more than `TOLERANCE`.
+    """
+    with torch.no_grad():
+        expected = network.eval()(torch.from_numpy(pictures)).numpy()
+    found: NDArray[np.float32] = session(path, 1).run(None, {"pixels": pictures})[0]
+    difference = float(np.abs(found - expected).max())
+    if not difference <= TOLERANCE:
+        raise ModelError(
+            f"the exported graph's scores differ from the network's by {difference:.2g}, over {TOLERANCE:g}; report it "
+            "with the versions of torch and onnxruntime"
+        )
+    return found

@@ -1,0 +1,121 @@
+"""Splits -> what a network is to say: the labels of each picture, and its tags as auxiliary targets."""
+
+from __future__ import annotations
+
+import json
+from collections import Counter
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+from numpy.typing import NDArray
+
+from stages.errors import ModelError
+
+LEAST = 20
+"""Training pictures that a label needs; fewer teach nothing that lasts."""
+MOST_TAGS = 2000
+"""Auxiliary targets: the most frequent tags, on a board with more."""
+
+
+@dataclass(frozen=True)
+class Examples:
+    """One split."""
+
+    ids: NDArray[np.int64]
+    labels: NDArray[np.float32]
+    """[n, labels], 0 or 1; exactly one 1 a row unless multilabel."""
+    tags: NDArray[np.bool_]
+    """[n, tags] of the task's vocabulary."""
+
+
+@dataclass(frozen=True)
+class Task:
+    """What is to be learnt, from which pictures."""
+
+    policy: dict[str, Any]
+    """As the splits' metadata give it: name, kind, labels."""
+    vocabulary: tuple[str, ...]
+    train: Examples
+    val: Examples
+
+    @property
+    def kind(self) -> str:
+        return str(self.policy["kind"])
+
+    @property
+    def labels(self) -> tuple[str, ...]:
+        return tuple(self.policy["labels"])
+
+    @property
+    def outputs(self) -> int:
+        """Logits of the network: one for a binary policy, else one a label."""
+        return 1 if self.kind == "binary" else len(self.labels)
+
+
+def read(train: Path, val: Path, tag_min: int) -> Task:
+    """Read the splits. The vocabulary is of tags that at least `tag_min` training pictures have; artists are none.
+
+    Raises:
+        ModelError: if a split is missing or of another layout, or a label has too few pictures to train or to measure.
+    """
+    tables = [_table(path) for path in (train, val)]
+    policies = [json.loads(table.schema.metadata[b"mlpy"])["policy"] for table in tables]
+    if policies[0] != policies[1]:
+        raise ModelError(f"{train} and {val} are of different policies; run `dvc repro split`")
+    counts = Counter(tag for tags in tables[0]["tags"].to_pylist() for tag in tags if not tag.startswith("artist:"))
+    common = [tag for tag, count in counts.most_common(MOST_TAGS) if count >= tag_min]
+    vocabulary = tuple(sorted(common))
+    labels = list(policies[0]["labels"])
+    task = Task(policies[0], vocabulary, *(_examples(table, labels, vocabulary) for table in tables))
+    _check(task)
+    return task
+
+
+def _table(path: Path) -> pa.Table:
+    try:
+        table = pq.read_table(path)
+    except FileNotFoundError:
+        raise ModelError(f"no split {path}; run `dvc repro split`") from None
+    except pa.ArrowException as error:
+        raise ModelError(f"{path} is no parquet file that can be read; run `dvc repro split`") from error
+    if b"mlpy" not in (table.schema.metadata or {}) or not {"image_id", "tags"} <= set(table.column_names):
+        raise ModelError(f"{path} lacks the policy or columns that the split stage writes; run `dvc repro split`")
+    return table
+
+
+def _examples(table: pa.Table, labels: list[str], vocabulary: tuple[str, ...]) -> Examples:
+    given = table["labels"].to_pylist() if "labels" in table.column_names else [[x] for x in table["label"].to_pylist()]
+    return Examples(
+        table["image_id"].to_numpy(),
+        _many_hot(given, tuple(labels)).astype(np.float32),
+        _many_hot(table["tags"].to_pylist(), vocabulary),
+    )
+
+
+def _many_hot(rows: list[list[str]], names: tuple[str, ...]) -> NDArray[np.bool_]:
+    column = {name: place for place, name in enumerate(names)}
+    out = np.zeros((len(rows), len(names)), np.bool_)
+    for place, row in enumerate(rows):
+        out[place, [column[name] for name in row if name in column]] = True
+    return out
+
+
+def _check(task: Task) -> None:
+    for place, label in enumerate(task.labels):
+        count = int(task.train.labels[:, place].sum())
+        if count < LEAST:
+            raise ModelError(
+                f"label {label} has {count} training pictures, {LEAST} are needed: widen its tags in the policy, raise "
+                "extract.limit, or leave the label out"
+            )
+        positives = int(task.val.labels[:, place].sum())
+        if not 0 < positives < len(task.val.ids):
+            said = "no" if not positives else "nothing but"
+            raise ModelError(
+                f"the validation split has {said} pictures of label {label}, so no score can be measured: raise "
+                "split.val, or change split.seed"
+            )

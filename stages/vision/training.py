@@ -1,0 +1,122 @@
+"""Fitting a network, in a folder of the cache that a killed run is resumed from."""
+
+from __future__ import annotations
+
+import dataclasses
+import logging
+import shutil
+import sys
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import pytorch_lightning as pl
+import torch
+from dvclive.lightning import DVCLiveLogger
+from filelock import FileLock
+from pytorch_lightning.callbacks import EarlyStopping, ModelCheckpoint
+from pytorch_lightning.utilities import rank_zero_only
+from torch import nn
+
+from stages.errors import ModelError
+from stages.params import Train
+from stages.paths import cache_root
+from stages.vision import cache
+from stages.vision.dataset import Data
+from stages.vision.learner import WATCHED, Learner
+from stages.vision.targets import Task
+
+log = logging.getLogger(__name__)
+
+
+@contextmanager
+def workplace(params: Train, *revisions: object) -> Iterator[Path]:
+    """A folder for this very training: of the same parameters, data and code. It is gone when the block ends well.
+
+    A second run of the same training waits for the first.
+    """
+    folder = cache_root() / "training" / cache.key(dataclasses.asdict(params), *revisions)
+    folder.mkdir(parents=True, exist_ok=True)
+    if rank_zero_only.rank:  # type: ignore[attr-defined] # the first process holds the lock for all of the run
+        yield folder
+        return
+    with FileLock(f"{folder}.lock"):
+        folder.mkdir(exist_ok=True)
+        yield folder
+        shutil.rmtree(folder)
+
+
+def fit(network: nn.Module, task: Task, data: Data, params: Train, folder: Path) -> tuple[pl.Trainer, int]:
+    """Train, going on from what `folder` holds; leaves `network` with the weights of the best epoch.
+
+    Returns:
+        The trainer, and how many epochs were trained.
+
+    Raises:
+        ModelError: if the loss is no longer a number, or this machine lacks the devices that the parameters name.
+    """
+    learner = Learner(network, task, params)
+    last, done = folder / "last.ckpt", folder / "done"
+    best = ModelCheckpoint(
+        folder,
+        "best",
+        monitor=WATCHED,
+        mode="max",
+        save_last=True,
+        enable_version_counter=False,
+        save_weights_only=False,
+    )
+    trainer = _trainer(params, folder, [best, EarlyStopping(WATCHED, mode="max", patience=params.patience)])
+    if not done.exists():
+        if last.exists():
+            log.info("resuming from epoch %d", torch.load(last, weights_only=True)["epoch"] + 1)
+        trainer.fit(learner, data, ckpt_path=last if last.exists() else None, weights_only=True)
+        if trainer.is_global_zero:
+            done.touch()
+    epochs = int(torch.load(last, weights_only=True)["epoch"]) + 1
+    learner.load_state_dict(torch.load(folder / "best.ckpt", weights_only=True)["state_dict"])
+    return trainer, epochs
+
+
+def _trainer(params: Train, folder: Path, callbacks: list[pl.Callback]) -> pl.Trainer:
+    logging.getLogger("pytorch_lightning").setLevel(logging.ERROR)
+    logging.getLogger("dvclive").setLevel(logging.ERROR)
+    warnings.filterwarnings("ignore", module="pytorch_lightning")  # advice on loaders, folders and logging intervals
+    live = DVCLiveLogger(
+        dir=str(folder / "live"), resume=(folder / "last.ckpt").exists(), dvcyaml=None, save_dvc_exp=False
+    )
+    try:
+        return pl.Trainer(
+            accelerator=params.accelerator,
+            devices=params.devices,
+            num_nodes=params.num_nodes,
+            strategy=params.strategy,
+            precision=params.precision,  # type: ignore[arg-type] # checked by Lightning
+            max_epochs=params.epochs,
+            callbacks=callbacks,
+            logger=live,
+            default_root_dir=folder,
+            deterministic="warn",
+            enable_model_summary=False,
+            enable_progress_bar=sys.stderr.isatty(),
+            log_every_n_steps=1,
+            num_sanity_val_steps=0,
+            use_distributed_sampler=False,
+        )
+    except Exception as error:  # Lightning has several classes for an unknown or absent accelerator, strategy, ...
+        raise ModelError(
+            f"train.accelerator={params.accelerator}, devices={params.devices}, strategy={params.strategy}, "
+            f"precision={params.precision} cannot be used here: {error}"
+        ) from error
+
+
+def curves(folder: Path, target: Path) -> None:
+    """Copy DVCLive's curves, a .tsv a metric; of a step that a resumed run took twice, the later row."""
+    target.mkdir(parents=True, exist_ok=True)
+    for file in sorted((folder / "live/plots/metrics").glob("*.tsv")):
+        if file.stem != "epoch":
+            head, *rows = file.read_text().splitlines()
+            (target / file.name).write_text(
+                "\n".join([head, *{row.split("\t")[0]: row for row in rows}.values()]) + "\n"
+            )
