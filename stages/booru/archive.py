@@ -89,7 +89,7 @@ class Archive:
     def extents(self) -> dict[int, tuple[int, int]]:
         """Entry id -> first and past-the-last byte of its data, where the TOC tells."""
         placed = sorted((entry.offset, entry.id) for entry in self.entries if entry.offset_state == OFFSET)
-        ends = [offset for offset, _ in placed[1:]] + [self.size]
+        ends = [*(offset for offset, _ in placed), self.size][1:]
         return {id: (offset, end) for (offset, id), end in zip(placed, ends, strict=True)}
 
 
@@ -231,20 +231,23 @@ def _is_whole(archive: Archive, file: BinaryIO) -> bool:
     return file.tell() == archive.size
 
 
-def rewrite(archive: Archive, target: Path, header: Header, entries: tuple[Entry, ...]) -> None:
-    """Write `archive` to `target` with another header and TOC, entry for entry, its data as they are."""
-    new_ids = {old.id: new.id for old, new in zip(archive.entries, entries, strict=True)}
-    moved = len(_toc(header, entries)) - archive.toc_end  # offsets are of fixed width
-    entries = tuple(
-        replace(entry, offset=entry.offset + moved) if entry.offset_state == OFFSET else entry for entry in entries
-    )
+def rewrite(archive: Archive, target: Path, header: Header, entries: dict[int, Entry]) -> None:
+    """Write `archive` to `target` with another header and TOC, its data as they are.
+
+    `entries`: an entry's old id -> what takes its place. One that is left out must have no data.
+    """
+    moved = len(_toc(header, list(entries.values()))) - archive.toc_end  # offsets are of fixed width
+    placed = [
+        replace(entry, offset=entry.offset + moved) if entry.offset_state == OFFSET else entry
+        for entry in entries.values()
+    ]
     with archive.path.open("rb") as source, target.open("wb") as file:
-        file.write(_toc(header, entries))
+        file.write(_toc(header, placed))
         source.seek(archive.toc_end)
         for id, (start, end) in sorted(archive.extents().items(), key=lambda item: item[1]):
             _copy(source, file, start - source.tell())
-            file.write(source.read(1) + _int(new_ids[id], header))
-            source.seek(1 + header.int_size, os.SEEK_CUR)
+            file.write(source.read(1) + _int(entries[id].id, header))
+            source.seek(header.int_size + 1, os.SEEK_CUR)
             _copy(source, file, end - source.tell())
         shutil.copyfileobj(source, file)
 
@@ -263,7 +266,7 @@ def _text(value: bytes | None, header: Header) -> bytes:
     return _int(-1, header) if value is None else _int(len(value), header) + value
 
 
-def _toc(header: Header, entries: tuple[Entry, ...]) -> bytes:
+def _toc(header: Header, entries: list[Entry]) -> bytes:
     out = io.BytesIO()
     out.write(MAGIC + bytes([*header.version, header.int_size, header.offset_size, CUSTOM]) + header.compression)
     out.writelines(_int(value, header) for value in header.created)

@@ -2,12 +2,15 @@
 
 By default each is an embedded cluster of its own in the cache folder; with `MLPY_DATABASE_URL` or libpq's `PGHOST`,
 `PGHOSTADDR` or `PGSERVICE`, each is a database on that server. A dump is the truth, a database a cache: delete at will.
+A cluster of ours is never flushed to the disk (that would take longer than all else), so it is trusted only until the
+machine starts anew.
 """
 
 from __future__ import annotations
 
 import contextlib
 import fcntl
+import functools
 import os
 import secrets
 from collections.abc import Iterator
@@ -22,7 +25,7 @@ from psycopg2.extensions import parse_dsn
 
 from stages import paths
 from stages.booru import postgres
-from stages.booru.postgres import Server
+from stages.booru.postgres import Server, run
 from stages.errors import DatabaseError
 
 URL = "MLPY_DATABASE_URL"
@@ -89,7 +92,7 @@ def kept(hash: str) -> Iterator[Database | None]:
     name = hash[:NAMES]
     if server:
         yield Database(server, PREFIX + name) if PREFIX + name in _names(server) else None
-    elif (folder := _folder() / name).exists():
+    elif (folder := _folder() / f"{name}-{_boot()}").exists():
         with postgres.cluster(folder) as server:
             yield Database(server, "board")
     else:
@@ -107,12 +110,23 @@ def _folder() -> Path:
     return folder
 
 
+@functools.cache
+def _boot() -> str:
+    """What tells this start of the machine from any other."""
+    with contextlib.suppress(FileNotFoundError):
+        return Path("/proc/sys/kernel/random/boot_id").read_text().strip()
+    return run(["sysctl", "-n", "kern.bootsessionuuid"]).strip()  # macOS
+
+
 @contextlib.contextmanager
 def _new_cluster() -> Iterator[Database]:
     for leftover in (mark.with_suffix("") for mark in _folder().glob(f"*{PARTIAL}.builder")):
         with _building(leftover) as ours:
             if ours:  # its builder is dead
                 postgres.delete(leftover)
+    for outdated in _folder().glob(f"{'[0-9a-f]' * NAMES}-*"):
+        if outdated.is_dir() and outdated.name[NAMES + 1 :] != _boot() and not postgres.in_use(outdated):
+            postgres.delete(outdated)
     folder = _folder() / f"{secrets.token_hex(8)}{PARTIAL}"
     with _building(folder):
         try:
@@ -122,9 +136,8 @@ def _new_cluster() -> Iterator[Database]:
                     _create(connection, database.name)
                 yield database
             if database.kept_as:
-                postgres.flush(folder)
                 with contextlib.suppress(OSError):  # the same was kept already
-                    folder.rename(_folder() / database.kept_as[:NAMES])
+                    folder.rename(_folder() / f"{database.kept_as[:NAMES]}-{_boot()}")
         finally:
             postgres.delete(folder)
 

@@ -189,27 +189,28 @@ def pack(database: Database, target: Path, compression: int, like: Header | None
 def normalise(path: Path, like: Header | None = None) -> None:
     """Rewrite a dump in place without what makes equal tables differ in bytes.
 
-    That is the time of the dump, the database's name, owners, and every number that a cluster gave out. `like`: the
-    header whose date and server version it is to have; else 1970-01-01 and its own version.
+    That is the time of the dump, the database's name and locale, owners, and every number that a cluster gave out.
+    `like`: the header whose date and server version it is to have; else 1970-01-01 and its own version.
     """
     dump = archive.read(path)
-    numbers = {entry.id: number for number, entry in enumerate(dump.entries, 1)}
+    kept = [entry for entry in dump.entries if not entry.kind.startswith("DATABASE")]
+    numbers = {entry.id: number for number, entry in enumerate(kept, 1)}
     header = replace(
         dump.header,
         created=like.created if like else EPOCH,
         server_version=like.server_version if like else dump.header.server_version,
         database=b"board",
     )
-    entries = tuple(
-        replace(
+    entries = {
+        entry.id: replace(
             entry,
             id=numbers[entry.id],
             catalogue=(b"0", b"0"),
             owner=b"",
             dependencies=tuple(sorted(numbers[id] for id in entry.dependencies if id in numbers)),
         )
-        for entry in dump.entries
-    )
+        for entry in kept
+    }
     aside = path.with_name(f"{path.name}.normal")
     try:
         archive.rewrite(dump, aside, header, entries)

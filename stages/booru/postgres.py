@@ -27,7 +27,7 @@ from psycopg2.extensions import make_dsn
 from stages.booru.programs import binary, run, server_user
 from stages.errors import DatabaseError
 
-__all__ = ["Server", "binary", "cluster", "delete", "flush", "run"]
+__all__ = ["Server", "binary", "cluster", "delete", "in_use", "run"]
 
 SUPERUSER = "postgres"
 PORT = "5432"  # only a part of the socket's name
@@ -123,9 +123,16 @@ def delete(folder: Path) -> None:
         folder.with_name(f"{folder.name}.lock").unlink(missing_ok=True)
 
 
-def flush(folder: Path) -> None:
-    """Bring a stopped cluster's files to the disk: from here on it outlives a power cut."""
-    _control(folder, "initdb", "--sync-only")
+def in_use(folder: Path) -> bool:
+    """Whether a living process holds the cluster in `folder`."""
+    try:
+        with folder.with_name(f"{folder.name}.users").open() as users:
+            fcntl.flock(users, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except FileNotFoundError:
+        return False
+    except BlockingIOError:
+        return True
+    return False
 
 
 @contextlib.contextmanager
