@@ -147,7 +147,7 @@ def preferences(ids: Ints, seed: int, weights: Floats) -> NDArray[np.uint8]:
     orders = [np.empty((0, len(weights)), np.uint8)]
     for block in np.split(ids, range(100_000, len(ids), 100_000)):
         drawn = b"".join(hashlib.shake_128(f"{seed}:{key}".encode()).digest(8 * len(weights)) for key in block.tolist())
-        uniform = (np.frombuffer(drawn, "<u8").reshape(len(block), -1) >> np.uint64(11)) * 2.0**-53
+        uniform = (np.frombuffer(drawn, "<u8").reshape(len(block), len(weights)) >> np.uint64(11)) * 2.0**-53
         orders.append(np.argsort(-np.log1p(-uniform) / weights, axis=1).astype(np.uint8))
     return np.concatenate(orders)
 

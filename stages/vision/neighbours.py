@@ -17,8 +17,10 @@ Pairs = NDArray[np.int64]
 
 BUCKET = 256
 """Codes that share a key and are compared each with each; a larger bucket is looked at by its other bits."""
-BLOCK = 4_000_000
-"""Pairs held at once: some 100 MB."""
+BLOCK = 8_000_000
+"""Candidates held at once, about: some 500 MB."""
+SLAB = 250_000
+"""Points in a k-d tree, at most."""
 
 
 def hamming(codes: Codes, most: int) -> Pairs:
@@ -39,24 +41,37 @@ def hamming(codes: Codes, most: int) -> Pairs:
 def box(points: NDArray[np.float64], reach: NDArray[np.float64], accept: Callable[[Pairs], NDArray[np.bool_]]) -> Pairs:
     """Every pair of `points` [n, d] that differs by at most `reach` [d] in every coordinate and that `accept` takes.
 
-    A k-d tree finds the candidates, a block at a time, so memory follows the pairs that are accepted.
+    k-d trees find the candidates, a slab of space at a time, so memory follows the pairs that are accepted. Time
+    follows the candidates: where points crowd, these are more than the points.
     """
-    if not len(points):
-        return np.empty((0, 2), np.int64)
-    scaled = points / np.maximum(reach, 1e-9)
-    radius = 1 + 1e-6  # candidates a little too far, for rounding; the exact differences decide below
-    tree = cKDTree(scaled)
-    counts = tree.query_ball_point(scaled, radius, p=np.inf, return_length=True, workers=-1)
-    near = tree.indices[counts[tree.indices] > 1]  # in the tree's order, so a block is a small part of space
-    cuts = np.flatnonzero(np.diff(np.cumsum(counts[near]) // BLOCK)) + 1
     found = [np.empty((0, 2), np.int64)]
-    for block in tqdm(np.split(near, cuts), "pairs", disable=None, leave=False):
-        hits = cKDTree(scaled[block]).sparse_distance_matrix(tree, radius, p=np.inf, output_type="ndarray")
-        pairs = np.stack([block[hits["i"]], hits["j"]], axis=1).astype(np.int64)
-        pairs = pairs[pairs[:, 0] < pairs[:, 1]]
-        pairs = pairs[(np.abs(points[pairs[:, 0]] - points[pairs[:, 1]]) <= reach).all(axis=1)]
-        found.append(pairs[accept(pairs)])
+    for pairs in _boxed(points / np.maximum(reach, 1e-9), 1 + 1e-6):  # a little too far, for rounding ...
+        exact = pairs[(np.abs(points[pairs[:, 0]] - points[pairs[:, 1]]) <= reach).all(axis=1)]  # ... which this mends
+        found.append(exact[accept(exact)])
     return np.concatenate(found)
+
+
+def _boxed(points: NDArray[np.float64], radius: float) -> Iterator[Pairs]:
+    """Pairs within `radius` in every coordinate, each once, about `BLOCK` at a time."""
+    order = np.argsort(points[:, 0], kind="stable")
+    ordered = points[order]
+    ahead = np.searchsorted(ordered[:, 0], ordered[:, 0] + radius, side="right")
+    slabs = [(start, min(start + SLAB, len(points))) for start in range(0, len(points), SLAB)][::-1]
+    with tqdm(total=len(points), desc="near pairs", disable=None, leave=False) as progress:
+        while slabs:
+            start, end = slabs.pop()
+            tree = cKDTree(ordered[start:end])
+            sampled = ordered[start : end : max(1, (end - start) // 1000)]
+            crowd = tree.query_ball_point(sampled, radius, p=np.inf, return_length=True).mean() * (end - start)
+            if crowd > BLOCK and end - start > BUCKET:
+                slabs += [((start + end) // 2, end), (start, (start + end) // 2)]
+                continue
+            inside = start + tree.query_pairs(radius, p=np.inf, output_type="ndarray")
+            beyond = cKDTree(ordered[end : ahead[end - 1]])
+            across = tree.sparse_distance_matrix(beyond, radius, p=np.inf, output_type="ndarray")
+            across = np.stack([start + across["i"], end + across["j"]], axis=1)
+            yield np.sort(order[np.concatenate([inside, across]).astype(np.int64)], axis=1)
+            progress.update(end - start)
 
 
 def _alike(codes: Codes, rows: Pairs, bits: range | list[int], most: int) -> Iterator[tuple[Pairs, Pairs]]:

@@ -19,6 +19,7 @@ from tqdm import tqdm
 
 from stages.errors import MLpyError, PictureError
 from stages.paths import cache_root, replacing
+from stages.vision import shards
 from stages.vision.images import Caps, letterbox, open_checked
 
 log = logging.getLogger(__name__)
@@ -77,7 +78,7 @@ def of_shards(files: Iterable[Path]) -> pa.Table:
 
 
 def _of_shard(file: Path) -> pa.Table:
-    table = pq.read_table(file, columns=["image_id", "sha256"])
+    table = shards.read(file, ["image_id", "sha256"])
     content = hashlib.sha256(KIND.encode())
     for image_id, digest in zip(*(column.to_pylist() for column in table.columns), strict=True):
         content.update(f"\n{image_id} {digest}".encode())
