@@ -20,6 +20,10 @@ class ParamsError(MLpyError):
     """`params.yaml` or `conf/` holds a key or value that cannot be used; the message names the key."""
 
 
+class SampleError(MLpyError):
+    """The packages of the sample board's pictures cannot be had, or are not what they should be."""
+
+
 class DumpError(MLpyError):
     """The board's dump is missing, cut off, of another kind, or lacks what a stage needs."""
 
