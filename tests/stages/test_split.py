@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import hashlib
 import io
 import json
@@ -62,6 +63,7 @@ def row(image_id: int, data: bytes, **values: Any) -> Row:
     }
 
 
+@functools.cache
 def rows() -> list[Row]:
     """150 pictures of their own, then near-duplicates of every kind from id 1000 on."""
     board = [row(seed, encoded(drawn(seed))) for seed in range(1, 151)]
@@ -106,10 +108,15 @@ def put_params(**values: Any) -> None:
     Path("params.yaml").write_text(yaml.safe_dump(whole))
 
 
+@pytest.fixture(scope="module")
+def shared_cache(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tmp_path_factory.mktemp("cache")
+
+
 @pytest.fixture(autouse=True)
-def _workplace(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def _workplace(tmp_path: Path, shared_cache: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setenv("MLPY_CACHE", str(tmp_path / "cache"))
+    monkeypatch.setenv("MLPY_CACHE", str(shared_cache))
     put_params()
 
 
@@ -170,7 +177,8 @@ def test_the_same_input_gives_the_same_bytes_and_no_picture_is_decoded_twice(mon
     assert decoded == []
 
 
-def test_a_damaged_cache_is_computed_anew(tmp_path: Path) -> None:
+def test_a_damaged_cache_is_computed_anew(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("MLPY_CACHE", str(tmp_path / "cache"))
     put(rows())
     split.main()
     before = results()
