@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import hashlib
+import io
 import logging
 import os
 import shutil
@@ -153,13 +154,13 @@ def _find_data(opened: IO[bytes], file: Path) -> int:
     raise SampleError(f"{file} holds no files; delete it and run again")
 
 
-class _Section:
+class _Section(io.BufferedIOBase):
     """The next `left` bytes of a file, as a file."""
 
     def __init__(self, opened: IO[bytes], left: int) -> None:
         self.opened, self.left = opened, left
 
-    def read(self, size: int) -> bytes:
-        data = self.opened.read(min(size, self.left))
+    def read(self, size: int | None = -1, /) -> bytes:
+        data = self.opened.read(self.left if size is None or size < 0 else min(size, self.left))
         self.left -= len(data)
         return data
