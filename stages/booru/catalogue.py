@@ -95,13 +95,12 @@ class Catalogue:
         names = pa.array(list(self.params.policy.labels)).take(labels.flatten())
         self.kept.update(names.to_pylist())
         own_tags, artist = self._tags(_lists(rows["numbers"]))
-        url = self._urls(rows)
         columns = {
             **{name: rows[name] for name in rows.schema.names if name in self.schema.names},
             "label": names,
             "labels": pa.ListArray.from_arrays(labels.offsets, names),
-            "url": url,
-            "format": pc.replace_substring_regex(pc.extract_regex(url, r"\.(?P<end>\w+)$").field(0), "^jpg$", "jpeg"),
+            "url": self._urls(rows),
+            "format": pa.array([cdn.served_format(name) for name in rows["extension"].to_pylist()], TEXT),
             "merged": _lists(rows["merged"]),
             "tags": own_tags,
             "artist": artist,
@@ -112,7 +111,9 @@ class Catalogue:
         columns = ("created_at", "image_id", "extension", "width", "height")
         words = zip(*(rows[name].to_pylist() for name in columns), strict=True)
         root, version = self.params.root, self.params.version
-        return pa.array([cdn.picture_url(root, *of_image, version) for of_image in words], TEXT)
+        return pa.array(
+            [cdn.picture_url(root, at, id, extension, w, h, version) for at, id, extension, w, h in words], TEXT
+        )
 
     def _tags(self, numbers: pa.ListArray) -> tuple[pa.ListArray, pa.Array]:
         """Each image's tags, sorted, each once; and its first artist, without the prefix."""

@@ -1,0 +1,192 @@
+"""The download stage as a user runs it: its outs, its exit code, what a rerun or a `kill -9` costs."""
+
+from __future__ import annotations
+
+import copy
+import hashlib
+import json
+import os
+import random
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+import yaml
+from faults import FaultyHost, faulty_host
+
+ROOT = Path(__file__).parents[2]
+SECTION: dict[str, Any] = yaml.safe_load("""
+  {board: remote, hosts: [127.0.0.1], rate: 400.0, concurrency: 4, tries: 3, timeout: 2.0, backoff: 0.01, max_wait: 1.0,
+   pause_overloaded: 0.1, pause_blocked: 0.1, max_bytes: 1000000, max_pixels: 1000000, max_failed: 0.3, shard_size: 50}
+""")
+
+
+@pytest.fixture(scope="module")
+def host() -> Iterator[FaultyHost]:
+    with faulty_host() as host:
+        yield host
+
+
+class Project:
+    """A folder with a catalogue and parameters, in which the stage runs as a command."""
+
+    def __init__(self, folder: Path, urls: dict[int, str], **changed: object) -> None:
+        self.folder = folder
+        catalogue = pa.table({"image_id": list(urls), "url": list(urls.values()), "sha512": [None] * len(urls)})
+        (folder / "data/extract").mkdir(parents=True)
+        pq.write_table(
+            catalogue.cast(pa.schema([("image_id", pa.int64()), ("url", pa.string()), ("sha512", pa.string())])),
+            folder / "data/extract/images.parquet",
+        )
+        (folder / "params.yaml").write_text(yaml.safe_dump({"download": {**copy.deepcopy(SECTION), **changed}}))
+
+    def start(self) -> subprocess.Popen[str]:
+        return subprocess.Popen(
+            [sys.executable, "-m", "stages.download"],
+            cwd=self.folder,
+            env={**os.environ, "PYTHONPATH": str(ROOT), "MLPY_CACHE": str(self.folder / "cache")},
+            stderr=subprocess.PIPE,
+            text=True,
+        )
+
+    def run(self) -> tuple[int, str]:
+        process = self.start()
+        said = process.communicate(timeout=120)[1]
+        return process.returncode, said
+
+    def status(self) -> dict[int, str]:
+        table = pq.read_table(self.folder / "data/download/status.parquet")
+        return dict(zip(table["image_id"].to_pylist(), table["status"].to_pylist(), strict=True))
+
+    def crawl(self) -> dict[str, Any]:
+        told: dict[str, Any] = json.loads((self.folder / "data/download/crawl.json").read_text())
+        return told
+
+    def outs(self) -> dict[str, str]:
+        files = [*(self.folder / "data/download").rglob("*.parquet")]
+        return {file.name: hashlib.md5(file.read_bytes()).hexdigest() for file in files}
+
+
+def pictures(host: FaultyHost, count: int) -> dict[int, str]:
+    return {number: host.url(f"picture/{number}") for number in range(count)}
+
+
+def test_pictures_become_shards_and_every_image_a_status(host: FaultyHost, tmp_path: Path) -> None:
+    urls = {
+        **pictures(host, 120),
+        200: host.url("404"),
+        201: host.url("html"),
+        202: host.url("503"),
+        203: host.url("pixel-bomb"),
+    }
+    project = Project(tmp_path, urls)
+    code, said = project.run()
+    assert code == 0, said
+    status = project.status()
+    assert list(status) == sorted(urls)
+    assert {status[number] for number in range(120)} == {"ok"}
+    assert [status[number] for number in range(200, 204)] == ["missing", "corrupt", "gave_up", "too_large"]
+    shards = sorted((tmp_path / "data/download/shards").iterdir())
+    assert [shard.name for shard in shards] == [f"shard-0000{n}.parquet" for n in range(3)]
+    rows = pq.read_table(shards[1]).to_pylist()
+    assert [row["image_id"] for row in rows] == list(range(50, 100))
+    assert (rows[7]["width"], rows[7]["height"], rows[7]["format"]) == (97, 30, "png")
+    assert all(hashlib.sha256(row["bytes"]).hexdigest() == row["sha256"] for row in rows)
+    assert project.crawl()["pictures"] == {"corrupt": 1, "gave_up": 1, "missing": 1, "ok": 120, "too_large": 1}
+
+
+def test_a_rerun_asks_for_nothing_and_gives_the_same_bytes(host: FaultyHost, tmp_path: Path) -> None:
+    project = Project(tmp_path, {**pictures(host, 60), 70: host.url("404")})
+    assert project.run()[0] == 0
+    outs, asked = project.outs(), host.asked.total()
+    assert project.run()[0] == 0
+    assert project.outs() == outs
+    assert host.asked.total() == asked
+    assert project.crawl()["requests"] == 0
+
+
+def test_more_images_change_only_the_shards_they_are_in(host: FaultyHost, tmp_path: Path) -> None:
+    few, more = tmp_path / "few", tmp_path / "more"
+    (tmp_path / "cache").mkdir()
+    projects = [Project(folder, urls) for folder, urls in ((few, pictures(host, 80)), (more, pictures(host, 120)))]
+    for project in projects:
+        assert project.run()[0] == 0
+    before, after = (project.outs() for project in projects)
+    assert before["shard-00000.parquet"] == after["shard-00000.parquet"]
+    assert before["shard-00001.parquet"] != after["shard-00001.parquet"]
+
+
+def test_too_many_failures_fail_the_stage_in_one_sentence_and_keep_what_was_fetched(
+    host: FaultyHost, tmp_path: Path
+) -> None:
+    project = Project(
+        tmp_path, {**pictures(host, 4), **{number: host.url(f"404/{number}") for number in range(10, 14)}}
+    )
+    code, said = project.run()
+    assert code == 1
+    assert said.splitlines()[-1].startswith("error: 4 of 8 pictures failed (4 missing), over download.max_failed=0.3;")
+    assert "Traceback" not in said
+    assert not (tmp_path / "data/download/shards").exists()
+    asked = host.asked.total()
+    assert project.run()[0] == 1
+    assert host.asked.total() == asked
+
+
+def test_a_refusal_is_one_sentence(host: FaultyHost, tmp_path: Path) -> None:
+    code, said = Project(tmp_path, {1: host.url("403")}).run()
+    assert code == 1
+    assert "error: 127.0.0.1 refuses the crawl (403)" in said
+    assert "Traceback" not in said
+
+
+def test_no_catalogue_says_what_to_run(tmp_path: Path) -> None:
+    project = Project(tmp_path, {})
+    (tmp_path / "data/extract/images.parquet").unlink()
+    code, said = project.run()
+    assert (code, said.strip()) == (1, "error: no catalogue data/extract/images.parquet; run `dvc repro extract`")
+
+
+@pytest.mark.parametrize(("sent", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
+def test_an_interrupt_ends_cleanly_and_keeps_what_was_fetched(
+    host: FaultyHost, tmp_path: Path, sent: int, code: int
+) -> None:
+    project = Project(tmp_path, pictures(host, 400), rate=50.0)
+    asked = host.asked.total()
+    process = project.start()
+    while host.asked.total() < asked + 20:
+        time.sleep(0.01)
+    process.send_signal(sent)
+    said = process.communicate(timeout=20)[1]
+    assert process.returncode == code
+    assert "Traceback" not in said
+    assert project.outs() == {}
+
+
+def test_killed_at_any_moment_the_next_run_ends_as_if_nothing_had_been(host: FaultyHost, tmp_path: Path) -> None:
+    urls = {**pictures(host, 300), 400: host.url("404"), 401: host.url("html")}
+    undisturbed, killed = Project(tmp_path / "a", urls), Project(tmp_path / "b", urls, rate=30.0)
+    assert undisturbed.run()[0] == 0
+    asked = host.asked.total()
+    chance = random.Random(20)
+    kills = 0
+    for _ in range(20):
+        process = killed.start()
+        before = host.asked.total()
+        while host.asked.total() == before and process.poll() is None:
+            time.sleep(0.005)
+        time.sleep(chance.uniform(0, 0.3))
+        kills += process.poll() is None
+        process.kill()
+        process.communicate()
+    assert kills == 20
+    assert killed.run()[0] == 0
+    assert killed.outs() == undisturbed.outs()
+    in_flight = 20 * SECTION["concurrency"]
+    assert host.asked.total() - asked <= len(urls) + 1 + in_flight
