@@ -152,8 +152,9 @@ class Split:
     aspect: NotNegative = 0.05
     """... and by at most this in aspect ratio ..."""
     confirm_bits: Annotated[int, Field(ge=0, le=64)] = 64
-    """... and by at most this many bits of their perceptual hashes. 64: intensities and aspect alone decide, the board's
-    rule to the letter; on a large board it links nearly all pictures through one another, and 16 undoes that."""
+    """... and by at most this many bits of their perceptual hashes. 64: intensities and aspect alone decide, which is
+    the board's rule to the letter; on a large board it links nearly all pictures through one another, and 16 undoes
+    that."""
     phash_bits: Annotated[int, Field(ge=0, le=16)] = 4
     """Pictures whose 64-bit perceptual hashes differ in at most this many bits are near-duplicates, too."""
     seed: Seed = 0

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
-import io
 import json
 import logging
 import warnings
@@ -36,24 +34,20 @@ def export(
         labels: names of the output's columns, kept in the file.
     """
     example = torch.zeros((2, *shape), dtype=torch.uint8)
-    quiet = logging.getLogger("torch.onnx")
-    level = quiet.level
-    quiet.setLevel(logging.ERROR)
-    try:
-        with warnings.catch_warnings(), contextlib.redirect_stdout(io.StringIO()), torch.no_grad():
-            warnings.simplefilter("ignore")  # of the exporter, about itself
-            program = torch.onnx.export(
-                network.eval(),
-                (example,),
-                input_names=["pixels"],
-                output_names=[output],
-                dynamic_shapes=({0: torch.export.Dim("n")},),
-                dynamo=True,
-                external_data=False,
-                verbose=False,
-            )
-    finally:
-        quiet.setLevel(level)
+    for name in ("torch.onnx", "onnxscript", "onnx_ir"):
+        logging.getLogger(name).setLevel(logging.ERROR)  # each rewriting of the graph is a line
+    with warnings.catch_warnings(), torch.no_grad():
+        warnings.simplefilter("ignore")  # of the exporter, about itself
+        program = torch.onnx.export(
+            network.eval(),
+            (example,),
+            input_names=["pixels"],
+            output_names=[output],
+            dynamic_shapes=({0: torch.export.Dim("n")},),
+            dynamo=True,
+            external_data=False,
+            verbose=False,
+        )
     assert program is not None  # noqa: S101 (None is what the older exporter returns)
     model = program.model_proto
     _strip(model)

@@ -1,4 +1,6 @@
-"""How grouping grows, in CPU seconds: python tests/benchmarks/grouping.py [ROWS ...] [--confirm-bits 16]. One process a size.
+"""How grouping grows, in CPU seconds: python tests/benchmarks/grouping.py [ROWS ...] [--confirm-bits 64].
+
+Each size has a process of its own.
 
 The rows are made up in a board's proportions: brightness of corners goes together, a sixth is line art on white, some
 are blank; common aspect ratios; 4 % are near-duplicates, 1 % blobs and stripes whose hashes crowd together; few artists

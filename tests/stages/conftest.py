@@ -98,8 +98,16 @@ def workplace(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return folder
 
 
+@pytest.fixture
+def own_server(server: Server, workplace: Path, monkeypatch: pytest.MonkeyPatch) -> str:
+    """The session's server, named as a user names his own: databases cost milliseconds there."""
+    url = f"postgresql://postgres@/postgres?host={server.parameters['host']}&port={server.parameters['port']}"
+    monkeypatch.setenv("MLPY_DATABASE_URL", url)
+    return url
+
+
 def write_params(**sections: dict[str, Any]) -> None:
-    Path("params.yaml").write_text(yaml.safe_dump(sections))
+    Path("params.yaml").write_text(yaml.safe_dump(sections, sort_keys=False))
 
 
 @pytest.fixture

@@ -1,0 +1,225 @@
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pyarrow.parquet as pq
+import pytest
+
+import stages.extract
+import stages.restore
+from stages import paths
+from stages.errors import PolicyError
+
+ROOT = Path(__file__).parents[2]
+BINARY = {
+    "name": "test",
+    "kind": "binary",
+    "labels": {"flagged": {"any": ["gun"], "none": ["toy"]}, "clean": {"rest": True}},
+}
+
+
+def extract(**environment: str) -> subprocess.CompletedProcess[str]:
+    """Run the stage as DVC does."""
+    return subprocess.run(
+        [sys.executable, "-m", "stages.extract"],
+        env={**os.environ, "PYTHONPATH": str(ROOT), **environment},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+
+
+@pytest.fixture
+def catalogue(board: Any, own_server: str, params: Any) -> Any:
+    """Runs restore once, and extract with the given parameters -> the catalogue's rows, the summary."""
+
+    def made(**section: Any) -> tuple[dict[int, dict[str, Any]], dict[str, Any]]:
+        params(
+            restore={"dump": "board.pgdump"},
+            extract={"root": "http://sample.localhost/img", "policy": BINARY, **section},
+        )
+        if not paths.LITE_DUMP.exists():
+            board.dump(Path("board.pgdump"))
+            stages.restore.main()
+        stages.extract.main()
+        rows = pq.read_table(paths.IMAGES).to_pylist()
+        assert [row["image_id"] for row in rows] == sorted(row["image_id"] for row in rows)
+        summary = json.loads(paths.EXTRACT_SUMMARY.read_text())
+        assert summary["kept"] == len(rows)
+        assert summary["kept"] + sum(summary["dropped"].values()) == summary["images"]
+        return {row["image_id"]: row for row in rows}, summary
+
+    return made
+
+
+@pytest.fixture
+def mess(board: Any) -> Any:
+    """Images of every kind that a board has."""
+    names = ["gun", "toy", "cat", "artist:zoe", "artist:ann", "safe", "guns", 'pokémon, 100% "it\'s"', "dog", "error"]
+    categories = [None, None, "species", "origin", "origin", "rating", None, None, None, "error"]
+    for id, (name, category) in enumerate(zip(names, categories, strict=True), 1):
+        board.tag(id, name, category)
+    board.insert("tag_aliases", [{"tag_id": 7, "target_tag_id": 1}])
+    board.image(1, [1, 3, 4, 5, 6], image_format="JPG", image_size=77)
+    board.image(2, [1, 2])
+    board.image(3, [7], image_sha512_hash=None, image_format="svg")
+    board.image(4, [3, 8], image_format="GIF", image_name='a "name",\nof two lines')
+    board.image(5, [1], hidden_from_users=True)
+    board.image(6, [1])
+    board.image(7, [1])
+    board.image(8, [3])
+    board.image(9, [1], image_format="webm")
+    board.image(10, [1], image_height=10)
+    board.image(11, [4, 6, 10])
+    board.image(12, [])
+    board.image(13, [1, 7])
+    board.insert("image_hides", [{"image_id": 6, "reason": "rule 1"}, {"image_id": 6, "reason": "again"}])
+    board.insert("image_duplicates", [{"image_id": 7, "target_id": 8}, {"image_id": 8, "target_id": 1}])
+    board.insert("image_intensities", [dict(zip(("image_id", *CORNERS), (1, 0.1, 2.5, 3.5, 255.0), strict=True))])
+    return board
+
+
+CORNERS = [f"{corner}_intensity" for corner in ("nw", "ne", "sw", "se")]
+
+
+def test_every_image_is_kept_or_counted_under_one_reason(mess: Any, catalogue: Any) -> None:
+    rows, summary = catalogue(formats=["png", "jpeg", "gif", "svg"], min_side=16, policy={**BINARY, "min_tags": 1})
+    assert {id: row["label"] for id, row in rows.items()} == {
+        1: "flagged", 2: "clean", 3: "flagged", 4: "clean", 13: "flagged"
+    }  # fmt: skip
+    assert summary == {
+        "policy": "test",
+        "images": 13,
+        "kept": 5,
+        "labels": {"flagged": 3, "clean": 2},
+        "dropped": {
+            "merged": 2, "removed": 2, "format": 1, "too_small": 1, "untagged": 2, "overlap": 0, "no_label": 0,
+            "over_limit": 0,
+        },
+    }  # fmt: skip
+
+
+def test_a_row_tells_all_about_its_image(mess: Any, catalogue: Any) -> None:
+    rows, _ = catalogue()
+    first = rows[1]
+    assert first["tags"] == ["artist:ann", "artist:zoe", "cat", "gun", "safe"]
+    assert first["artist"] == "ann"
+    assert first["format"] == "jpeg"
+    assert first["url"] == "http://sample.localhost/img/2013/1/2/1/medium.jpg"
+    assert (first["width"], first["height"], first["size"]) == (1000, 900, 77)
+    assert [first[corner] for corner in ("nw", "ne", "sw", "se")] == [0.1, 2.5, 3.5, 255.0]
+    assert first["sha512"] == f"{1:0128x}"
+    assert first["merged"] == [7, 8], "7 was merged into 8, and 8 into 1"
+    assert first["created_at"].isoformat() == "2013-01-02T03:04:05"
+    assert (rows[3]["sha512"], rows[3]["artist"], rows[3]["nw"], rows[3]["merged"]) == (None, None, None, [])
+    assert (rows[3]["format"], rows[3]["tags"]) == ("png", ["gun"]), "an svg is served as png; an alias is its target"
+    assert rows[4]["tags"] == ["cat", 'pokémon, 100% "it\'s"']
+    assert rows[4]["name"] == 'a "name",\nof two lines'
+    assert rows[13]["tags"] == ["gun"], "an image with an alias and its target has one tag"
+
+
+def test_schema_metadata_tell_the_policy(mess: Any, catalogue: Any) -> None:
+    catalogue()
+    told = json.loads(pq.read_schema(paths.IMAGES).metadata[b"mlpy"])
+    assert told == {"policy": {"name": "test", "kind": "binary", "labels": ["flagged", "clean"]}}
+
+
+def test_names_are_found_through_aliases_in_any_case(mess: Any, catalogue: Any) -> None:
+    labels = {"flagged": {"any": ["GUNS"]}, "odd": {"all": ['POKÉMON, 100% "it\'s"', "Cat"]}, "clean": {"rest": True}}
+    rows, _ = catalogue(policy={"name": "odd", "kind": "multiclass", "labels": labels})
+    assert rows[4]["label"] == "odd"
+    assert {id for id, row in rows.items() if row["label"] == "flagged"} == {1, 2, 3, 9, 10, 13}
+
+
+def test_overlap_is_excluded_or_goes_to_the_first(mess: Any, catalogue: Any) -> None:
+    labels = {"flagged": {"any": ["gun"]}, "toys": {"any": ["toy"]}, "cats": {"any": ["cat"]}}
+    policy = {"name": "three", "kind": "multiclass", "labels": labels}
+    with pytest.raises(PolicyError, match="takes no image for toys"):
+        catalogue(policy=policy)
+    rows, summary = catalogue(policy={**policy, "labels": {"toys": labels["toys"], **labels}, "overlap": "first"})
+    assert (rows[2]["label"], rows[1]["label"]) == ("toys", "flagged")
+    assert summary["dropped"]["no_label"] == 2
+
+
+def test_multilabel_keeps_images_of_any_number_of_labels(mess: Any, catalogue: Any) -> None:
+    labels = {"flagged": {"any": ["gun"]}, "toys": {"any": ["toy"]}}
+    rows, summary = catalogue(policy={"name": "many", "kind": "multilabel", "labels": labels})
+    assert (rows[1]["labels"], rows[2]["labels"], rows[4]["labels"]) == (["flagged"], ["flagged", "toys"], [])
+    assert summary["labels"] == {"flagged": 6, "toys": 1}
+    assert "label" not in rows[1]
+
+
+def test_a_larger_limit_only_adds(board: Any, catalogue: Any) -> None:
+    board.tag(1, "gun")
+    for id in range(1, 60):
+        board.image(id, [1] if id % 3 == 0 else [])
+    before: set[int] = set()
+    seen = set()
+    for limit in (1, 5, 12, 1000):
+        rows, summary = catalogue(
+            limit=limit, policy={**BINARY, "labels": {"flagged": {"any": ["gun"]}, "clean": {"rest": True}}}
+        )
+        assert summary["labels"] == {"flagged": min(limit, 19), "clean": min(limit, 40)}
+        assert before <= rows.keys()
+        before = set(rows)
+        seen.add(frozenset(rows))
+    other, _ = catalogue(
+        limit=12, seed=1, policy={**BINARY, "labels": {"flagged": {"any": ["gun"]}, "clean": {"rest": True}}}
+    )
+    assert frozenset(other) not in seen
+
+
+def test_which_images_a_limit_chooses_is_fixed(board: Any, catalogue: Any) -> None:
+    board.tag(1, "gun")
+    for id in range(1, 21):
+        board.image(id, [1] if id <= 10 else [])
+    labels = {"flagged": {"any": ["gun"]}, "clean": {"rest": True}}
+    rows, _ = catalogue(limit=3, seed=7, policy={**BINARY, "labels": labels})
+
+    def first(ids: range) -> list[int]:
+        return sorted(ids, key=lambda id: hashlib.md5(f"7:{id}".encode()).hexdigest())[:3]
+
+    assert sorted(rows) == sorted([*first(range(1, 11)), *first(range(11, 21))])
+
+
+def test_an_unknown_tag_offers_the_nearest(mess: Any, catalogue: Any) -> None:
+    catalogue()
+    paths.IMAGES.unlink()
+    paths.EXTRACT_SUMMARY.unlink()
+    with pytest.raises(PolicyError, match="the policy names the tag 'gnu', which the board lacks; did you mean gun"):
+        catalogue(policy={**BINARY, "labels": {"flagged": {"any": ["gnu"]}, "clean": {"rest": True}}})
+    assert list(paths.IMAGES.parent.iterdir()) == []
+
+
+def test_an_embedded_database_restored_from_the_lite_dump_gives_the_same_bytes(mess: Any, catalogue: Any) -> None:
+    catalogue()
+    first = (paths.IMAGES.read_bytes(), paths.EXTRACT_SUMMARY.read_bytes())
+    done = extract(MLPY_DATABASE_URL="")
+    assert done.returncode == 0, done.stderr
+    assert (paths.IMAGES.read_bytes(), paths.EXTRACT_SUMMARY.read_bytes()) == first
+
+
+def test_two_at_once_do_not_disturb_each_other(mess: Any, catalogue: Any, workplace: Path, params: Any) -> None:
+    catalogue()
+    first = paths.IMAGES.read_bytes()
+    command = [sys.executable, "-m", "stages.extract"]
+    environment = {**os.environ, "PYTHONPATH": str(ROOT), "MLPY_DATABASE_URL": ""}
+    (workplace / "other/data/restore").mkdir(parents=True)
+    (workplace / "other" / paths.LITE_DUMP).write_bytes(paths.LITE_DUMP.read_bytes())
+    (workplace / "other/params.yaml").write_bytes(Path("params.yaml").read_bytes())
+    runs = [subprocess.Popen(command, env=environment, cwd=folder) for folder in (workplace, workplace / "other")]
+    assert [run.wait(120) for run in runs] == [0, 0]
+    assert paths.IMAGES.read_bytes() == first == (workplace / "other" / paths.IMAGES).read_bytes()
+
+
+def test_without_the_lite_dump_it_says_what_to_do(workplace: Path, params: Any) -> None:
+    params(extract={"root": "http://sample.localhost/img", "policy": BINARY})
+    done = extract()
+    assert done.returncode == 1
+    assert done.stderr.startswith(f"error: {paths.LITE_DUMP} is missing")
