@@ -147,6 +147,8 @@ def _find_data(opened: IO[bytes], file: Path) -> int:
     if opened.read(8) != b"!<arch>\n":
         raise SampleError(f"{file} is no Debian package; delete it and run again")
     while len(header := opened.read(60)) == 60:
+        if not (header.endswith(b"`\n") and header[48:58].strip().isdigit()):
+            raise SampleError(f"{file} is damaged; delete it and run again")
         size = int(header[48:58])
         if header.startswith(b"data.tar"):
             return size

@@ -135,7 +135,7 @@ def gathered(packages: Sequence[Package] = PACKAGES) -> Library:
 def _key(packages: Sequence[Package]) -> str:
     """A name for what is gathered: it follows from the packages, this code, and the decoder."""
     code = [Path(file).read_bytes() for file in (__file__, measures.__file__, debian.__file__)]
-    return hashlib.sha256(repr((packages, code, PIL.__version__)).encode()).hexdigest()[:16]
+    return hashlib.sha256(repr((tuple(packages), code, PIL.__version__)).encode()).hexdigest()[:16]
 
 
 @contextlib.contextmanager
