@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import dataclasses
 import difflib
 import os
+import re
 from dataclasses import field
 from pathlib import Path
 from typing import Annotated, Any, Literal, cast
@@ -24,6 +26,8 @@ Count = Annotated[int, Field(ge=1)]
 Seed = Annotated[int, Field(ge=0)]
 Share = Annotated[float, Field(ge=0, le=1)]
 Fraction = Annotated[float, Field(gt=0, lt=1)]
+LABEL = re.compile(r"\w[\w -]{0,63}")
+VERDICTS = ("none", "corrupt", "too_large", "unreadable")
 Version = Literal["thumb_tiny", "thumb_small", "thumb", "small", "medium", "large", "tall", "full"]
 Format = Literal["png", "jpeg", "gif", "svg", "webm"]
 
@@ -64,6 +68,11 @@ class Policy:
         if not least <= len(self.labels) <= most:
             number = f"exactly {least}" if least == most else f"at least {least}"
             raise ValueError(f"a {self.kind} policy has {number} labels; this has {len(self.labels)}")
+        if odd := [label for label in self.labels if not LABEL.fullmatch(label) or label in VERDICTS]:
+            raise ValueError(
+                f"{odd[0]!r} cannot be a label: letters, digits, spaces, _ and - are allowed, and "
+                f"{', '.join(VERDICTS)} are verdicts of their own"
+            )
         if sum(rule.rest for rule in self.labels.values()) > 1:
             raise ValueError("only one label can take the rest")
 
@@ -106,6 +115,10 @@ class Faults:
     """503."""
     cut_off: Share = 0.0
     slow: Share = 0.0
+
+    def __post_init__(self) -> None:
+        if (total := sum(dataclasses.astuple(self))) > 1:
+            raise ValueError(f"the shares of first answers to spoil sum to {total:g}, over 1")
 
 
 @dataclass(frozen=True, config=CHECKED)

@@ -17,6 +17,8 @@ from stages.errors import ModelError
 
 LEAST = 20
 """Training pictures that a label needs; fewer teach nothing that lasts."""
+LABELS = {"label", "labels"}
+"""Columns, of which a split has the one or the other."""
 MOST_TAGS = 2000
 """Auxiliary targets: the most frequent tags, on a board with more."""
 
@@ -62,37 +64,48 @@ def read(train: Path, val: Path, tag_min: int) -> Task:
     Raises:
         ModelError: if a split is missing or of another layout, or a label has too few pictures to train or to measure.
     """
-    tables = [_table(path) for path in (train, val)]
-    policies = [json.loads(table.schema.metadata[b"mlpy"])["policy"] for table in tables]
+    tables = [table(path) for path in (train, val)]
+    policies = [json.loads(each.schema.metadata[b"mlpy"])["policy"] for each in tables]
     if policies[0] != policies[1]:
         raise ModelError(f"{train} and {val} are of different policies; run `dvc repro split`")
     counts = Counter(tag for tags in tables[0]["tags"].to_pylist() for tag in tags if not tag.startswith("artist:"))
     common = [tag for tag, count in counts.most_common(MOST_TAGS) if count >= tag_min]
     vocabulary = tuple(sorted(common))
     labels = list(policies[0]["labels"])
-    task = Task(policies[0], vocabulary, *(_examples(table, labels, vocabulary) for table in tables))
+    task = Task(policies[0], vocabulary, *(_examples(each, labels, vocabulary) for each in tables))
     _check(task)
     return task
 
 
-def _table(path: Path) -> pa.Table:
+def table(path: Path) -> pa.Table:
+    """A split's rows.
+
+    Raises:
+        ModelError: if it is missing or of another layout.
+    """
     try:
-        table = pq.read_table(path)
+        rows = pq.read_table(path)
     except FileNotFoundError:
         raise ModelError(f"no split {path}; run `dvc repro split`") from None
     except pa.ArrowException as error:
         raise ModelError(f"{path} is no parquet file that can be read; run `dvc repro split`") from error
-    if b"mlpy" not in (table.schema.metadata or {}) or not {"image_id", "tags"} <= set(table.column_names):
+    names = set(rows.column_names)
+    if b"mlpy" not in (rows.schema.metadata or {}) or not {"image_id", "tags"} <= names or not names & LABELS:
         raise ModelError(f"{path} lacks the policy or columns that the split stage writes; run `dvc repro split`")
-    return table
+    return rows
 
 
-def _examples(table: pa.Table, labels: list[str], vocabulary: tuple[str, ...]) -> Examples:
-    given = table["labels"].to_pylist() if "labels" in table.column_names else [[x] for x in table["label"].to_pylist()]
+def labelled(rows: pa.Table, labels: tuple[str, ...]) -> NDArray[np.bool_]:
+    """Which labels each of a split's rows has: [n, labels]."""
+    given = rows["labels"].to_pylist() if "labels" in rows.column_names else [[x] for x in rows["label"].to_pylist()]
+    return _many_hot(given, labels)
+
+
+def _examples(rows: pa.Table, labels: list[str], vocabulary: tuple[str, ...]) -> Examples:
     return Examples(
-        table["image_id"].to_numpy(),
-        _many_hot(given, tuple(labels)).astype(np.float32),
-        _many_hot(table["tags"].to_pylist(), vocabulary),
+        rows["image_id"].to_numpy(),
+        labelled(rows, tuple(labels)).astype(np.float32),
+        _many_hot(rows["tags"].to_pylist(), vocabulary),
     )
 
 

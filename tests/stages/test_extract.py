@@ -127,7 +127,11 @@ def test_a_row_tells_all_about_its_image(mess: Any, catalogue: Any) -> None:
 def test_schema_metadata_tell_the_policy(mess: Any, catalogue: Any) -> None:
     catalogue()
     told = json.loads(pq.read_schema(paths.IMAGES).metadata[b"mlpy"])
-    assert told == {"policy": {"name": "test", "kind": "binary", "labels": ["flagged", "clean"]}}
+    rules = {
+        "flagged": {"any": ["gun"], "all": [], "none": ["toy"], "rest": False},
+        "clean": {"any": [], "all": [], "none": [], "rest": True},
+    }
+    assert told == {"policy": {"name": "test", "kind": "binary", "labels": ["flagged", "clean"], "rules": rules}}
 
 
 def test_names_are_found_through_aliases_in_any_case(mess: Any, catalogue: Any) -> None:

@@ -52,8 +52,11 @@ def test_the_committed_params_are_valid(values: dict[str, Any]) -> None:
         ("restore.sha256", "abc", "restore.sha256: "),
         ("extract.policy.labels.flagged.some", [], "extract.policy.labels.flagged.some is no parameter"),
         ("extract.policy.labels.more", {"rest": True}, "exactly 2 labels"),
+        ("extract.policy.labels", {"a/b": {"any": ["a"]}, "clean": {"rest": True}}, "'a/b' cannot be a label"),
+        ("extract.policy.labels", {"none": {"any": ["a"]}, "clean": {"rest": True}}, "'none' cannot be a label"),
         ("extract.policy.labels.clean", {"any": ["a"], "rest": True}, "either tags (any, all, none) or `rest: true`"),
         ("download.faults.throttled", 2, "download.faults.throttled: Input should be less than or equal to 1; it is 2"),
+        ("download.faults.slow", 0.99, "the shares of first answers to spoil sum to 1.055, over 1"),
         ("download.contact", "two\nlines", "download.contact: "),
     ],
 )

@@ -1,0 +1,204 @@
+"""The test stage on a model that scores a picture by how bright it is."""
+
+from __future__ import annotations
+
+import contextlib
+import io
+import json
+import re
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+import torch
+import yaml
+from PIL import Image
+from torch import Tensor, nn
+
+import stages.test
+from stages import paths
+from stages.errors import ModelError
+from stages.vision import shards
+from stages.vision.export import export
+from stages.vision.sidecar import Sidecar
+
+GREYS = [40, 200, 60, 120, 220, 90, 160, 240, 140, 30, 180, 210]
+"""Brightness of each picture; its score is this / 255."""
+BRIGHT = {1, 3, 4, 7, 10, 11}
+"""Places of the pictures that are labelled bright: at the threshold .5, 120 is missed, 140 and 160 are false alarms."""
+RULE = {"any": ["bright"], "all": [], "none": [], "rest": False}
+
+
+class Brightness(nn.Module):
+    """uint8 pixels -> scores of bright and (unless alone) of dark."""
+
+    def __init__(self, labels: int) -> None:
+        super().__init__()
+        self.labels = labels
+
+    def forward(self, pixels: Tensor) -> Tensor:
+        bright = pixels.float().mean((1, 2, 3)).unsqueeze(1) / 255
+        return torch.cat([bright, 1 - bright], 1)[:, : self.labels]
+
+
+def picture(grey: int) -> bytes:
+    file = io.BytesIO()
+    Image.new("L", (20, 20), grey).save(file, "PNG")
+    return file.getvalue()
+
+
+@pytest.fixture(scope="module", params=["binary", "multilabel"])
+def done(request: Any, tmp_path_factory: pytest.TempPathFactory) -> tuple[str, Path]:
+    """The kind of policy, and a folder in which the stage ran."""
+    folder = tmp_path_factory.mktemp(request.param)
+    prepare(folder, request.param)
+    run(folder)
+    return request.param, folder
+
+
+def prepare(folder: Path, kind: str = "binary") -> None:
+    labels = ("bright", "dark") if kind == "binary" else ("bright",)
+    rules = {"bright": RULE, "dark": {**RULE, "any": [], "rest": True}}
+    policy = {"name": "light", "kind": kind, "labels": list(labels), "rules": {label: rules[label] for label in labels}}
+    count = len(GREYS)
+    given = pa.array([["bright"] if place in BRIGHT else ["dark"] * (kind == "binary") for place in range(count)])
+    table = pa.table(
+        {
+            "image_id": list(range(10, 10 + count)),
+            "label" if kind == "binary" else "labels": given.flatten() if kind == "binary" else given,
+            "url": [f"http://sample.localhost/img/{place}.png" for place in range(count)],
+            "artist": ["<script>alert(1)</script>"] * count,
+            "tags": [["<b>", "é"]] * count,
+            "group": [place // 2 for place in range(count)],
+        }
+    ).replace_schema_metadata({"mlpy": json.dumps({"policy": policy})})
+    target = folder / paths.SPLITS["test"]
+    target.parent.mkdir(parents=True)
+    pq.write_table(table, target)
+    facts = {"sha256": "", "width": 20, "height": 20, "format": "png"}
+    rows = ({"image_id": 10 + place, "bytes": picture(grey), **facts} for place, grey in enumerate(GREYS))
+    (folder / paths.SHARDS).mkdir(parents=True)
+    shards.write(folder / paths.SHARDS / shards.name(0), rows)
+    (folder / "models").mkdir()
+    export(Brightness(len(labels)), folder / paths.MODEL, (32, 32, 3), labels=labels)
+    Sidecar(
+        name="light",
+        kind=kind,  # type: ignore[arg-type]
+        labels=labels,
+        size=32,
+        background=128,
+        thresholds={"bright": 0.5},
+        calibration={"temperature": 1.0, "bias": [0.0], "goal": "f1", "goal_share": None},
+        policy=policy,
+        data={"train": "0" * 32, "val": "1" * 32},
+        code="abc",
+        params={"model": "probe", "backbone": "tf_efficientnet_lite0"},
+        metrics={"auroc": 1.0},
+    ).write(folder / paths.SIDECAR)
+    section = {"bootstrap": 100, "confidence": 0.9, "worst": 6, "threads": 1, "seed": 0}
+    (folder / "params.yaml").write_text(yaml.safe_dump({"test": section}))
+
+
+def run(folder: Path) -> None:
+    with contextlib.chdir(folder):
+        stages.test.main()
+
+
+def test_the_metrics_are_those_of_the_scores(done: tuple[str, Path]) -> None:
+    kind, folder = done
+    metrics = json.loads((folder / paths.TEST_METRICS).read_text())
+    found = metrics if kind == "binary" else metrics["labels"]["bright"] if "labels" in metrics else metrics
+    bright = [GREYS[place] for place in BRIGHT]
+    dark = [grey for place, grey in enumerate(GREYS) if place not in BRIGHT]
+    assert found["auroc"] == pytest.approx(np.mean([b > d for b in bright for d in dark]), abs=1e-6)
+    assert found["recall"] == pytest.approx(5 / 6, abs=1e-6)
+    assert found["precision"] == pytest.approx(5 / 7, abs=1e-6)
+    assert found["threshold"] == 0.5
+    assert (metrics["pictures"], metrics["groups"]) == (12, 6)
+    for name in ("auroc", "average_precision", "f1", "precision", "recall"):
+        assert found[f"{name}_low"] <= found[name] <= found[f"{name}_high"]
+    other = "dark" if kind == "binary" else "none"
+    assert metrics["confusion"] == {"bright": {"bright": 5, other: 1}, other: {"bright": 2, other: 4}}
+
+
+def test_every_picture_has_a_prediction(done: tuple[str, Path]) -> None:
+    kind, folder = done
+    rows = pq.read_table(folder / paths.PREDICTIONS).to_pylist()
+    assert [row["image_id"] for row in rows] == list(range(10, 22))
+    assert [round(row["score_bright"] * 255) for row in rows] == GREYS
+    harmless = "dark" if kind == "binary" else "none"
+    assert [row["verdict"] for row in rows] == ["bright" if grey >= 128 else harmless for grey in GREYS]
+    assert ("label" in rows[0], "labels" in rows[0]) == (kind == "binary", kind == "multilabel")
+
+
+def test_the_plots_are_tables(done: tuple[str, Path]) -> None:
+    _, folder = done
+    plots = folder / paths.TEST_PLOTS
+    assert (plots / "roc/bright.csv").read_text().splitlines()[:2] == [
+        "false_positive_rate,true_positive_rate",
+        "0.0,0.0",
+    ]
+    assert (plots / "precision_recall/bright.csv").read_text().startswith("recall,precision\n")
+    assert len((plots / "confusion.csv").read_text().splitlines()) == 13
+
+
+def test_the_report_is_one_offline_page_in_which_nothing_runs(done: tuple[str, Path]) -> None:
+    _, folder = done
+    page = (folder / paths.REPORT).read_text()
+    assert "<script" not in page.replace("&lt;script", "")
+    fetched = re.findall(r"""(?:src|href)=["']([^"'#][^"']*)""", page)
+    assert {address.split(":")[0] for address in fetched} == {"data", "http"}
+    assert all(address.startswith("http://sample.localhost/") for address in fetched if address.startswith("http"))
+    assert page.count('type="checkbox"') == 3  # one missed, two false alarms
+    assert page.index("image 16</a>") < page.index("image 18</a>"), "the worst mistake comes first"
+    assert "ROC" in page
+
+
+def test_the_card_says_what_it_is_for_and_what_not(done: tuple[str, Path]) -> None:
+    _, folder = done
+    card = (folder / paths.MODEL_CARD).read_text()
+    headings = re.findall("^## (.+)$", card, re.MULTILINE)
+    assert headings == [
+        *("Use", "Out of scope", "Data and licence", "Results", "Thresholds", "Failures", "Appeal"),
+    ]
+    assert "- **bright**: any of bright" in card
+    assert "in the public domain" in card
+    assert "- bright: 0.500" in card
+
+
+def test_a_second_run_gives_the_same_bytes(done: tuple[str, Path]) -> None:
+    _, folder = done
+    files = [folder / "models/README.md", *(path for path in (folder / "data/test").rglob("*") if path.is_file())]
+    before = {path: path.read_bytes() for path in files}
+    run(folder)
+    assert {path: path.read_bytes() for path in files} == before
+
+
+@pytest.fixture
+def fresh(tmp_path: Path) -> Path:
+    prepare(tmp_path)
+    return tmp_path
+
+
+def test_mistakes_of_a_user_are_one_sentence(fresh: Path) -> None:
+    sidecar = json.loads((fresh / paths.SIDECAR).read_text())
+    (fresh / paths.SIDECAR).write_text(json.dumps({**sidecar, "policy": {"name": "other"}}))
+    assert refused(fresh) == (
+        "data/split/test.parquet is of the policy light, the model of other, or its rules have changed since; "
+        "run `dvc repro`"
+    )
+    (fresh / paths.SIDECAR).write_text(json.dumps(sidecar))
+    next((fresh / paths.SHARDS).iterdir()).unlink()
+    assert refused(fresh) == "12 pictures of data/split/test.parquet are in no shard; run `dvc repro split`"
+    (fresh / paths.MODEL).unlink()
+    assert refused(fresh).startswith("no model models/moderator.onnx; make one with `dvc repro train`")
+
+
+def refused(folder: Path) -> str:
+    with pytest.raises(ModelError) as caught:
+        run(folder)
+    assert not (folder / "data/test").exists()
+    return str(caught.value)
