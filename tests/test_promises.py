@@ -30,7 +30,9 @@ def module_file(name: str) -> Path | None:
 
 
 def imports(file: Path) -> set[Path]:
-    """The first-party files that a file imports, wherever in it; but not what only its command line needs."""
+    """The first-party files that a file imports or reads, wherever in it; but not what only its command line needs."""
+    if file.suffix != ".py":
+        return set()
     tree = ast.parse(file.read_text())
     tree.body = [node for node in tree.body if not (isinstance(node, ast.If) and "__main__" in ast.unparse(node.test))]
     names: set[str] = set()
@@ -39,9 +41,13 @@ def imports(file: Path) -> set[Path]:
             names |= {alias.name for alias in node.names}
         elif isinstance(node, ast.ImportFrom) and node.module:
             names |= {node.module} | {f"{node.module}.{alias.name}" for alias in node.names}
-    names |= {"stages.booru.board"} if "stages.booru.board" in ast.unparse(tree) else set()
     found = {module_file(name) for name in names if name.split(".")[0] in ("stages", "bot")}
-    return {file for file in found if file and file.stat().st_size > 0}
+    return {file for file in found if file and file.stat().st_size > 0} | templates(file)
+
+
+def templates(file: Path) -> set[Path]:
+    """The files of the folder `templates` beside a module that names it."""
+    return set(file.with_name("templates").iterdir()) if '"templates"' in file.read_text() else set()
 
 
 def closure(file: Path) -> set[Path]:

@@ -21,7 +21,8 @@ BIN = Path(sys.executable).parent
 
 
 def fenced(language: str, text: str = README) -> list[str]:
-    return re.findall(rf"^```{language}\n(.*?)^```$", text, re.MULTILINE | re.DOTALL)
+    blocks = re.findall(r"^```(\w*)\n(.*?)^```$", text, re.MULTILINE | re.DOTALL)
+    return [block for of, block in blocks if of == language]
 
 
 def commands() -> list[list[str]]:
