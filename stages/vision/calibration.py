@@ -70,7 +70,7 @@ def thresholds(
     `recall` (as high as still finds `share` of the label's pictures).
     """
     return {
-        name: round(_threshold(scores[:, place].astype(float), labels[:, place] > 0.5, goal, share), 6)
+        name: _threshold(scores[:, place].astype(float), labels[:, place] > 0.5, goal, share)
         for place, name in enumerate(decided(kind, names))
     }
 
@@ -78,13 +78,24 @@ def thresholds(
 def _threshold(scores: NDArray[np.float64], truth: NDArray[np.bool_], goal: str, share: float) -> float:
     """Of the cuts half-way between neighbouring scores, and one above all, the one that meets the goal best."""
     values = np.unique(scores)
-    cuts = np.r_[values[0] / 2, (values[1:] + values[:-1]) / 2, (values[-1] + 1) / 2]
+    # The last is over 1 where a score is 1, or near it.
+    cuts = np.r_[values[0] / 2, (values[1:] + values[:-1]) / 2, max((values[-1] + 1) / 2, values[-1] + 1e-5)]
     # A cut flags what is at or over it: count from above.
     found = truth.sum() - np.searchsorted(np.sort(scores[truth]), cuts)
     alarms = (~truth).sum() - np.searchsorted(np.sort(scores[~truth]), cuts)
     if goal == "false_alarms":
-        return float(cuts[np.argmax(alarms <= share * (~truth).sum())])
-    if goal == "recall":
-        return float(cuts[np.flatnonzero(found >= share * truth.sum())[-1]])
-    f1 = 2 * found / (truth.sum() + found + alarms)
-    return float(cuts[np.argmax(f1)])
+        best = np.argmax(alarms <= share * (~truth).sum())
+    elif goal == "recall":
+        best = np.flatnonzero(found >= share * truth.sum())[-1]
+    else:
+        best = np.argmax(2 * found / (truth.sum() + found + alarms))
+    return _short(float(cuts[best]), values)
+
+
+def _short(cut: float, values: NDArray[np.float64]) -> float:
+    """The cut in 6 digits; or, where those flag others of the scores `values`, the lowest score that it flags."""
+    over = values >= cut
+    # Scores are of single precision, and so is whatever is compared with them.
+    if ((values >= np.float32(round(cut, 6))) == over).all():
+        return round(cut, 6)
+    return float(values[over][0])

@@ -67,4 +67,5 @@ class Data(pl.LightningDataModule):
         )
         # The batch of one optimiser step is the parameter's, however many processes share it.
         size = max(1, self.params.batch_size // processes)
-        return DataLoader(samples, size, sampler=sampler, collate_fn=lambda batch: batch)
+        # A generator of its own: a loader draws a number when it is opened, and a resumed run opens it at another time.
+        return DataLoader(samples, size, sampler=sampler, collate_fn=lambda batch: batch, generator=torch.Generator())

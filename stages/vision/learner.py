@@ -55,11 +55,7 @@ class Learner(pl.LightningModule):
             # Summed over tags, averaged over pictures: a picture's few tags must not vanish among thousands of others.
             tag_loss = functional.binary_cross_entropy_with_logits(tag_logits, tags, reduction="none").sum(1).mean()
             loss = loss + self.params.tag_loss * tag_loss
-        if not math.isfinite(loss.item()):
-            raise ModelError(
-                f"the loss became {loss.item()} in epoch {self.current_epoch}: lower train.lr (it is "
-                f"{self.params.lr:g}), raise train.warmup, or set train.precision=32-true"
-            )
+        self._check(loss)
         self.log("loss_train", loss, on_step=False, on_epoch=True, sync_dist=True, batch_size=len(inputs))
         return loss
 
@@ -67,6 +63,7 @@ class Learner(pl.LightningModule):
         inputs, labels, _tags = batch
         logits, _tag_logits = self.network(inputs)
         loss = self.loss(logits, labels)
+        self._check(loss)
         scores, truth = ranked(self.kind, logits.float(), labels)
         self.scores.update(scores, truth)
         self.log("loss_val", loss, sync_dist=True, batch_size=len(inputs))
@@ -81,6 +78,13 @@ class Learner(pl.LightningModule):
             return functional.cross_entropy(logits, labels.argmax(1), weight=self.weights)
         targets = labels[:, : logits.shape[1]]
         return functional.binary_cross_entropy_with_logits(logits, targets, pos_weight=self.weights)
+
+    def _check(self, loss: Tensor) -> None:
+        if not math.isfinite(loss.item()):
+            raise ModelError(
+                f"the loss became {loss.item()} in epoch {self.current_epoch}: lower train.lr (it is "
+                f"{self.params.lr:g}), raise train.warmup, or set train.precision=32-true"
+            )
 
     def configure_optimizers(self) -> Any:
         trained = [each for each in self.network.parameters() if each.requires_grad]

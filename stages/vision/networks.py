@@ -195,6 +195,7 @@ def check_size(network: nn.Module, params: Train) -> None:
     Raises:
         ModelError: if it does not take this size.
     """
+    mode = network.training
     try:
         with torch.no_grad():
             network.eval()(torch.zeros((1, params.size, params.size, 3), dtype=torch.uint8))
@@ -203,3 +204,4 @@ def check_size(network: nn.Module, params: Train) -> None:
             f"{params.backbone} does not take pictures of train.size={params.size} ({error}); set the size it was "
             "made for"
         ) from error
+    network.train(mode)  # Lightning trains a network in the mode that it finds

@@ -58,20 +58,20 @@ def fit(network: nn.Module, task: Task, data: Data, params: Train, folder: Path)
     """
     learner = Learner(network, task, params)
     last, done = folder / "last.ckpt", folder / "done"
-    best = ModelCheckpoint(
-        folder,
-        "best",
-        monitor=WATCHED,
-        mode="max",
-        save_last=True,
-        enable_version_counter=False,
-        save_weights_only=False,
-    )
-    trainer = _trainer(params, folder, [best, EarlyStopping(WATCHED, mode="max", patience=params.patience)])
+    stop = EarlyStopping(WATCHED, mode="max", patience=params.patience)
+    best = ModelCheckpoint(folder, "best", monitor=WATCHED, mode="max", enable_version_counter=False)
+    # In this order: what is resumed from knows the best epoch, be it the last one itself.
+    each = ModelCheckpoint(folder, "last", enable_version_counter=False)
+    trainer = _trainer(params, folder, [stop, best, each])
     if not done.exists():
         if last.exists():
             log.info("resuming from epoch %d", torch.load(last, weights_only=True)["epoch"] + 1)
-        trainer.fit(learner, data, ckpt_path=last if last.exists() else None, weights_only=True)
+        try:
+            trainer.fit(learner, data, ckpt_path=last if last.exists() else None, weights_only=True)
+        except SystemExit as left:
+            if isinstance(left.__context__, KeyboardInterrupt):  # Lightning makes an exit code of its own of Ctrl-C
+                raise KeyboardInterrupt from left
+            raise
         if trainer.is_global_zero:
             done.touch()
     epochs = int(torch.load(last, weights_only=True)["epoch"]) + 1

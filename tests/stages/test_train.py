@@ -1,0 +1,293 @@
+"""The train stage as a user runs it, on a small board of two drawn kinds of pictures: files in, files out."""
+
+from __future__ import annotations
+
+import io
+import json
+import logging.handlers
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+import yaml
+from PIL import Image
+
+from stages import train
+from stages.errors import ModelError
+from stages.paths import CHECKPOINT, MODEL, SHARDS, SIDECAR, SPLITS, TRAIN_METRICS, TRAIN_PLOTS
+from stages.vision import shards
+from stages.vision.predictor import Predictor
+
+ROOT = Path(__file__).parents[2]
+HOUSE = {"name": "house", "kind": "binary", "labels": ["striped", "plain"]}
+AXES = {"name": "axes", "kind": "multilabel", "labels": ["striped", "dark"]}
+SMALL = {"size": 64, "epochs": 30, "patience": 30, "batch_size": 16, "hidden": 32, "tag_min": 12, "threads": 1}
+
+
+def drawn(image_id: int) -> bytes:
+    """Odd ids have stripes, ids that 4 divides or nearly are dark, the rest is the id's own."""
+    random = np.random.default_rng(image_id)
+    seen = np.broadcast_to(random.integers(0, 256, (1, 1, 3)), (72, 72, 3)).astype(float)
+    if image_id % 2:
+        seen = seen + 90 * np.sin(np.arange(72) / random.uniform(1, 3))[:, None, None]
+    if image_id % 4 < 2:
+        seen = seen / 3
+    file = io.BytesIO()
+    Image.fromarray((seen + random.normal(0, 40, seen.shape)).clip(0, 255).astype("u1")).save(file, "PNG")
+    return file.getvalue()
+
+
+def put(folder: Path, policy: dict[str, Any] = HOUSE) -> None:
+    """Write splits of 64 and 40 pictures and two shards with them; every ninth picture is labelled wrongly."""
+    ids = range(1, 105)
+    facts = {image_id: (image_id % 2 == 1, image_id % 4 < 2) for image_id in ids}
+    for name, chosen in {"train": ids[:64], "val": ids[64:]}.items():
+        rows = []
+        for image_id in chosen:
+            striped, dark = facts[image_id if image_id % 9 else image_id + 1 if image_id < 104 else 1]
+            labels = [label for label, holds in (("striped", striped), ("dark", dark)) if holds]
+            tags = ["drawn", *(["lines"] if striped else []), "artist:someone", f"number {image_id}"]
+            row = {"image_id": image_id, "tags": tags}
+            multilabel = policy["kind"] == "multilabel"
+            rows.append(row | ({"labels": labels} if multilabel else {"label": "striped" if striped else "plain"}))
+        path = folder / SPLITS[name]
+        path.parent.mkdir(parents=True, exist_ok=True)
+        described = {b"mlpy": json.dumps({"policy": policy}).encode()}
+        pq.write_table(pa.Table.from_pylist(rows).replace_schema_metadata(described), path)
+    for number, of_shard in enumerate((ids[:50], ids[50:])):
+        pictures = ({"image_id": one, "bytes": drawn(one), "width": 72, "height": 72} for one in of_shard)
+        shards.write(folder / SHARDS / shards.name(number), pictures)
+
+
+def put_params(folder: Path, **values: Any) -> None:
+    whole = yaml.safe_load((ROOT / "params.yaml").read_text())
+    (folder / "params.yaml").write_text(yaml.safe_dump({"train": whole["train"] | SMALL | values}))
+
+
+def started(folder: Path, cache: Path) -> subprocess.Popen[str]:
+    environment = {name: value for name, value in os.environ.items() if not name.startswith(("DVC", "MLPY", "PYTHON"))}
+    return subprocess.Popen(
+        [sys.executable, "-m", "stages.train"],
+        cwd=folder,
+        env=environment | {"PYTHONPATH": str(ROOT), "MLPY_CACHE": str(cache)},
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+
+
+def run(folder: Path, cache: Path) -> tuple[int, str]:
+    running = started(folder, cache)
+    said = running.communicate(timeout=200)[1]
+    return running.returncode, said
+
+
+def made_at(cache: Path) -> dict[str, int]:
+    """What a second run is to find: decoded pictures, features, the frozen network's graph."""
+    return {str(file): file.stat().st_mtime_ns for kind in ("npy", "onnx") for file in cache.glob(f"*/*.{kind}")}
+
+
+@pytest.fixture(scope="module")
+def cache(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tmp_path_factory.mktemp("cache")
+
+
+@pytest.fixture(scope="module")
+def board(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("board")
+    put(folder)
+    put_params(folder)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def undisturbed(board: Path, cache: Path) -> tuple[Path, str]:
+    """The folder of a run that nothing came in the way of, and what it said."""
+    code, said = run(board, cache)
+    assert code == 0, said
+    return board, said
+
+
+@pytest.fixture(scope="module")
+def resumed(undisturbed: tuple[Path, str], cache: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, str]:
+    """The same, of a second run that was killed after its first epoch, and then run again."""
+    folder = tmp_path_factory.mktemp("resumed")
+    shutil.copytree(undisturbed[0] / "data/split", folder / "data/split")
+    shutil.copytree(undisturbed[0] / SHARDS, folder / SHARDS)
+    shutil.copy(undisturbed[0] / "params.yaml", folder)
+    running = started(folder, cache)
+    while not list(cache.glob("training/*/last.ckpt")):
+        assert running.poll() is None, running.communicate()
+        time.sleep(0.002)
+    running.kill()
+    running.communicate()
+    assert running.returncode == -signal.SIGKILL
+    assert not (folder / "models").exists()
+    heard = logging.handlers.BufferingHandler(1000)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.chdir(folder)
+        patch.setenv("MLPY_CACHE", str(cache))
+        logger = logging.getLogger("stages")
+        patch.setattr(logger, "level", logging.INFO)
+        logger.addHandler(heard)
+        train.main()
+        logger.removeHandler(heard)
+    return folder, "\n".join(record.getMessage() for record in heard.buffer)
+
+
+@pytest.fixture
+def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., None]:
+    """Makes the current folder a board's, to train in this process: `here(policy, **params)`."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("MLPY_CACHE", str(tmp_path / "cache"))
+
+    def fill(policy: dict[str, Any] = HOUSE, **values: Any) -> None:
+        put(tmp_path, policy)
+        put_params(tmp_path, **{"weights": "none", "size": 32, "epochs": 1} | values)
+
+    return fill
+
+
+def test_a_run_leaves_its_outs_and_nothing_else(undisturbed: tuple[Path, str]) -> None:
+    folder, said = undisturbed
+    files = {file.relative_to(folder) for file in folder.rglob("*") if file.is_file()}
+    inputs = {Path("params.yaml"), *SPLITS.values(), *(SHARDS / shards.name(number) for number in (0, 1))}
+    plots = {TRAIN_PLOTS / f"{name}.tsv" for name in ("auroc", "average_precision", "loss_train", "loss_val")}
+    assert files - inputs == {MODEL, SIDECAR, CHECKPOINT, TRAIN_METRICS, *plots}
+    assert said.splitlines()[-1].startswith("validation after 30 epochs: auroc ")
+
+
+def test_the_sidecar_says_how_scores_are_read(undisturbed: tuple[Path, str]) -> None:
+    said = json.loads((undisturbed[0] / SIDECAR).read_text())
+    assert (said["name"], said["kind"], said["labels"]) == ("house", "binary", HOUSE["labels"])
+    assert (said["size"], said["background"], said["resize"]) == (64, 128, "letterbox")
+    assert said["thresholds"].keys() == {"striped"}
+    assert said["calibration"].keys() == {"temperature", "bias", "goal", "goal_share"}
+    assert said["policy"] == HOUSE
+    assert said["params"]["epochs"] == 30
+    assert {len(digest) for digest in said["data"].values()} == {32}
+    assert said["code"] == "unknown", "a folder that is no git clone"
+
+
+def test_the_metrics_are_the_sidecars_and_good(undisturbed: tuple[Path, str]) -> None:
+    metrics = json.loads((undisturbed[0] / TRAIN_METRICS).read_text())
+    assert metrics.pop("epochs") == 30
+    assert metrics == json.loads((undisturbed[0] / SIDECAR).read_text())["metrics"]
+    assert 0.8 < metrics["auroc"] < 1, "every ninth picture is labelled wrongly"
+
+
+def test_the_curves_have_a_row_an_epoch(undisturbed: tuple[Path, str]) -> None:
+    for file in (undisturbed[0] / TRAIN_PLOTS).iterdir():
+        head, *rows = file.read_text().splitlines()
+        assert (head, len(rows)) == (f"step\t{file.stem}", 30)
+
+
+def test_the_model_tells_the_two_kinds_apart(undisturbed: tuple[Path, str]) -> None:
+    found = Predictor(undisturbed[0] / MODEL).judge([drawn(image_id) for image_id in range(1000, 1020)])
+    expected = ["striped" if image_id % 2 else "plain" for image_id in range(1000, 1020)]
+    assert sum(one.verdict == truth for one, truth in zip(found, expected, strict=True)) >= 17
+
+
+def test_a_killed_training_goes_on_where_it_was(resumed: tuple[Path, str]) -> None:
+    assert "resuming from epoch" in resumed[1]
+
+
+def test_a_resumed_training_ends_as_an_undisturbed_one(
+    undisturbed: tuple[Path, str], resumed: tuple[Path, str]
+) -> None:
+    first, second = (json.loads((folder / TRAIN_METRICS).read_text()) for folder, _ in (undisturbed, resumed))
+    assert second == pytest.approx(first, abs=5e-5)
+
+
+def test_a_second_model_gives_the_same_scores(undisturbed: tuple[Path, str], resumed: tuple[Path, str]) -> None:
+    pictures = [drawn(image_id) for image_id in range(65, 105)]
+    first, second = (
+        [one.score for one in Predictor(folder / MODEL).judge(pictures)] for folder in (undisturbed[0], resumed[0])
+    )
+    assert second == pytest.approx(first, abs=5e-5)
+
+
+def test_the_curves_of_a_resumed_training_are_whole(undisturbed: tuple[Path, str], resumed: tuple[Path, str]) -> None:
+    first, second = (
+        (folder / TRAIN_PLOTS / "average_precision.tsv").read_text() for folder, _ in (undisturbed, resumed)
+    )
+    assert [row.split("\t")[0] for row in second.splitlines()] == [row.split("\t")[0] for row in first.splitlines()]
+
+
+def test_nothing_is_decoded_or_computed_twice(
+    undisturbed: tuple[Path, str], cache: Path, request: pytest.FixtureRequest
+) -> None:
+    before = made_at(cache)
+    assert {Path(file).parent.name for file in before} == {"decoded", "features", "graphs"}
+    request.getfixturevalue("resumed")
+    assert made_at(cache) == before
+
+
+def test_a_finished_training_leaves_no_resume_state(resumed: tuple[Path, str], cache: Path) -> None:
+    assert list(cache.glob("training/*/")) == []
+
+
+def test_ctrl_c_stops_the_training_and_keeps_what_it_has(
+    here: Callable[..., None], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    here(model="mini_xception", epochs=500, patience=500)
+
+    def press() -> None:
+        while not list(tmp_path.glob("cache/training/*/last.ckpt")):
+            time.sleep(0.002)
+        os.kill(os.getpid(), signal.SIGINT)
+
+    threading.Thread(target=press, daemon=True).start()
+    with pytest.raises(KeyboardInterrupt):
+        train.main()
+    assert list(tmp_path.glob("cache/training/*/last.ckpt"))
+    assert not MODEL.exists()
+
+
+def test_a_multilabel_policy_trains_the_network_of_2020(here: Callable[..., None]) -> None:
+    here(AXES, model="mini_xception", augment=True)
+    train.main()
+    said = json.loads(SIDECAR.read_text())
+    assert said["kind"] == "multilabel"
+    assert said["thresholds"].keys() == {"striped", "dark"}
+    assert Predictor(MODEL).score(np.zeros((2, 32, 32, 3), np.uint8)).shape == (2, 2)
+
+
+def test_a_backbone_is_finetuned(here: Callable[..., None]) -> None:
+    here(model="finetune", backbone="test_efficientnet", trained_blocks=2)
+    train.main()
+    assert json.loads(TRAIN_METRICS.read_text())["epochs"] == 1
+    scores = Predictor(MODEL).score(np.zeros((2, 32, 32, 3), np.uint8))
+    assert scores.sum(1) == pytest.approx([1, 1])
+
+
+@pytest.mark.parametrize("batch_size", [16, 64], ids=["in training", "in validation"])
+def test_a_loss_that_is_no_number_says_what_to_change(here: Callable[..., None], batch_size: int) -> None:
+    here(model="mini_xception", lr=1e30, batch_size=batch_size, epochs=2)
+    with pytest.raises(ModelError, match=r"the loss became (nan|inf) in epoch 0: lower train\.lr \(it is 1e\+30\)"):
+        train.main()
+    assert not MODEL.exists()
+
+
+def test_a_picture_of_a_split_that_no_shard_has_is_named(here: Callable[..., None]) -> None:
+    here(model="mini_xception")
+    (SHARDS / shards.name(1)).unlink()
+    with pytest.raises(ModelError, match=r"image \d+ is in a split but in no shard; run `dvc repro split`"):
+        train.main()
+
+
+def test_without_shards_the_command_says_what_to_run(board: Path, tmp_path: Path) -> None:
+    shutil.copytree(board / "data/split", tmp_path / "data/split")
+    shutil.copy(board / "params.yaml", tmp_path)
+    said = "error: no shards in data/download/shards; run `dvc repro download`\n"
+    assert run(tmp_path, tmp_path / "cache") == (1, said)
