@@ -7,6 +7,8 @@ BIN := $(CURDIR)/$(VENV)/bin
 READY := $(VENV)/.ready
 export PATH := $(BIN):$(PATH)
 export PYTHONUNBUFFERED := 1
+# Without bytecode each command would compile torch's world anew: 10 s of CPU.
+unexport PYTHONDONTWRITEBYTECODE
 EXTRAS := pipeline bot dev
 
 .PHONY: help

@@ -77,7 +77,7 @@ def main() -> int:
     text = composed(options.overrides)
     if not options.check:
         with paths.replacing(paths.PARAMS) as aside:
-            aside.write_text(text)
+            aside.write_text(text, encoding="utf-8")
         log.info("wrote %s", paths.PARAMS)
         return 0
     values = params.read()
@@ -85,7 +85,7 @@ def main() -> int:
     lines = drift(values, options.overrides)
     for line in lines:
         log.error(line)
-    if not lines and text != paths.PARAMS.read_text():
+    if not lines and text != paths.PARAMS.read_text(encoding="utf-8"):
         log.error("%s was edited by hand, if without effect; `python -m stages.params` writes it anew", paths.PARAMS)
         return 1
     return 1 if lines else 0

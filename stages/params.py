@@ -264,7 +264,7 @@ def read(path: Path = paths.PARAMS) -> dict[str, Any]:
         ParamsError: if there is no such file, or it is no YAML mapping.
     """
     try:
-        values = yaml.safe_load(path.read_text())
+        values = yaml.safe_load(path.read_text(encoding="utf-8"))
     except FileNotFoundError:
         raise ParamsError(
             f"no {path} here; run from the repository's root, or write it with `python -m stages.params`"

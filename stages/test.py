@@ -39,7 +39,7 @@ def write_predictions(predictions: Predictions, sidecar: Sidecar, metrics: dict[
     with paths.replacing(paths.PREDICTIONS) as aside:
         evaluation.write_predictions(predictions, sidecar, aside)
     with paths.replacing(paths.TEST_METRICS) as aside:
-        aside.write_text(json.dumps(metrics, indent=2, ensure_ascii=False) + "\n")
+        aside.write_text(json.dumps(metrics, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
 
 
 def write_plots(predictions: Predictions, sidecar: Sidecar) -> list[str]:
@@ -71,9 +71,11 @@ def write_reports(
     worst = evaluation.mistakes(predictions, sidecar, params.worst)
     pictures = report.shown(worst, predictions, paths.SHARDS, sidecar.background)
     with paths.replacing(paths.REPORT) as aside:
-        aside.write_text(report.page(metrics, params.confidence, sidecar, predictions, plots, pictures))
+        aside.write_text(
+            report.page(metrics, params.confidence, sidecar, predictions, plots, pictures), encoding="utf-8"
+        )
     with paths.replacing(paths.MODEL_CARD) as aside:
-        aside.write_text(report.card(metrics, params.confidence, sidecar, predictions))
+        aside.write_text(report.card(metrics, params.confidence, sidecar, predictions), encoding="utf-8")
 
 
 if __name__ == "__main__":

@@ -13,18 +13,19 @@ import torch
 from stages import paths
 from stages.errors import run
 from stages.params import Train, load
-from stages.vision import networks, provenance, targets
+from stages.vision import features, networks, provenance, targets
 from stages.vision.assessment import Assessment, assess
+from stages.vision.backbones import Pooled
 from stages.vision.cache import file_hash
 from stages.vision.dataset import Data
 from stages.vision.decoding import Rows, decoded
-from stages.vision.export import check_parity, export
-from stages.vision.features import extracted
+from stages.vision.export import FEATURES, SCORES, check_parity, export, join
 from stages.vision.sidecar import Sidecar
 from stages.vision.targets import Task
 from stages.vision.training import curves, fit, workplace
 
 log = logging.getLogger(__name__)
+HEAD = (FEATURES, SCORES)
 PARITY = 32
 """Validation pictures whose scores are compared between torch and ONNX Runtime."""
 
@@ -37,15 +38,15 @@ def main() -> None:
     pictures = decoded(paths.SHARDS, params.size, params.background, params.threads)
     pl.seed_everything(params.seed, verbose=False)
     front = networks.frozen(params)
-    rows = extracted(pictures, front, params.threads) if front else pictures
+    rows = features.extracted(pictures, front, params.threads) if front else pictures
     network = networks.trained(params, task, rows)
-    with workplace(params, _data(), provenance.digest(provenance.sources())) as folder:
+    with workplace(params, _data(), rows.names, provenance.digest(provenance.sources())) as folder:
         data = Data(task, rows, params)
         trainer, epochs = fit(network, task, data, params, folder)
         if trainer.is_global_zero:
             found = assess(network, task, data, params)
             model = networks.Moderator(front, network, task.kind, found.calibration)
-            _write_model(model, task, pictures)
+            _write_model(model, task, pictures, rows, folder)
             _write_record(network, task, found, epochs, params, folder)
 
 
@@ -54,9 +55,14 @@ def _data() -> dict[str, str]:
     return {name: file_hash(paths.SPLITS[name], "md5") for name in ("train", "val")}
 
 
-def _write_model(model: networks.Moderator, task: Task, pictures: Rows) -> None:
+def _write_model(model: networks.Moderator, task: Task, pictures: Rows, rows: Rows, folder: Path) -> None:
     with paths.replacing(paths.MODEL) as aside:
-        export(model, aside, pictures.shape, labels=task.labels)
+        if isinstance(model.front, Pooled):
+            head = folder / "head.onnx"
+            export(networks.Moderator(None, model.network, model.kind, model.calibration), head, rows.shape, HEAD)
+            join(features.graph(model.front, pictures.shape), head, aside, task.labels)
+        else:
+            export(model, aside, pictures.shape, labels=task.labels)
         check_parity(model, aside, pictures.take(task.val.ids[:PARITY]))
 
 

@@ -52,7 +52,7 @@ def _thinned(curve: Curve) -> Curve:
 def write_table(target: Path, columns: Sequence[str], rows: Iterable[Sequence[object]]) -> None:
     """Write a table as `dvc plots` reads it."""
     target.parent.mkdir(parents=True, exist_ok=True)
-    with target.open("w", newline="") as file:
+    with target.open("w", newline="", encoding="utf-8") as file:
         writer = csv.writer(file, lineterminator="\n")
         writer.writerow(columns)
         writer.writerows(rows)

@@ -9,6 +9,7 @@ from pathlib import Path
 
 import numpy as np
 import onnx
+import onnx.compose
 import onnxruntime
 import torch
 from numpy.typing import NDArray
@@ -17,23 +18,29 @@ from torch import nn
 from stages.errors import ModelError
 from stages.vision.images import Pixels
 
+PIXELS, FEATURES, SCORES = "pixels", "features", "scores"
+"""Names of a graph's inputs and outputs."""
 TOLERANCE = 1e-3
 """Most that a score of the graph may differ from the network's."""
 
 
 def export(
-    network: nn.Module, path: Path, shape: tuple[int, ...], output: str = "scores", labels: tuple[str, ...] = ()
+    network: nn.Module,
+    path: Path,
+    shape: tuple[int, ...],
+    names: tuple[str, str] = (PIXELS, SCORES),
+    labels: tuple[str, ...] = (),
 ) -> None:
     """Write a network as one self-contained ONNX file; the same network gives the same bytes.
 
     Args:
-        network: uint8 [n, *shape] -> float32 [n, outputs].
+        network: [n, *shape], uint8 if the input is `PIXELS`, else float32 -> float32 [n, outputs].
         path: the file to write.
-        shape: of one picture, [size, size, 3].
-        output: name of the graph's output; the input is `pixels`.
+        shape: of one input; of a picture [size, size, 3].
+        names: of the graph's input and output.
         labels: names of the output's columns, kept in the file.
     """
-    example = torch.zeros((2, *shape), dtype=torch.uint8)
+    example = torch.zeros((2, *shape), dtype=torch.uint8 if names[0] == PIXELS else torch.float32)
     for name in ("torch.onnx", "onnxscript", "onnx_ir"):
         logging.getLogger(name).setLevel(logging.ERROR)  # each rewriting of the graph is a line
     with warnings.catch_warnings(), torch.no_grad():
@@ -41,8 +48,8 @@ def export(
         program = torch.onnx.export(
             network.eval(),
             (example,),
-            input_names=["pixels"],
-            output_names=[output],
+            input_names=[names[0]],
+            output_names=[names[1]],
             dynamic_shapes=({0: torch.export.Dim("n")},),
             dynamo=True,
             external_data=False,
@@ -51,6 +58,19 @@ def export(
     assert program is not None  # noqa: S101 (None is what the older exporter returns)
     model = program.model_proto
     _strip(model)
+    _write(model, path, labels)
+
+
+def join(front: Path, head: Path, path: Path, labels: tuple[str, ...]) -> None:
+    """Write one file of two: pixels -> features, features -> scores. The front is not exported again for each head."""
+    first, second = (
+        onnx.load(front),
+        onnx.compose.add_prefix(onnx.load(head), "head/", rename_inputs=False, rename_outputs=False),
+    )
+    _write(onnx.compose.merge_models(first, second, io_map=[(FEATURES, FEATURES)]), path, labels)
+
+
+def _write(model: onnx.ModelProto, path: Path, labels: tuple[str, ...]) -> None:
     onnx.helper.set_model_props(model, {"labels": json.dumps(labels, ensure_ascii=False)})
     onnx.checker.check_model(model)
     path.write_bytes(model.SerializeToString(deterministic=True))
@@ -83,7 +103,7 @@ def check_parity(network: nn.Module, path: Path, pictures: Pixels) -> NDArray[np
     """
     with torch.no_grad():
         expected = network.eval()(torch.from_numpy(pictures)).numpy()
-    found: NDArray[np.float32] = session(path, 1).run(None, {"pixels": pictures})[0]
+    found: NDArray[np.float32] = session(path, 1).run(None, {PIXELS: pictures})[0]
     difference = float(np.abs(found - expected).max())
     if not difference <= TOLERANCE:
         raise ModelError(

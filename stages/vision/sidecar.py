@@ -93,7 +93,9 @@ class Sidecar:
     def write(self, path: Path) -> None:
         """Write it as JSON; equal content gives equal bytes."""
         with replacing(path) as aside:
-            aside.write_text(json.dumps(dataclasses.asdict(self), indent=2, ensure_ascii=False) + "\n")
+            aside.write_text(
+                json.dumps(dataclasses.asdict(self), indent=2, ensure_ascii=False) + "\n", encoding="utf-8"
+            )
 
 
 def leading(scores: Mapping[str, float], sidecar: Sidecar) -> str:
