@@ -10,13 +10,13 @@ from pathlib import Path
 import numpy as np
 import onnx
 import onnx.compose
-import onnxruntime
 import torch
 from numpy.typing import NDArray
 from torch import nn
 
 from stages.errors import ModelError
 from stages.vision.images import Pixels
+from stages.vision.runtime import session
 
 PIXELS, FEATURES, SCORES = "pixels", "features", "scores"
 """Names of a graph's inputs and outputs."""
@@ -86,13 +86,6 @@ def _strip(model: onnx.ModelProto) -> None:
         for node in function.node:
             del node.metadata_props[:]
             node.doc_string = ""
-
-
-def session(path: Path, threads: int) -> onnxruntime.InferenceSession:
-    """The file, loaded to run on the CPU."""
-    options = onnxruntime.SessionOptions()
-    options.intra_op_num_threads = threads
-    return onnxruntime.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
 
 
 def check_parity(network: nn.Module, path: Path, pictures: Pixels) -> NDArray[np.float32]:

@@ -9,7 +9,8 @@ import numpy as np
 from stages.vision import cache
 from stages.vision.backbones import Pooled, digest
 from stages.vision.decoding import Done, Rows, computed
-from stages.vision.export import FEATURES, PIXELS, export, session
+from stages.vision.export import FEATURES, PIXELS, export
+from stages.vision.runtime import session
 
 RULE = 1
 """Raise it when `stages.vision.backbones.Pooled` gives other values for the same network."""

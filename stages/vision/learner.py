@@ -88,7 +88,7 @@ class Learner(pl.LightningModule):
 
     def configure_optimizers(self) -> Any:
         trained = [each for each in self.network.parameters() if each.requires_grad]
-        optimizer = torch.optim.AdamW(trained, lr=self.params.lr, weight_decay=self.params.weight_decay)
+        optimizer = torch.optim.AdamW(trained, lr=self.params.lr, weight_decay=self.params.weight_decay, fused=True)
         steps = cast(int, self.trainer.estimated_stepping_batches)
         schedule = torch.optim.lr_scheduler.OneCycleLR(
             optimizer, self.params.lr, steps, pct_start=self.params.warmup, cycle_momentum=False

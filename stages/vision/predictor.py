@@ -13,12 +13,12 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
-import onnxruntime
 from numpy.typing import NDArray
 
 from stages import paths
 from stages.errors import ModelError, PictureError, run
 from stages.vision.images import Caps, Pixels, pixels
+from stages.vision.runtime import session
 from stages.vision.sidecar import Sidecar, leading, verdict
 
 BATCH = 16
@@ -55,7 +55,7 @@ class Predictor:
         """
         self.sidecar = Sidecar.read(sidecar or model.with_suffix(".json"))
         self._caps = caps
-        self._session = _session(model, threads)
+        self._session = session(model, threads)
         self._check(model)
         size = self.sidecar.size
         self.score(np.zeros((1, size, size, 3), np.uint8))  # the first run allocates and would be slow for its asker
@@ -106,19 +106,6 @@ class Predictor:
         scores = dict(zip(self.sidecar.labels, row.tolist(), strict=True))
         label = leading(scores, self.sidecar)
         return Judgement(verdict(scores, self.sidecar), label, scores[label], scores)
-
-
-def _session(model: Path, threads: int) -> onnxruntime.InferenceSession:
-    if not model.is_file():
-        raise ModelError(f"no model {model}; make one with `dvc repro train`, or get it with `dvc pull`")
-    options = onnxruntime.SessionOptions()
-    options.intra_op_num_threads = threads
-    options.inter_op_num_threads = 1
-    options.add_session_config_entry("session.intra_op.allow_spinning", "0")  # idle threads leave the core to others
-    try:
-        return onnxruntime.InferenceSession(str(model), options, providers=["CPUExecutionProvider"])
-    except Exception as error:  # ONNX Runtime has a dozen classes of its own, with RuntimeError their only parent
-        raise ModelError(f"{model} is no ONNX model that can be loaded; get it anew with `dvc checkout`") from error
 
 
 def main() -> int:
