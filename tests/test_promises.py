@@ -108,6 +108,12 @@ def test_paths_are_those_of_dvc_yaml() -> None:
     assert outs(SAMPLE) == {str(paths.SAMPLE_DUMP)}
 
 
+@pytest.mark.parametrize("verb", VERBS)
+def test_dvcs_run_cache_takes_every_stage(verb: str) -> None:
+    plain = [out for out in STAGES[verb]["outs"] if isinstance(out, dict)]
+    assert plain == [], "an uncached out that is no metric or plot keeps a stage out of the run cache"
+
+
 def test_every_dep_that_is_data_is_an_out() -> None:
     made = {path for stage in STAGES.values() for path in outs(stage)}
     data = {dep for stage in STAGES.values() for dep in stage["deps"] if not dep.startswith("stages/")}
