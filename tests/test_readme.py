@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import itertools
+import json
 import re
 import shlex
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
 import yaml
@@ -74,6 +76,35 @@ def test_the_example_of_a_policy_is_valid(tmp_path: Path) -> None:
     values = yaml.safe_load(composed(conf=ROOT / "conf"))
     values["extract"] |= yaml.safe_load(example)["extract"]
     params.check(values)
+
+
+def test_the_expected_numbers_are_those_of_the_committed_run() -> None:
+    said = dict(re.findall(r"^\| (\w+) \| (.+) \| \d+ \|$", README, re.MULTILINE))
+    restored = told("restore/tables.json")["rows"]
+    extracted, split = told("extract/summary.json"), told("split/summary.json")
+    train, test = told("train/metrics.json"), told("test/metrics.json")
+    removed = extracted["dropped"]["merged"] + extracted["dropped"]["removed"]
+    intervals = (
+        f"{called} {test[name]:.3f} ({test[f'{name}_low']:.3f} to {test[f'{name}_high']:.3f})"
+        for called, name in (("AUROC", "auroc"), ("average precision", "average_precision"))
+    )
+    assert said == {
+        "sample": f"a dump of {restored['images']:,} images, {restored['images'] - removed:,} of them shown",
+        "restore": f"{restored['images']:,} images, {restored['tags']:,} tags, {restored['image_taggings']:,} taggings",
+        "extract": f"{extracted['kept']:,} images: "
+        + ", ".join(f"{count:,} {label}" for label, count in extracted["labels"].items()),
+        "download": ", ".join(
+            f"{count:,} {status}" for status, count in told("download/crawl.json")["pictures"].items()
+        ),
+        "split": ", ".join(f"{name} {each['pictures']:,}" for name, each in split["splits"].items())
+        + f"; {split['left_out']['bridges']} bridges between splits left out",
+        "train": f"validation AUROC {train['auroc']:.3f}, average precision {train['average_precision']:.3f}",
+        "test": ", ".join(intervals),
+    }
+
+
+def told(path: str) -> Any:
+    return json.loads((ROOT / "data" / path).read_text())
 
 
 @pytest.mark.parametrize("file", sorted((ROOT / "conf/experiment").glob("*.yaml")), ids=lambda file: file.stem)
