@@ -40,12 +40,12 @@ repro: $(READY)  ## build the sample board where it is missing, run the pipeline
 	@echo "report: data/test/report.html   model card: models/README.md"
 
 .PHONY: test
-test: $(READY)  ## ruff, mypy, pytest
+test: $(READY)  ## ruff, mypy, pytest; PYTEST="-x tests/stages/test_split.py" for a part
 	ruff format --check .
 	ruff check .
 	mypy
 	python -m stages.params --check
-	pytest $(PYTEST)
+	pytest $(or $(PYTEST),--numprocesses 2 --dist loadscope)
 
 .PHONY: format
 format: $(READY)  ## let ruff format and mend what it can
