@@ -130,7 +130,7 @@ def test_any_name_is_found_or_refused_and_never_run(database: Database, name: st
         assert cursor.fetchall() == [(len(NAMES),)]
 
 
-def test_nearest_names_are_offered_quickly_from_many(server: Server, database: Any) -> None:
+def test_nearest_names_are_offered_from_many(server: Server, database: Any) -> None:
     import pyarrow as pa
 
     from stages.booru.tags import Tags
