@@ -43,15 +43,16 @@ def write_predictions(predictions: Predictions, sidecar: Sidecar, metrics: dict[
 
 
 def write_plots(predictions: Predictions, sidecar: Sidecar) -> list[str]:
-    """Write the curves' tables -> the curves as SVG images."""
+    """Write tables for `dvc plots`, averaged over labels -> each label's curves as SVG images."""
     shutil.rmtree(paths.TEST_PLOTS, ignore_errors=True)
     found: dict[str, dict[str, Curve]] = {"roc": {}, "precision_recall": {}}
     for place, label in enumerate(decided(sidecar.kind, sidecar.labels)):
         scores, truth = predictions.scores[:, place], predictions.truth[:, place]
         found["roc"][label] = curves.roc(scores, truth)
         found["precision_recall"][label] = curves.precision_recall(scores, truth)
-        for name, columns in (("roc", ROC), ("precision_recall", PRECISION_RECALL)):
-            curves.write_table(paths.TEST_PLOTS / name / f"{label}.csv", columns, found[name][label].tolist())
+    for name, columns in (("roc", ROC), ("precision_recall", PRECISION_RECALL)):
+        average = curves.averaged(list(found[name].values()))
+        curves.write_table(paths.TEST_PLOTS / f"{name}.csv", columns, average.tolist())
     pairs = zip(predictions.actual(sidecar), predictions.verdicts, strict=True)
     curves.write_table(paths.TEST_PLOTS / "confusion.csv", ("actual", "verdict"), pairs)
     histograms = [

@@ -133,6 +133,12 @@ def test_the_table_of_reruns_has_a_parameter_of_each_stage() -> None:
     assert [key.split(".")[0] for key in keys] == ["restore", "extract", "download", "split", "train", "test"]
 
 
+def test_every_plot_can_be_drawn(clone: Clone) -> None:
+    drawn = json.loads(clone.run("dvc", "plots", "show", "--json"))
+    assert drawn.get("errors", []) == []
+    assert {"loss", "roc", "precision_recall", "confusion"} <= {name.split("::")[-1] for name in drawn["data"]}
+
+
 def test_the_predictor_judges_a_picture(clone: Clone) -> None:
     shard = min((clone.folder / paths.SHARDS).glob("shard-*.parquet"))
     (clone.folder / "picture").write_bytes(pd.read_parquet(shard).bytes[0])

@@ -20,6 +20,8 @@ mpl.rcParams |= {"svg.fonttype": "none", "svg.hashsalt": "mlpy", "font.family": 
 
 POINTS = 500
 """Of a curve, at most: more than can be seen."""
+GRID = 201
+"""Points of an average of curves."""
 ROC = ("false_positive_rate", "true_positive_rate")
 PRECISION_RECALL = ("recall", "precision")
 Curve = NDArray[np.float64]
@@ -47,6 +49,16 @@ def _thinned(curve: Curve) -> Curve:
         curve = curve[np.r_[True, turns, True]]
     kept: Curve = curve[np.unique(np.linspace(0, len(curve) - 1, min(len(curve), POINTS)).astype(int))]
     return kept
+
+
+def averaged(each: list[Curve]) -> Curve:
+    """One curve of several labels: the mean of y at evenly spaced x; of one label, its own."""
+    if len(each) == 1:
+        return each[0]
+    places = np.linspace(0, 1, GRID)
+    ordered = [curve if curve[0, 0] <= curve[-1, 0] else curve[::-1] for curve in each]
+    means = np.mean([np.interp(places, curve[:, 0], curve[:, 1]) for curve in ordered], axis=0)
+    return np.stack([places, means], axis=1).round(5)
 
 
 def write_table(target: Path, columns: Sequence[str], rows: Iterable[Sequence[object]]) -> None:

@@ -21,7 +21,7 @@ from torch import Tensor, nn
 import stages.test
 from stages import paths
 from stages.errors import ModelError
-from stages.vision import shards
+from stages.vision import curves, shards
 from stages.vision.export import export
 from stages.vision.sidecar import Sidecar
 
@@ -137,12 +137,17 @@ def test_every_picture_has_a_prediction(done: tuple[str, Path]) -> None:
 def test_the_plots_are_tables(done: tuple[str, Path]) -> None:
     _, folder = done
     plots = folder / paths.TEST_PLOTS
-    assert (plots / "roc/bright.csv").read_text().splitlines()[:2] == [
-        "false_positive_rate,true_positive_rate",
-        "0.0,0.0",
-    ]
-    assert (plots / "precision_recall/bright.csv").read_text().startswith("recall,precision\n")
+    assert {path.name for path in plots.iterdir()} == {"roc.csv", "precision_recall.csv", "confusion.csv"}
+    roc = (plots / "roc.csv").read_text().splitlines()
+    assert (roc[:2], roc[-1]) == (["false_positive_rate,true_positive_rate", "0.0,0.0"], "1.0,1.0")
+    assert (plots / "precision_recall.csv").read_text().startswith("recall,precision\n")
     assert len((plots / "confusion.csv").read_text().splitlines()) == 13
+
+
+def test_an_average_of_curves_is_taken_at_equal_places() -> None:
+    rising, falling = np.array([[0.0, 0.0], [1.0, 1.0]]), np.array([[1.0, 0.0], [0.5, 0.5], [0.0, 1.0]])
+    assert curves.averaged([falling]) is falling
+    assert set(curves.averaged([rising, falling])[:, 1]) == {0.5}
 
 
 def test_the_report_is_one_offline_page_in_which_nothing_runs(done: tuple[str, Path]) -> None:
