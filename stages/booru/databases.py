@@ -57,6 +57,11 @@ class Database:
         with connecting as connection, connection.cursor() as cursor, _explaining():
             yield cursor
 
+    def version(self) -> int:
+        """The server's major version, as 17."""
+        with self.cursor() as cursor:
+            return int(cursor.connection.server_version) // 10_000
+
     def keep(self, hash: str) -> None:
         """Keep this new database under the hash of its dump, once it is left."""
         self.kept_as = hash

@@ -6,7 +6,7 @@ import contextlib
 import hashlib
 import re
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -16,7 +16,7 @@ from psycopg2.extensions import cursor as Cursor  # noqa: N812 (a class with a f
 from stages.booru import archive, databases, progress
 from stages.booru.archive import EPOCH, Archive, Entry, Header
 from stages.booru.databases import Database
-from stages.booru.programs import binary, run
+from stages.booru.programs import binary, printing, run
 from stages.errors import DatabaseError, DumpError
 
 
@@ -117,20 +117,44 @@ def load(dump: Archive, entries: list[Entry], database: Database, jobs: int = 1)
     Raises:
         DumpError: if pg_restore cannot read it. DatabaseError: if the disk is full, or the server went away.
     """
-    # With its own TRUNCATE before each COPY (what -j does), or in one transaction, the load writes no WAL.
-    speed = ["--jobs", str(jobs)] if jobs > 1 else ["--single-transaction"]
     plain = ["--no-owner", "--no-privileges", "--no-tablespaces", "--no-comments", "--no-security-labels"]
     extents = dump.extents()
     parts = [extents[entry.id] for entry in entries if entry.id in extents]
     with tempfile.TemporaryDirectory() as folder, progress.reading(dump.path, parts) as watch:
         chosen = Path(folder) / "list"
         chosen.write_text("".join(f"{entry.id};\n" for entry in entries))
+        command: list[str | Path] = [binary("pg_restore"), *plain, "-L", chosen, dump.path]
+        if database.version() < SETS_TIMEOUT:
+            load_script(command, database)
+            return
+        # With its own TRUNCATE before each COPY (what -j does), or in one transaction, the load writes no WAL.
+        speed = ["--jobs", str(jobs)] if jobs > 1 else ["--single-transaction"]
         run(
-            [binary("pg_restore"), "--exit-on-error", *speed, *plain, "-L", chosen, "-d", database.dsn, dump.path],
+            [*command, "--exit-on-error", *speed, "-d", database.dsn],
             error=DumpError,
             environment=database.server.environment(),
             watch=watch,
         )
+
+
+SETS_TIMEOUT = 17
+"""The first PostgreSQL that takes pg_restore's own settings."""
+TIMEOUT = b"SET transaction_timeout = 0;\n"
+
+
+def load_script(command: Sequence[str | Path], database: Database) -> None:
+    """Have psql run what pg_restore prints, but for the setting that an older server lacks."""
+    psql: list[str | Path] = [
+        binary("psql"),
+        "--no-psqlrc",
+        "--quiet",
+        "--single-transaction",
+        "--set",
+        "ON_ERROR_STOP=1",
+    ]
+    with printing([*command, "--file", "-"], TIMEOUT, DumpError) as script:
+        environment = database.server.environment()
+        run([*psql, "-d", database.dsn, "--file", "-"], error=DumpError, environment=environment, source=script)
 
 
 def shape(database: Database) -> None:

@@ -12,7 +12,8 @@ import shutil
 import stat
 import subprocess
 import tempfile
-from collections.abc import Callable, Mapping, Sequence
+import threading
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import IO
 
@@ -90,11 +91,12 @@ def run(
     user: pwd.struct_passwd | None = None,
     folder: Path | None = None,
     watch: Callable[[int], None] | None = None,
+    source: IO[bytes] | int = subprocess.DEVNULL,
 ) -> str:
     """Run a PostgreSQL program to its end -> what it printed.
 
     It has a session of its own, so that Ctrl-C reaches us alone, and ends when we do. `watch` is called with its
-    process id, about three times a second.
+    process id, about three times a second; `source` is its standard input.
 
     Raises:
         error: if it fails: its name and its first complaint. DatabaseError: if the disk is full.
@@ -102,7 +104,7 @@ def run(
     with tempfile.TemporaryFile() as output, tempfile.TemporaryFile() as complaints:
         process = subprocess.Popen(
             [str(word) for word in command],
-            stdin=subprocess.DEVNULL,
+            stdin=source,
             stdout=output,  # files, not pipes: a server started by pg_ctl would hold a pipe open
             stderr=complaints,
             cwd=folder,
@@ -127,6 +129,43 @@ def run(
         if code != 0:
             raise _complaint(Path(command[0]).name, _text(complaints) + _text(output), code, error)
         return _text(output)
+
+
+@contextlib.contextmanager
+def printing(command: Sequence[str | Path], without: bytes, error: type[MLpyError]) -> Iterator[IO[bytes]]:
+    """What a program prints, as a file, but for `without` in its first 64 kB.
+
+    Raises:
+        error: when the block ends, if the program failed by itself.
+    """
+    with tempfile.TemporaryFile() as complaints:
+        process = subprocess.Popen(
+            [str(word) for word in command],
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            stderr=complaints,
+            env={**_inherited(), "LC_ALL": "C"},
+            start_new_session=True,
+        )
+        assert process.stdout  # noqa: S101 (for the type checker: it is a pipe)
+        reading, writing = os.pipe()
+        feeder = threading.Thread(target=_feed, args=(process.stdout, writing, without), daemon=True)
+        feeder.start()
+        try:
+            with os.fdopen(reading, "rb") as printed:
+                yield printed
+        finally:
+            feeder.join()
+            process.stdout.close()
+            code = process.wait()
+        if code != 0:
+            raise _complaint(Path(command[0]).name, _text(complaints), code, error)
+
+
+def _feed(source: IO[bytes], target: int, without: bytes) -> None:
+    with contextlib.suppress(BrokenPipeError), os.fdopen(target, "wb") as sink:
+        sink.write(source.read(65_536).replace(without, b""))
+        shutil.copyfileobj(source, sink, 1 << 20)
 
 
 def _inherited() -> dict[str, str]:

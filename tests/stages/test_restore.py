@@ -16,6 +16,7 @@ import pytest
 
 from stages import paths
 from stages.booru import archive, databases, dump, postgres
+from stages.booru.programs import printing
 
 ROOT = Path(__file__).parents[2]
 NEEDED = dict.fromkeys(dump.TABLES, 0)
@@ -190,6 +191,27 @@ def wait_for(seen: Callable[[], set[Path]], known: set[Path]) -> set[Path]:
             return new
         time.sleep(0.02)
     raise AssertionError("waited in vain")
+
+
+def test_a_server_older_than_pg_restore_gets_the_same_tables(
+    filled: Any, workplace: Path, own_server: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    source = archive.read(filled.dump(workplace / "board.pgdump"))
+    packed = []
+    for newest in (0, 99):  # that takes pg_restore's settings: every server, none
+        monkeypatch.setattr(dump, "SETS_TIMEOUT", newest)
+        with databases.new() as database:
+            dump.load(source, dump.needed(source), database)
+            dump.shape(database)
+            dump.pack(database, workplace / "lite", 1)
+        packed.append((workplace / "lite").read_bytes())
+    assert packed[0] == packed[1]
+    with databases.new() as database, pytest.raises(dump.DumpError, match=r"psql failed: .*no_such_setting"):
+        dump.load_script(["echo", "SET no_such_setting = 0;\n"], database)
+    with printing(["echo", dump.TIMEOUT.decode() + "SELECT 1;"], dump.TIMEOUT, dump.DumpError) as script:
+        assert script.read() == b"SELECT 1;\n"
+    with databases.new() as database, pytest.raises(dump.DumpError, match="false failed"):
+        dump.load_script(["false"], database)
 
 
 def test_a_server_that_goes_away_is_one_sentence(filled: Any, workplace: Path, params: Any) -> None:
