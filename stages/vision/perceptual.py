@@ -9,34 +9,33 @@ from collections.abc import Iterable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
-import imagehash
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 from numpy.typing import NDArray
-from PIL import Image, ImageOps
+from PIL import ImageOps
 from tqdm import tqdm
 
 from stages.errors import MLpyError, PictureError
 from stages.paths import cache_root, replacing
 from stages.vision import shards
 from stages.vision.images import Caps, letterbox, open_checked
+from stages.vision.phash import inside, phash
 
 log = logging.getLogger(__name__)
 
 KIND = "phash-64 side-128 grey-128 1"
-"""What is computed, for the cache's keys. Count up when `phash` changes."""
+"""What is computed, for the cache's keys. Count up when `of_picture` changes."""
 SIDE = 128
 GREY = 128
 CAPS = Caps(max_bytes=2**31, max_pixels=2**27)
 """The download kept to its own caps; these only stop a decoder gone mad."""
 
 
-def phash(data: bytes) -> int:
-    """ImageHash's 64-bit pHash of a picture's first frame, as an unsigned integer.
+def of_picture(data: bytes) -> int:
+    """The 64-bit pHash of an encoded picture's first frame, as an unsigned integer.
 
-    It sees what the models see, transparent parts in grey, but without the letterbox's borders, which would make all
-    tall pictures look alike.
+    It sees what the models see, transparent parts in grey.
 
     Raises:
         PictureError: `too_large` or `corrupt`.
@@ -45,16 +44,11 @@ def phash(data: bytes) -> int:
         image = open_checked(data, CAPS)
         image.draft("RGB", (SIDE, SIDE))
         image = ImageOps.exif_transpose(image)
-        scale = SIDE / max(image.size)
-        width, height = (max(1, round(side * scale)) for side in image.size)
-        square = letterbox(image, SIDE, GREY)
+        return phash(inside(letterbox(image, SIDE, GREY), *image.size))
     except PictureError:
         raise
     except Exception as error:
         raise PictureError("corrupt", f"cannot be decoded ({type(error).__name__})") from error
-    left, top = (SIDE - width) // 2, (SIDE - height) // 2
-    hashed = imagehash.phash(Image.fromarray(square[top : top + height, left : left + width]))
-    return int.from_bytes(np.packbits(hashed.hash).tobytes(), "big")
 
 
 def of_shards(files: Iterable[Path]) -> pa.Table:
@@ -106,7 +100,7 @@ def _hashes(file: Path) -> Iterable[int]:
     for batch in pq.ParquetFile(file).iter_batches(64, columns=["image_id", "bytes"]):
         for image_id, data in zip(batch.column("image_id").to_pylist(), batch.column("bytes"), strict=True):
             try:
-                yield phash(data.as_py())
+                yield of_picture(data.as_py())
             except PictureError as error:
                 raise MLpyError(
                     f"image {image_id} in {file} is {error}, though the download found it sound; "

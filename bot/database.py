@@ -1,0 +1,208 @@
+"""A database that may go away: SQLite, or PostgreSQL for several processes. Appended rows outlive its outages."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections import deque
+from collections.abc import Sequence
+from typing import Any, Self
+
+from sqlalchemy import Executable, Insert, Table, event, insert, select
+from sqlalchemy.dialects import postgresql, sqlite
+from sqlalchemy.engine import URL, make_url
+from sqlalchemy.exc import ArgumentError, DBAPIError, IntegrityError, SQLAlchemyError
+from sqlalchemy.exc import TimeoutError as PoolTimeoutError
+from sqlalchemy.ext.asyncio import create_async_engine
+
+from bot.tables import SCHEMA, meta, metadata
+from stages.errors import MLpyError
+
+log = logging.getLogger(__name__)
+
+LOST = (DBAPIError, PoolTimeoutError, OSError)
+"""What a database that went away raises; the builtin TimeoutError is an OSError."""
+PATIENCE = 5.0
+"""Seconds after which PostgreSQL counts as away when it does not take a connection; twice that for an answer."""
+BACKLOG = 1000
+"""Rows that are kept while the database is away."""
+
+
+class StoreError(MLpyError):
+    """The database cannot be opened or asked."""
+
+
+class Database:
+    """The connection to it. Use it as an async context manager."""
+
+    def __init__(self, url: str) -> None:
+        """`url`: of SQLAlchemy, `sqlite:///file` or `postgresql://user:password@host/name`.
+
+        Raises:
+            StoreError: if it is no such URL.
+        """
+        self.url = _url(url)
+        self._sqlite = self.url.get_backend_name() == "sqlite"
+        patient: dict[str, Any] = {"timeout": PATIENCE, "command_timeout": 2 * PATIENCE}
+        given: dict[str, Any] = {} if self._sqlite else {"connect_args": patient, "pool_timeout": 2 * PATIENCE}
+        self._engine = create_async_engine(self.url, pool_pre_ping=True, hide_parameters=True, **given)
+        if self._sqlite:
+            event.listen(self._engine.sync_engine, "connect", _tune)
+        self._backlog: deque[Insert] = deque()
+        self._writing = asyncio.Lock()
+        self._failed = 0
+        self.errors = 0
+        """Statements that the database did not take."""
+
+    async def __aenter__(self) -> Self:
+        try:
+            found = await self._schema()
+        except (SQLAlchemyError, OSError, TypeError, ValueError) as error:  # the latter of a query that no driver knows
+            await self._engine.dispose()
+            raise StoreError(f"{self} cannot be opened ({_cause(error)}); check MLPY_BOT_DATABASE") from None
+        if found != str(SCHEMA):
+            await self._engine.dispose()
+            raise StoreError(f"{self} is of layout {found}, this bot writes {SCHEMA}; use another")
+        return self
+
+    def __str__(self) -> str:
+        return f"the database {self.url.set(query={})!r}"  # without the query, which may hold a password too
+
+    async def _schema(self) -> str:
+        """Make the tables where there are none; the version of those that are there."""
+        for last in (False, True):
+            try:
+                async with self._engine.begin() as connection:
+                    await connection.run_sync(metadata.create_all)
+                    found = (await connection.execute(select(meta.c.value).where(meta.c.key == "schema"))).scalar()
+                    if found is None:
+                        await connection.execute(insert(meta).values(key="schema", value=str(SCHEMA)))
+                return str(found or SCHEMA)
+            except DBAPIError:  # perhaps another process was making them
+                if last:
+                    raise
+        raise AssertionError
+
+    async def __aexit__(self, *_: object) -> None:
+        await self.flush()
+        for statement in self._backlog:
+            log.error("not stored, the database is away: %s", statement.compile().params)
+        await self._engine.dispose()
+
+    async def ask(self, statement: Executable) -> Sequence[Any]:
+        """Rows of a query.
+
+        Raises:
+            StoreError: if the database is away.
+        """
+        try:
+            async with self._engine.begin() as connection:
+                return (await connection.execute(statement)).mappings().all()
+        except LOST as error:
+            raise self._away(error) from None
+
+    async def change(self, *statements: Executable) -> int:
+        """Number of rows that the last of these statements changed; all of them are one transaction.
+
+        Raises:
+            StoreError: if the database is away.
+        """
+        try:
+            async with self._engine.begin() as connection:
+                results = [await connection.execute(statement) for statement in statements]
+                return int(results[-1].rowcount)
+        except LOST as error:
+            raise self._away(error) from None
+
+    async def replace(self, table: Table, row: dict[str, Any]) -> None:
+        """Put a row in the place of the one of the same primary key, if there is one.
+
+        Raises:
+            StoreError: if the database is away.
+        """
+        # One statement: of two processes that delete and insert, one would fail.
+        statement = (sqlite if self._sqlite else postgresql).insert(table).values(row)
+        keys = {column.name for column in table.primary_key}
+        others = {name: statement.excluded[name] for name in row.keys() - keys}
+        await self.change(statement.on_conflict_do_update(index_elements=sorted(keys), set_=others))
+
+    async def append(self, statement: Insert) -> None:
+        """Insert a row, now or once the database is back; a row of the same key that is there already stays."""
+        self._backlog.append(statement)
+        await self.flush()
+        while len(self._backlog) > BACKLOG:
+            log.error("not stored, the database is away for too long: %s", self._backlog.popleft().compile().params)
+
+    async def flush(self) -> bool:
+        """Write what waits for the database; False if it is still away. Whoever comes meanwhile waits for the same
+        attempt, and does not make one more.
+        """
+        failed = self._failed
+        async with self._writing:
+            while self._backlog and self._failed == failed:
+                statement = self._backlog[0]  # it stays there until it is written, should this task be cancelled
+                if not await self._write(statement):
+                    self._failed += 1
+                elif self._backlog and self._backlog[0] is statement:
+                    self._backlog.popleft()
+        return not self._backlog
+
+    async def _write(self, statement: Insert) -> bool:
+        """Whether that row is dealt with."""
+        try:
+            async with self._engine.begin() as connection:
+                await connection.execute(statement)
+        except IntegrityError:
+            pass
+        except Exception as error:
+            if isinstance(error, LOST) and not _unfit(error):
+                log.warning("%s; %d rows wait", self._away(error), len(self._backlog))
+                return False
+            self.errors += 1
+            log.error("not stored, the database refuses it (%s): %s", _cause(error), statement.compile().params)
+        return True
+
+    @property
+    def waiting(self) -> int:
+        """Rows that wait for the database."""
+        return len(self._backlog)
+
+    def _away(self, error: BaseException) -> StoreError:
+        self.errors += 1
+        return StoreError(f"the database does not answer ({_cause(error)})")
+
+
+def _url(text: str) -> URL:
+    try:
+        url = make_url(text)
+    except (ArgumentError, ValueError):  # the latter of a port that is no number
+        raise StoreError("MLPY_BOT_DATABASE is no SQLAlchemy URL, such as sqlite:///bot.sqlite") from None
+    drivers = {"sqlite": "sqlite+aiosqlite", "postgresql": "postgresql+asyncpg", "postgres": "postgresql+asyncpg"}
+    name = url.get_backend_name()
+    if name not in drivers:
+        raise StoreError(f"MLPY_BOT_DATABASE names {name}; SQLite and PostgreSQL are served")
+    if "sslmode" in url.query:  # libpq's word for it, which most providers write
+        ssl = url.query["sslmode"]
+        url = url.difference_update_query(["sslmode"]).update_query_dict({"ssl": ssl})
+    return url.set(drivername=drivers[name])
+
+
+def _tune(connection: Any, _record: Any) -> None:
+    cursor = connection.cursor()
+    for setting in ("journal_mode = WAL", "synchronous = NORMAL", "busy_timeout = 5000"):
+        cursor.execute(f"PRAGMA {setting}")
+    cursor.close()
+
+
+def _unfit(error: BaseException) -> bool:
+    """Whether it is the row that is at fault, not the database: waiting would not mend it."""
+    inner = getattr(error, "orig", None)
+    return str(getattr(inner, "sqlstate", None)).startswith("22") or isinstance(
+        getattr(inner, "__cause__", None), ValueError
+    )
+
+
+def _cause(error: BaseException) -> str:
+    """Short, and without statement, parameters or password."""
+    inner = getattr(error, "orig", None) or error
+    return f"{type(inner).__name__}: {inner}"[:200]

@@ -1,0 +1,84 @@
+"""The model that is served: loaded from a release, and exchanged for another one without a restart."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from dataclasses import dataclass
+
+from bot.release import Release, Repository
+from stages.vision.images import Caps
+from stages.vision.predictor import Predictor
+
+log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class Served:
+    """A loaded, warmed-up model and where it comes from."""
+
+    release: Release
+    predictor: Predictor
+
+    @classmethod
+    def load(cls, release: Release, threads: int = 1) -> Served:
+        """Load and warm up.
+
+        Raises:
+            ModelError: if the files cannot be used by this code.
+        """
+        return cls(release, Predictor(release.model, release.sidecar, threads, Caps()))
+
+
+class Serving:
+    """Which model judges from now on. Pictures that are under way finish with the one they began with."""
+
+    def __init__(self, repository: Repository, asked: str, served: Served) -> None:
+        self.repository = repository
+        self.asked = asked
+        """As on the command line: a stage, a version, a git rev or `workspace`."""
+        self.current = served
+        self._refused = ""
+        self._lock = asyncio.Lock()
+
+    @property
+    def version(self) -> str:
+        """Of the model that is served, for people and logs."""
+        return self.current.release.version
+
+    async def reload(self) -> bool:
+        """Take up what the tag names now; False if that is what is served already.
+
+        Raises:
+            ModelError: if the new model cannot be had or used; the old one keeps serving.
+        """
+        async with self._lock:
+            release = await asyncio.to_thread(self.repository.release, self.asked)
+            if release == self.current.release:
+                return False
+            served = await asyncio.to_thread(Served.load, release)
+            before, self.current = self.version, served
+            log.info("model %s is served in place of %s", self.version, before)
+            return True
+
+    async def changed(self) -> bool:
+        """Whether the tag names another commit than that of the model served, and not one refused already.
+
+        Raises:
+            ModelError: if the repository cannot be asked.
+        """
+        latest = await asyncio.to_thread(self.repository.latest, self.asked)
+        return latest not in (self.current.release.commit, self._refused)
+
+    async def poll(self) -> bool:
+        """Take up a new model if there is one. A bad one is refused once, not at each poll.
+
+        Raises:
+            ModelError: as `reload`.
+        """
+        if not await self.changed():
+            return False
+        self._refused = await asyncio.to_thread(self.repository.latest, self.asked)
+        done = await self.reload()
+        self._refused = ""
+        return done

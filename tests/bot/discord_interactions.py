@@ -1,0 +1,253 @@
+"""Slash commands, menus, buttons and forms of the tests' Discord server, and what the bot answers to them."""
+
+from __future__ import annotations
+
+import asyncio
+import secrets
+import time
+from dataclasses import dataclass, field
+from typing import Any
+
+from aiohttp import web
+from discord_api import Api
+from discord_http import RefusedError, missing, read, reply
+from discord_state import EPHEMERAL, LOADING, Json, Window, rest, stamp
+
+OF_OPTION = {6: "users", 7: "channels", 8: "roles", 11: "attachments"}
+
+
+@dataclass
+class Interaction:
+    """One interaction and its answer."""
+
+    id: int
+    token: str
+    type: int
+    channel: int
+    user: int
+    message: int | None
+    sent: float
+    callback: Json | None = None  # what the bot answered first: {"type": ..., "data": ...}
+    original: int | None = None  # the message that is @original
+    followups: list[int] = field(default_factory=list)
+    done: asyncio.Event = field(default_factory=asyncio.Event)
+
+
+def walk(components: list[Json]) -> Any:
+    """Every component, those within others too."""
+    for component in components:
+        yield component
+        inner = [*component.get("components", []), *filter(None, [component.get("accessory")])]
+        yield from walk([*inner, *filter(None, [component.get("component")])])
+
+
+class Interactions(Api):
+    """What users press, and the answers."""
+
+    patience = 3.0  # how many seconds the bot has for its first answer
+
+    def __init__(self, *, keep: bool = True, window: int = 1000, **api: Any) -> None:
+        super().__init__(keep=keep, window=window, **api)
+        self.interactions: dict[str, Interaction] = Window(None if keep else window)
+
+    def routes(self) -> dict[str, Any]:
+        webhook = "/webhooks/{app}/{token}"
+        return super().routes() | {
+            "POST /interactions/{interaction}/{token}/callback": self._callback,
+            f"POST {webhook}": self._followup,
+            f"GET {webhook}/messages/{{which}}": self._get_answer,
+            f"PATCH {webhook}/messages/{{which}}": self._patch_answer,
+            f"DELETE {webhook}/messages/{{which}}": self._delete_answer,
+        }
+
+    # What users do.
+
+    def _interact(self, kind: int, data: Json, user: int, channel: int, message: int | None = None) -> Interaction:
+        made = Interaction(self.snowflake(), secrets.token_hex(32), kind, channel, user, message, time.monotonic())
+        self.interactions[made.token] = made
+        place = self.channels[channel]
+        payload = {"id": str(made.id), "token": made.token, "type": kind, "data": data, "version": 1,
+                   "application_id": str(self.bot), "channel_id": str(channel), "channel": place, "locale": "en-US",
+                   "entitlements": [], "attachment_size_limit": self.limit, "context": 0 if "guild_id" in place else 1,
+                   "authorizing_integration_owners": {"0": place.get("guild_id", "0")}}  # fmt: skip
+        if "guild_id" in place:
+            guild = self.guilds[int(place["guild_id"])]
+            payload |= {"guild_id": guild["id"], "guild_locale": "en-US",
+                        "guild": {"id": guild["id"], "locale": "en-US", "features": guild["features"]},
+                        "member": guild["members"][user] | {"permissions": self.permissions_of(guild, user)},
+                        "app_permissions": self.permissions_of(guild, self.bot)}  # fmt: skip
+        else:
+            payload |= {"user": self.users[user], "app_permissions": str((1 << 53) - 1)}
+        if message is not None:
+            payload["message"] = rest(self.messages[message])
+        self.emit("INTERACTION_CREATE", payload)
+        return made
+
+    async def click(self, message: int, custom_id: str, user: int, values: list[str] | None = None) -> Interaction:
+        """A user presses a button, or chooses `values` of a select, that the message has."""
+        made = self.messages[message]
+        found = next((part for part in walk(made["components"]) if part.get("custom_id") == custom_id), None)
+        if found is None or found.get("disabled"):
+            raise LookupError(f"nothing to press: {custom_id}")
+        data = {"custom_id": custom_id, "component_type": found["type"], "id": found.get("id", 1)}
+        if values is not None:
+            data["values"] = values
+        return self._interact(3, data, user, int(made["channel_id"]), message)
+
+    async def slash(self, name: str, options: Json | None, user: int, channel: int) -> Interaction:
+        """A user sends a command that the bot synced: "name", or "group name"."""
+        command, *path = name.split()
+        guild = int(self.channels[channel].get("guild_id") or 0)
+        found = self._command(command, 1, guild)
+        data = {key: found[key] for key in ("id", "name", "type", "guild_id") if key in found}
+        resolved: Json = {}
+        inner = data
+        for part in path:
+            found = next(option for option in found["options"] if option["name"] == part and option["type"] in (1, 2))
+            inner["options"] = [{"name": part, "type": found["type"]}]
+            inner = inner["options"][0]
+        known = {option["name"]: option for option in found.get("options", [])}
+        lost = [name for name, option in known.items() if option.get("required") and name not in (options or {})]
+        if lost:
+            raise LookupError(f"the command asks for {lost}")
+        inner["options"] = [self._option(known[key], value, guild, resolved) for key, value in (options or {}).items()]
+        return self._interact(2, data | ({"resolved": resolved} if resolved else {}), user, channel)
+
+    def _command(self, name: str, kind: int, guild: int) -> Json:
+        for command in [*self.commands.get(guild, []), *self.commands.get(None, [])]:
+            if (command["name"], command["type"]) == (name, kind):
+                return command
+        raise LookupError(f"no such command was synced: {name}")
+
+    def _option(self, option: Json, value: Any, guild: int, resolved: Json) -> Json:
+        kind = option["type"]
+        if kind == 9:
+            kind = 6 if value in self.users else 8
+        if kind in OF_OPTION:
+            whole = self.guilds.get(guild, {"roles": {}, "members": {}})
+            known = {6: self.users, 7: self.channels, 8: whole["roles"]}.get(kind, {})
+            key = value["id"] if kind == 11 else str(value)
+            resolved.setdefault(OF_OPTION[kind], {})[key] = value if kind == 11 else known[value]
+            if kind == 6 and value in whole["members"]:
+                member = {k: v for k, v in whole["members"][value].items() if k not in ("user", "deaf", "mute")}
+                member["permissions"] = self.permissions_of(whole, value)
+                resolved.setdefault("members", {})[key] = member
+            if kind == 7:
+                resolved["channels"][key] = known[value] | {"permissions": str((1 << 53) - 1)}
+            value = key
+        return {"name": option["name"], "type": option["type"], "value": value}
+
+    async def menu(self, name: str, target: int, user: int, channel: int) -> Interaction:
+        """A user picks an entry of the bot's in the menu of a message or of another user."""
+        kind = 3 if target in self.messages else 2
+        command = self._command(name, kind, int(self.channels[channel].get("guild_id") or 0))
+        resolved: Json = {}
+        if kind == 3:
+            resolved["messages"] = {str(target): rest(self.messages[target])}
+        else:
+            self._option({"type": 6, "name": ""}, target, int(self.channels[channel].get("guild_id") or 0), resolved)
+        data = {key: command[key] for key in ("id", "name", "type", "guild_id") if key in command}
+        return self._interact(2, data | {"target_id": str(target), "resolved": resolved}, user, channel)
+
+    async def submit(self, form: Interaction, values: dict[str, str]) -> Interaction:
+        """A user sends the form that the bot answered `form` with; `values` by custom id."""
+        shown = form.callback["data"]
+        rows = []
+        for row in shown["components"]:
+            item = row.get("component") or row["components"][0]
+            filled = {"type": item["type"], "custom_id": item["custom_id"], "id": 2}
+            filled |= {"value": values.get(item["custom_id"], "")} if item["type"] == 4 else {"values": []}
+            rows.append(
+                {
+                    "type": row["type"],
+                    "id": 1,
+                    **({"component": filled} if "component" in row else {"components": [filled]}),
+                }
+            )
+        data = {"custom_id": shown["custom_id"], "components": rows}
+        return self._interact(5, data, form.user, form.channel, form.message)
+
+    async def answer(self, interaction: Interaction, seconds: float = 10.0) -> Json:
+        """Wait for the bot's answer: the message it wrote or edited, else its bare callback (a form, a silent nod)."""
+        async with asyncio.timeout(seconds):
+            await interaction.done.wait()
+        message = interaction.followups[-1] if interaction.followups else interaction.original
+        shows = message in self.messages and interaction.callback["type"] not in (6, 9)
+        return self.messages[message] if shows else interaction.callback
+
+    # What the bot answers.
+
+    def _known(self, request: web.Request, kind: str) -> Interaction:
+        found = self.interactions.get(request.match_info["token"])
+        if found is None or (kind == "webhook" and found.callback is None):
+            raise missing(kind)
+        return found
+
+    def _answer(self, made: Interaction, payload: Json, files: Any, flags: int) -> Json:
+        meta = {"id": str(made.id), "type": made.type, "user": self.users[made.user],
+                "authorizing_integration_owners": {"0": self.channels[made.channel].get("guild_id", "0")}}  # fmt: skip
+        return self.write(made.channel, payload, files, flags=flags, application_id=str(self.bot),
+                          webhook_id=str(self.bot), interaction_metadata=meta)  # fmt: skip
+
+    async def _callback(self, request: web.Request) -> web.Response:
+        made = self._known(request, "interaction")
+        late = time.monotonic() - made.sent > self.patience
+        if late or str(made.id) != request.match_info["interaction"]:
+            raise missing("interaction")
+        if made.callback:
+            raise RefusedError(400, 40060, "Interaction has already been acknowledged.")
+        body, files = await read(request)
+        kind, data = body["type"], body.get("data") or {}
+        message = None
+        if kind in (4, 5):
+            flags = (data.get("flags") or 0) | (LOADING if kind == 5 else 0)
+            message = self._answer(made, data, files, flags)
+            made.original = int(message["id"])
+        elif kind in (6, 7):
+            made.original = made.message
+            if kind == 7:
+                message = self.rewrite(self.messages[made.message], data, files, edited_timestamp=stamp())
+        made.callback = {"type": kind, "data": data}
+        if kind != 5:
+            made.done.set()
+        if request.query.get("with_response") not in ("1", "true"):
+            return reply()
+        about = {"id": str(made.id), "type": made.type, "response_message_loading": kind == 5,
+                 "response_message_ephemeral": bool(message and message["flags"] & EPHEMERAL)}  # fmt: skip
+        if message:
+            about["response_message_id"] = message["id"]
+            return reply({"interaction": about, "resource": {"type": kind, "message": rest(message)}})
+        return reply({"interaction": about})
+
+    async def _followup(self, request: web.Request) -> web.Response:
+        made = self._known(request, "webhook")
+        payload, files = await read(request)
+        first = self.messages.get(made.original or 0)
+        if first and first["flags"] & LOADING:  # the first message after "thinking" takes its place
+            message = self.rewrite(first, payload, files, flags=first["flags"] & ~LOADING)
+        else:
+            message = self._answer(made, payload, files, payload.get("flags") or 0)
+            made.followups.append(int(message["id"]))
+        made.done.set()
+        return reply(rest(message))
+
+    def _which(self, request: web.Request) -> tuple[Interaction, Json]:
+        made, which = self._known(request, "webhook"), request.match_info["which"]
+        id = made.original if which == "@original" else int(which)
+        if id not in self.messages or id not in (made.original, *made.followups):
+            raise missing("message")
+        return made, self.messages[id]
+
+    async def _get_answer(self, request: web.Request) -> web.Response:
+        return reply(rest(self._which(request)[1]))
+
+    async def _patch_answer(self, request: web.Request) -> web.Response:
+        made, message = self._which(request)
+        payload, files = await read(request)
+        changed = self.rewrite(message, payload, files, flags=message["flags"] & ~LOADING, edited_timestamp=stamp())
+        made.done.set()
+        return reply(rest(changed))
+
+    async def _delete_answer(self, request: web.Request) -> web.Response:
+        self.remove(int(self._which(request)[1]["id"]))
+        return reply()

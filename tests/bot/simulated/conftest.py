@@ -1,0 +1,61 @@
+"""Fixtures of the simulated Discord."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+from pathlib import Path
+
+import discord
+import pytest
+import simcord
+import simcord.backend.cdn
+from aiohttp import web
+from simcord.env import Env
+from tiny import redness
+from world import Cdn, World
+
+
+@pytest.fixture
+async def cdn(monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[Cdn]:
+    server = Cdn()
+    app = web.Application()
+    app.router.add_get("/{path:.*}", server.answer)
+    runner = web.AppRunner(app, access_log=None)
+    await runner.setup()
+    site = web.TCPSite(runner, "127.0.0.1", 0)
+    await site.start()
+    server.base = f"http://127.0.0.1:{site._server.sockets[0].getsockname()[1]}"  # type: ignore[union-attr]
+    monkeypatch.setattr(simcord.backend.cdn, "CDN_BASE", server.base)
+    monkeypatch.setattr(discord.asset.Asset, "BASE", server.base)
+    yield server
+    await runner.cleanup()
+
+
+@pytest.fixture(scope="session")
+def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return redness(tmp_path_factory.mktemp("model") / "moderator.onnx")
+
+
+@pytest.fixture
+async def _made(cdn: Cdn, model: Path, tmp_path: Path) -> AsyncIterator[World]:
+    made = World(cdn, model, tmp_path)
+    await made.parts()
+    yield made
+    await made.close()
+
+
+@pytest.fixture
+async def env(_made: World) -> AsyncIterator[Env]:
+    """The simulation; its plugin finds it by its type and sets the clocks of the test."""
+    env = Env(_made.bot, shard_count=1)
+    await env.start()
+    yield env
+    await env.shutdown()
+    env.raise_errors()
+
+
+@pytest.fixture
+async def world(_made: World, env: Env) -> World:
+    _made.furnish(env)
+    await env.settle()
+    return _made
