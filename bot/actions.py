@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import asyncio
 import io
 import logging
+from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from datetime import timedelta
 from typing import Any
@@ -15,6 +17,9 @@ from bot.policy import Action, GuildPolicy, Outcome
 
 log = logging.getLogger(__name__)
 
+TRIES = 3
+PAUSE = 1.0
+"""Seconds before the second try, doubled before the third."""
 Channel = discord.abc.GuildChannel | discord.Thread
 
 
@@ -45,7 +50,7 @@ async def _delete(message: discord.Message, action: Action, detail: str = "") ->
     if missing := lacking(message.channel, manage_messages=True):
         return Done(Action.FLAG, missing)
     try:
-        await message.delete()
+        await persisting(message.delete)
     except discord.NotFound:
         return Done(action, detail or "its author was faster")
     return Done(action, detail)
@@ -67,7 +72,7 @@ async def time_out(member: discord.Member, policy: GuildPolicy, reason: str) -> 
     if member.guild_permissions.administrator or member.top_role >= mine.top_role:
         return "no time-out: the member ranks too high"
     try:
-        await member.timeout(timedelta(minutes=policy.timeout_minutes), reason=reason)
+        await persisting(lambda: member.timeout(timedelta(minutes=policy.timeout_minutes), reason=reason))
     except discord.HTTPException as error:
         return f"no time-out: {refusal(error)}"
     return ""
@@ -112,6 +117,22 @@ def _answered(message: discord.Message) -> dict[str, Any]:
         message_id=found.message_id, channel_id=found.channel_id, fail_if_not_exists=False
     )
     return {"reference": answered}
+
+
+async def persisting(call: Callable[[], Awaitable[object]]) -> None:
+    """Do what may safely be done twice, again where Discord's servers falter: discord.py gives up at once on a 503.
+
+    Raises:
+        discord.HTTPException: if they falter for too long, or refuse.
+    """
+    for left in range(TRIES - 1, -1, -1):
+        try:
+            await call()
+            return
+        except discord.HTTPException as error:
+            if error.status < 500 or not left:
+                raise
+            await asyncio.sleep(PAUSE * 2 ** (TRIES - 1 - left))
 
 
 def lacking(channel: object, **wanted: bool) -> str:

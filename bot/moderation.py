@@ -67,7 +67,7 @@ class Moderation:
     def __init__(self, bot: Bot) -> None:
         self._bot = bot
         self._judged: OrderedDict[int, set[str]] = OrderedDict()
-        self._under_way: set[asyncio.Task[object]] = set()
+        self._under_way: dict[asyncio.Task[object], discord.Message] = {}
 
     async def consider(self, message: discord.Message, again: bool = False) -> list[Finding]:
         """Look at a message's pictures that were not judged yet, and do what the guild's rules say.
@@ -81,11 +81,11 @@ class Moderation:
         """
         task = asyncio.current_task()
         assert task is not None  # noqa: S101
-        self._under_way.add(task)
+        self._under_way[task] = message
         try:
             return await self._consider(message, again)
         finally:
-            self._under_way.discard(task)
+            self._under_way.pop(task, None)
 
     async def _consider(self, message: discord.Message, again: bool) -> list[Finding]:
         bot = self._bot
@@ -185,11 +185,13 @@ class Moderation:
 
     async def finish(self, seconds: float) -> None:
         """Let what is under way come to its end; what does not within `seconds` is cancelled, and logged."""
-        tasks = {task for task in self._under_way if task is not asyncio.current_task()}
+        tasks = self._under_way.keys() - {asyncio.current_task()}
         if not tasks:
             return
         _, late = await asyncio.wait(tasks, timeout=seconds)
         for task in late:
-            log.warning("stopped before its pictures were judged: %s", task.get_name())
+            if message := self._under_way.get(task):
+                values = {"message_id": message.id, "channel_id": message.channel.id}
+                log.warning("stopped before its pictures were judged", extra=values)
             task.cancel()
         await asyncio.gather(*late, return_exceptions=True)

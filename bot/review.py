@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, Self
 
 import discord
 
-from bot.actions import Done, lacking, refusal, time_out
+from bot.actions import Done, lacking, persisting, refusal, time_out
 from bot.database import StoreError
 from bot.examining import Finding
 from bot.policy import UNJUDGED, Action, GuildPolicy, Outcome
@@ -183,7 +183,7 @@ class Choice(
             return ""
         target = bot.get_partial_messageable(self.channel, guild_id=guild.id).get_partial_message(self.message)
         try:
-            await target.delete()
+            await persisting(target.delete)
         except discord.NotFound:
             pass
         except discord.HTTPException as error:

@@ -56,10 +56,18 @@ class Serving:
             release = await asyncio.to_thread(self.repository.release, self.asked)
             if release == self.current.release:
                 return False
-            served = await asyncio.to_thread(Served.load, release)
-            before, self.current = self.version, served
-            log.info("model %s is served in place of %s", self.version, before)
+            await asyncio.to_thread(self.take, release)
             return True
+
+    def take(self, release: Release) -> None:
+        """Serve another release from now on.
+
+        Raises:
+            ModelError: if it cannot be used; the old one keeps serving.
+        """
+        served, before = Served.load(release), self.version
+        self.current = served
+        log.info("model %s is served in place of %s", self.version, before)
 
     async def changed(self) -> bool:
         """Whether the tag names another commit than that of the model served, and not one refused already.
