@@ -23,7 +23,7 @@ setup: $(READY)  ## make .venv with the locked packages
 $(READY): pyproject.toml requirements.lock
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { echo "MLpy needs Python 3.11 or newer: make setup PYTHON=python3.12" >&2; exit 1; }
 	$(PYTHON) -m venv "$(VENV)"
-	"$(BIN)/python" -m pip install --quiet --disable-pip-version-check --constraint requirements.lock torch torchvision uv
+	"$(BIN)/python" -m pip install --quiet --disable-pip-version-check --constraint requirements.lock $(if $(filter pipeline,$(EXTRAS)),torch torchvision) uv
 	"$(BIN)/uv" pip install --quiet --python "$(BIN)/python" --constraint requirements.lock $(EXTRAS:%=--extra %) --requirements pyproject.toml
 	@touch $@
 

@@ -30,6 +30,19 @@ COMMANDS = "commands"
 """Key of the hash of the commands that Discord was told of."""
 
 
+PERMISSIONS = discord.Permissions(
+    view_channel=True,
+    read_message_history=True,
+    send_messages=True,
+    send_messages_in_threads=True,
+    embed_links=True,
+    attach_files=True,
+    manage_messages=True,
+    moderate_members=True,
+)
+"""What the invite link asks for."""
+
+
 def intents() -> discord.Intents:
     """The least that moderation needs: which servers there are, their messages, and what is in those."""
     return discord.Intents(guilds=True, guild_messages=True, message_content=True)

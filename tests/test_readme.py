@@ -14,6 +14,9 @@ from typing import Any
 import pytest
 import yaml
 
+from bot import settings
+from bot.client import PERMISSIONS
+from bot.policy import UNJUDGED
 from stages import params
 from stages.composition import composed
 
@@ -28,9 +31,10 @@ def fenced(language: str, text: str = README) -> list[str]:
 
 
 def commands() -> list[list[str]]:
-    lines = "".join(fenced("sh")).replace("\\\n", " ").splitlines()
+    lines = re.sub(r"#(?=\w)", r"\\#", "".join(fenced("sh"))).replace("\\\n", " ").splitlines()
     split = (shlex.split(line, comments=True) for line in lines)
-    return [words for words in split if words]
+    bare = ([*itertools.dropwhile(lambda word: re.match(r"[A-Z_]+=", word), words)] for words in split)
+    return [words for words in bare if words]
 
 
 def test_the_graph_is_dvcs() -> None:
@@ -112,3 +116,26 @@ def told(path: str) -> Any:
 @pytest.mark.parametrize("file", sorted((ROOT / "conf/experiment").glob("*.yaml")), ids=lambda file: file.stem)
 def test_an_experiment_opens_with_its_command(file: Path) -> None:
     assert f"`dvc exp run -S experiment={file.stem}`" in file.read_text()
+
+
+def test_the_bots_commands_are_taken() -> None:
+    runs = [words[3:] for words in commands() if words[:3] == ["python", "-m", "bot"]]
+    assert [words[:2] for words in runs] == [["--model", "moderator#prod"]] * 2
+    for words in runs:
+        settings.read(words, {"MLPY_DISCORD_TOKEN": "token"})
+
+
+def test_the_invite_asks_for_what_the_bot_needs() -> None:
+    assert f"permissions={PERMISSIONS.value}\n" in README
+    named = {name for name, wanted in PERMISSIONS if wanted}
+    table = README.partition("| permission | what for |")[2].partition("\n\n")[0].casefold()
+    words = {
+        "view_channel": "view channels",
+        "read_messages": "view channels",
+        "send_messages_in_threads": "also in threads",
+    }
+    assert [name for name in named if words.get(name, name.replace("_", " ")) not in table] == []
+
+
+def test_the_verdicts_are_all_told() -> None:
+    assert [each for each in UNJUDGED if f"`{each}`" not in README] == []

@@ -19,7 +19,7 @@ from simcord.builders import ChannelHandle, GuildHandle
 from simcord.enums import OverwriteType
 from simcord.env import Env
 
-from bot.client import Bot
+from bot.client import PERMISSIONS, Bot
 from bot.fetching import FetchCaps, Fetcher
 from bot.judging import Judge, JudgeCaps
 from bot.policy import GuildPolicy, Mode
@@ -30,17 +30,6 @@ from bot.store import Store
 from bot.tables import Decision
 
 MD5 = "0" * 32
-PERMISSIONS = discord.Permissions(
-    view_channel=True,
-    send_messages=True,
-    send_messages_in_threads=True,
-    embed_links=True,
-    attach_files=True,
-    read_message_history=True,
-    manage_messages=True,
-    moderate_members=True,
-)
-"""What the README's invite link asks for."""
 
 
 class Cdn:
