@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import logging
 import os
 import signal
 from contextlib import AsyncExitStack
 
+import aiohttp
 import discord
 from discord.gateway import DiscordWebSocket
 from discord.http import Route
@@ -27,6 +29,17 @@ from stages.errors import MLpyError, run
 log = logging.getLogger(__name__)
 
 
+SHUT_OUT = (
+    discord.LoginFailure,
+    discord.PrivilegedIntentsRequired,
+    discord.ConnectionClosed,
+    discord.GatewayNotFound,
+    discord.HTTPException,
+    aiohttp.ClientError,
+)
+"""How discord.py ends for good."""
+
+
 class ConnectionFailedError(MLpyError):
     """Discord does not let the bot in."""
 
@@ -39,15 +52,26 @@ def main() -> int:
     release = serving.current.release
     log.info("serving %s", release.version, extra={"md5": release.md5, "commit": release.commit})
     _point(chosen)
+    gc.collect()
+    gc.freeze()  # to look through all that was imported, again and again, holds the event loop up for 0.1 s
     try:
         asyncio.run(_serve(chosen, serving))
-    except discord.LoginFailure:
-        raise ConnectionFailedError("Discord does not know the token: is MLPY_DISCORD_TOKEN the bot's own?") from None
-    except discord.PrivilegedIntentsRequired:
-        raise ConnectionFailedError(
-            "Discord refuses the Message Content intent: switch it on in the developer portal, under Bot"
-        ) from None
+    except SHUT_OUT as error:
+        raise ConnectionFailedError(_refused(error)) from None
     return 0
+
+
+def _refused(error: Exception) -> str:
+    """Why Discord does not let the bot in, or no longer, and what to do about it."""
+    code = getattr(error, "code", 0)
+    if isinstance(error, discord.LoginFailure) or code == 4004:
+        return "Discord does not know the token: is MLPY_DISCORD_TOKEN the bot's own?"
+    if isinstance(error, discord.PrivilegedIntentsRequired):
+        return "Discord refuses the Message Content intent: switch it on in the developer portal, under Bot"
+    if isinstance(error, discord.ConnectionClosed):
+        return f"Discord closed the connection for good (code {code}): its table of gateway close codes says why"
+    detail = f"HTTP {error.status}" if isinstance(error, discord.HTTPException) else type(error).__name__
+    return f"Discord cannot be reached ({detail}): see whether it has an outage, then start again"
 
 
 def _serving(chosen: Settings) -> Serving:
@@ -76,19 +100,21 @@ async def _serve(chosen: Settings, serving: Serving) -> None:
         bot = Bot(chosen, serving, store, fetcher, judge)
         if chosen.port:
             await stack.enter_async_context(Health(bot, chosen.port))
-        running = asyncio.create_task(bot.start(chosen.token))
+        running, told = asyncio.create_task(bot.start(chosen.token)), asyncio.Event()
         for number in (signal.SIGTERM, signal.SIGINT):
-            asyncio.get_running_loop().add_signal_handler(number, lambda: asyncio.ensure_future(_stop(bot)))
+            asyncio.get_running_loop().add_signal_handler(number, told.set)
+        stop = asyncio.create_task(told.wait())
         try:
-            await running
+            await asyncio.wait({running, stop}, return_when=asyncio.FIRST_COMPLETED)
+            if running.done():
+                running.result()
+            log.info("stopping: what is under way is finished first", extra={"messages": bot.moderation.under_way})
         finally:
             await bot.close()
+            for task in (running, stop):  # discord.py would go on trying to connect
+                task.cancel()
+            await asyncio.gather(running, stop, return_exceptions=True)
         log.info("stopped")
-
-
-async def _stop(bot: Bot) -> None:
-    log.info("stopping: what is under way is finished first", extra={"messages": bot.moderation.under_way})
-    await bot.close()
 
 
 if __name__ == "__main__":

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from datetime import timedelta
 from typing import Any
 
+import aiohttp
 import discord
 
 from bot.fetching import Fetcher, UnfetchedError
@@ -17,6 +18,8 @@ from bot.policy import Action, GuildPolicy, Outcome
 
 log = logging.getLogger(__name__)
 
+UNDONE = (discord.HTTPException, aiohttp.ClientError, OSError)
+"""What a call raises that Discord refused or could not do, or that got no answer; TimeoutError is an OSError."""
 TRIES = 3
 PAUSE = 1.0
 """Seconds before the second try, doubled before the third."""
@@ -42,7 +45,7 @@ async def carry_out(
             return await _spoiler(message, outcome, fetcher)
         detail = await _time_out(message, outcome, policy) if wanted is Action.TIMEOUT else ""
         return await _delete(message, Action.DELETE if detail else wanted, detail)
-    except discord.HTTPException as error:
+    except UNDONE as error:
         return Done(Action.FLAG, f"Discord did not do it: {refusal(error)}")
 
 
@@ -73,7 +76,7 @@ async def time_out(member: discord.Member, policy: GuildPolicy, reason: str) -> 
         return "no time-out: the member ranks too high"
     try:
         await persisting(lambda: member.timeout(timedelta(minutes=policy.timeout_minutes), reason=reason))
-    except discord.HTTPException as error:
+    except UNDONE as error:
         return f"no time-out: {refusal(error)}"
     return ""
 
@@ -120,17 +123,19 @@ def _answered(message: discord.Message) -> dict[str, Any]:
 
 
 async def persisting(call: Callable[[], Awaitable[object]]) -> None:
-    """Do what may safely be done twice, again where Discord's servers falter: discord.py gives up at once on a 503.
+    """Do what may safely be done twice, again where Discord's servers falter: discord.py gives up at once on a 503, and
+    on a line that was cut.
 
     Raises:
         discord.HTTPException: if they falter for too long, or refuse.
+        aiohttp.ClientError, OSError: if they cannot be reached.
     """
     for left in range(TRIES - 1, -1, -1):
         try:
             await call()
             return
-        except discord.HTTPException as error:
-            if error.status < 500 or not left:
+        except UNDONE as error:
+            if not left or (isinstance(error, discord.HTTPException) and error.status < 500):
                 raise
             await asyncio.sleep(PAUSE * 2 ** (TRIES - 1 - left))
 
@@ -146,6 +151,8 @@ def lacking(channel: object, **wanted: bool) -> str:
     return f"the bot lacks {', '.join(missing)} in this channel" if missing else ""
 
 
-def refusal(error: discord.HTTPException) -> str:
-    """A short reason from Discord's answer."""
+def refusal(error: Exception) -> str:
+    """A short reason from Discord's answer, or why there is none."""
+    if not isinstance(error, discord.HTTPException):
+        return f"the line to Discord broke ({type(error).__name__})"
     return f"HTTP {error.status}, {error.text or type(error).__name__}"[:200]

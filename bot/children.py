@@ -44,7 +44,7 @@ def redacted(text: str) -> str:
     return re.sub(r"(?<=://)\S*@", "", text)
 
 
-def run(command: Sequence[str], limit: float, doing: str, given: bytes = b"", folder: Path | None = None) -> Done:
+def run(command: Sequence[str], limit: float, doing: str, given: bytes = b"") -> Done:
     """Run a command to its end, or for `limit` seconds.
 
     Args:
@@ -52,7 +52,6 @@ def run(command: Sequence[str], limit: float, doing: str, given: bytes = b"", fo
         limit: seconds.
         doing: what for, at the head of an error's sentence.
         given: its stdin.
-        folder: its working folder.
 
     Raises:
         ModelError: if there is no such program, or it was stopped.
@@ -63,7 +62,6 @@ def run(command: Sequence[str], limit: float, doing: str, given: bytes = b"", fo
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
-            cwd=folder,
             env=_environment(),
             start_new_session=True,  # one group to stop, helpers included, and no terminal to ask a password at
         )
@@ -71,6 +69,7 @@ def run(command: Sequence[str], limit: float, doing: str, given: bytes = b"", fo
         raise ModelError(f"{doing} takes {command[0]}, which is not installed") from None
     except OSError as error:
         raise ModelError(f"{doing} failed ({error}); try again") from error
+    _running.add(process)
     try:
         out, err = process.communicate(given, timeout=limit)
     except subprocess.TimeoutExpired:
@@ -78,8 +77,19 @@ def run(command: Sequence[str], limit: float, doing: str, given: bytes = b"", fo
             f"{doing} took longer than {limit:g} s and was stopped; see whether the host answers, then try again"
         ) from None
     finally:
+        _running.discard(process)
         _stop(process)
     return Done(process.returncode, out, err.decode(errors="replace"))
+
+
+def stop_all() -> None:
+    """End the children that other threads wait for, so that the bot's own end does not."""
+    for process in list(_running):
+        with contextlib.suppress(ProcessLookupError):
+            os.killpg(process.pid, signal.SIGTERM)
+
+
+_running: set[subprocess.Popen[bytes]] = set()
 
 
 def ask(verb: str, request: Mapping[str, object], limit: float, doing: str, then: str) -> Mapping[str, Any]:
@@ -109,11 +119,12 @@ def ask(verb: str, request: Mapping[str, object], limit: float, doing: str, then
 
 
 def _environment() -> dict[str, str]:
-    """Ours, without what a git hook that started us would make git believe of where it is."""
-    kept = {name: value for name, value in os.environ.items() if name not in _OF_A_HOOK}
+    """Ours, without the bot's secrets, and what a git hook that started us would make git believe of where it is."""
+    kept = {name: value for name, value in os.environ.items() if name not in _OF_A_HOOK and name not in _SECRET}
     return kept | {"GIT_TERMINAL_PROMPT": "0", "GIT_OPTIONAL_LOCKS": "0", "LC_ALL": "C.UTF-8"}
 
 
+_SECRET = {"MLPY_DISCORD_TOKEN", "MLPY_BOT_DATABASE"}
 _OF_A_HOOK = {"GIT_DIR", "GIT_WORK_TREE", "GIT_INDEX_FILE", "GIT_PREFIX", "GIT_NAMESPACE", "GIT_OBJECT_DIRECTORY"}
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import hashlib
 import json
 import logging
@@ -10,6 +11,7 @@ import discord
 from discord.ext import commands, tasks
 
 from bot import review
+from bot.actions import UNDONE, refusal
 from bot.commands import COGS
 from bot.commands.answering import failed
 from bot.database import StoreError
@@ -100,6 +102,9 @@ class Bot(commands.AutoShardedBot):
             await self.store.put(COMMANDS, told)
         except StoreError:
             self.metrics.errors.labels("store").inc()
+        except UNDONE as error:  # pictures are judged without
+            self.metrics.errors.labels("commands").inc()
+            log.error("Discord was not told the commands, the next start tries again: %s", refusal(error))
 
     async def on_message(self, message: discord.Message) -> None:
         """A new message: its pictures. No command is read from messages."""
@@ -162,7 +167,11 @@ class Bot(commands.AutoShardedBot):
         """Finish what is under way, then leave."""
         if not self.stopping:
             self.stopping = True
-            for loop in (self.flush, self.sweep, self.poll):
-                loop.cancel()
+            tasks = [loop.get_task() for loop in (self.flush, self.sweep, self.poll)]
+            for task in tasks:
+                if task is not None:
+                    task.cancel()
             await self.moderation.finish(self.settings.grace)
+            # A statement that is cut short must have come to its end when the database is closed, or that would wait.
+            await asyncio.gather(*filter(None, tasks), return_exceptions=True)
         await super().close()

@@ -11,7 +11,7 @@ from typing import Any, Self
 from sqlalchemy import Executable, Insert, Table, event, insert, select
 from sqlalchemy.dialects import postgresql, sqlite
 from sqlalchemy.engine import URL, make_url
-from sqlalchemy.exc import ArgumentError, DBAPIError, IntegrityError, SQLAlchemyError
+from sqlalchemy.exc import ArgumentError, DBAPIError, IntegrityError, OperationalError, SQLAlchemyError
 from sqlalchemy.exc import TimeoutError as PoolTimeoutError
 from sqlalchemy.ext.asyncio import create_async_engine
 
@@ -44,8 +44,10 @@ class Database:
         self.url = _url(url)
         self._sqlite = self.url.get_backend_name() == "sqlite"
         patient: dict[str, Any] = {"timeout": PATIENCE, "command_timeout": 2 * PATIENCE}
-        given: dict[str, Any] = {} if self._sqlite else {"connect_args": patient, "pool_timeout": 2 * PATIENCE}
-        self._engine = create_async_engine(self.url, pool_pre_ping=True, hide_parameters=True, **given)
+        # Each connection to SQLite is a thread, and one more than these would be opened and closed for each statement.
+        given: dict[str, Any] = {"pool_size": 2, "max_overflow": 0} if self._sqlite else {"pool_pre_ping": True}
+        given |= {} if self._sqlite else {"connect_args": patient, "pool_timeout": 2 * PATIENCE}
+        self._engine = create_async_engine(self.url, hide_parameters=True, **given)
         if self._sqlite:
             event.listen(self._engine.sync_engine, "connect", _tune)
         self._backlog: deque[Insert] = deque()
@@ -53,12 +55,15 @@ class Database:
         self._failed = 0
         self.errors = 0
         """Statements that the database did not take."""
+        self.away = False
+        """Whether it did not answer when it was last to take a row."""
 
     async def __aenter__(self) -> Self:
         try:
             found = await self._schema()
         except (SQLAlchemyError, OSError, TypeError, ValueError) as error:  # the latter of a query that no driver knows
             await self._engine.dispose()
+            await asyncio.sleep(0.1)  # aiosqlite's thread, which could not open the file, still has to tell this loop
             raise StoreError(f"{self} cannot be opened ({_cause(error)}); check MLPY_BOT_DATABASE") from None
         if found != str(SCHEMA):
             await self._engine.dispose()
@@ -69,19 +74,26 @@ class Database:
         return f"the database {self.url.set(query={})!r}"  # without the query, which may hold a password too
 
     async def _schema(self) -> str:
-        """Make the tables where there are none; the version of those that are there."""
-        for last in (False, True):
+        """As `_made`; tried again, for SQLite does not wait while another process does to a file what `_tune` does."""
+        for left in (4, 3, 2, 1, 0):
             try:
-                async with self._engine.begin() as connection:
-                    await connection.run_sync(metadata.create_all)
-                    found = (await connection.execute(select(meta.c.value).where(meta.c.key == "schema"))).scalar()
-                    if found is None:
-                        await connection.execute(insert(meta).values(key="schema", value=str(SCHEMA)))
-                return str(found or SCHEMA)
-            except DBAPIError:  # perhaps another process was making them
-                if last:
+                return await self._made()
+            except OperationalError:
+                if not left:
                     raise
+                await asyncio.sleep(0.1)
         raise AssertionError
+
+    async def _made(self) -> str:
+        """Make the tables where there are none; the version of those that are there."""
+        alone = "BEGIN IMMEDIATE" if self._sqlite else "SELECT pg_advisory_xact_lock(hashtext('mlpy bot'))"
+        async with self._engine.begin() as connection:
+            await connection.exec_driver_sql(alone)  # other processes may be at it too
+            await connection.run_sync(metadata.create_all)
+            found = (await connection.execute(select(meta.c.value).where(meta.c.key == "schema"))).scalar()
+            if found is None:
+                await connection.execute(insert(meta).values(key="schema", value=str(SCHEMA)))
+        return str(found or SCHEMA)
 
     async def __aexit__(self, *_: object) -> None:
         await self.flush()
@@ -155,11 +167,14 @@ class Database:
         except IntegrityError:
             pass
         except Exception as error:
-            if isinstance(error, LOST) and not _unfit(error):
+            self.away = isinstance(error, LOST) and not _unfit(error)
+            if self.away:
                 log.warning("%s; %d rows wait", self._away(error), len(self._backlog))
                 return False
             self.errors += 1
             log.error("not stored, the database refuses it (%s): %s", _cause(error), statement.compile().params)
+            return True
+        self.away = False
         return True
 
     @property
@@ -205,4 +220,4 @@ def _unfit(error: BaseException) -> bool:
 def _cause(error: BaseException) -> str:
     """Short, and without statement, parameters or password."""
     inner = getattr(error, "orig", None) or error
-    return f"{type(inner).__name__}: {inner}"[:200]
+    return f"{type(inner).__name__}: {inner}"[:200].removesuffix(": ")

@@ -129,7 +129,8 @@ def mirrored(url: str, folder: Path) -> Git:
     name = redacted(url)
     if not folder.exists():
         _begin(url, folder, name)
-    command = ["git", "-C", str(folder), "-c", "gc.auto=0", "fetch", "--quiet", "--force", "--prune", "--no-tags"]
+    # Not -C: were the copy broken and the cache in a repository, git would find that one, and prune its branches.
+    command = ["git", f"--git-dir={folder}", "-c", "gc.auto=0", "fetch", "--quiet", "--force", "--prune", "--no-tags"]
     command += ["--no-write-fetch-head", "--", url, *REFS]
     for left in reversed(range(TRIES)):
         done = run(command, FETCH_SECONDS, f"fetching {name}")
@@ -138,20 +139,21 @@ def mirrored(url: str, folder: Path) -> Git:
         if "cannot lock" not in done.err or not left:
             break
         time.sleep(random.uniform(0.1, 0.5))  # noqa: S311 - another process fetches the same refs
-    raise _unfetched(name, done)
+    raise _unfetched(name, done, folder)
 
 
-def _unfetched(name: str, done: Done) -> ModelError:
-    return ModelError(
-        f"{name} cannot be fetched ({done.said}); check the address, the network and git's credentials for it"
-    )
+def _unfetched(name: str, done: Done, folder: Path) -> ModelError:
+    then = "check the address, the network and git's credentials for it"
+    if folder.exists():
+        then += f"; if they are right, delete its copy {folder}"
+    return ModelError(f"{name} cannot be fetched ({done.said}); {then}")
 
 
 def _begin(url: str, folder: Path, name: str) -> None:
     """An empty bare repository, with the same default branch. The URL, which may hold a password, is not kept."""
     head = run(["git", "ls-remote", "--symref", "--", url, "HEAD"], FETCH_SECONDS, f"fetching {name}")
     if head.code:
-        raise _unfetched(name, head)
+        raise _unfetched(name, head, folder)
     branch = re.match(rb"ref: (refs/heads/\S+)\tHEAD", head.out)
     try:
         aside = Path(tempfile.mkdtemp(prefix=f".{folder.name}.", dir=folder.parent))
@@ -163,7 +165,7 @@ def _begin(url: str, folder: Path, name: str) -> None:
             raise ModelError(f"{name} cannot be copied to {folder} ({made.said}); free the disk")
         if branch:
             words = ["symbolic-ref", "HEAD", branch[1].decode()]
-            run(["git", "-C", str(aside), *words], SECONDS, f"fetching {name}")
+            run(["git", f"--git-dir={aside}", *words], SECONDS, f"fetching {name}")
         with contextlib.suppress(OSError):  # another process was first
             aside.rename(folder)
     finally:

@@ -57,7 +57,7 @@ class Health:
             "queue": bot.judge.admitted,
             "store_waiting": bot.store.waiting,
         }
-        sound = bot.is_ready() and state["latency_s"] is not None and not bot.store.waiting
+        sound = bot.is_ready() and state["latency_s"] is not None and not bot.store.away
         return web.json_response(state, status=200 if sound else 503)
 
     async def _metrics(self, _request: web.Request) -> web.Response:

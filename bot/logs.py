@@ -62,6 +62,8 @@ def configure(
     root.setLevel(level)
     for name in ("sqlalchemy", "aiosqlite", "asyncio"):
         logging.getLogger(name).setLevel(logging.WARNING)
+    for name in ("discord.gateway", "discord.http", "discord.webhook"):  # at DEBUG these tell what people write
+        logging.getLogger(name).setLevel(max(logging.INFO, root.level))
     return handler
 
 

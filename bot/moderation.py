@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 
-REMEMBERED = 20_000
+REMEMBERED = 2_000
 """Messages of which it is known which pictures were judged, so that an edit's old ones are not judged again."""
 PICTURES = 20
 """Looked at in one message."""
@@ -146,7 +146,8 @@ class Moderation:
             shown = [each for each in findings if each.outcome.action]
             if told := await review.post(bot, message, shown, outcome, done, policy):
                 bot.metrics.errors.labels("mod-log").inc()
-                log.warning("moderators could not be told: %s", told, extra={"guild_id": guild.id})
+                values = {"guild_id": guild.id, "message_id": message.id}
+                log.warning("moderators could not be told: %s", told, extra=values)
 
     async def _keep(self, message: discord.Message, finding: Finding, policy: GuildPolicy, done: Done) -> None:
         """Record one picture's decision, in the log and in the database."""

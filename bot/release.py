@@ -85,7 +85,7 @@ class Repository:
             if "missing" in answer:
                 raise ModelError(
                     f"neither DVC's cache nor its remote has {answer['missing']} of {at}; `dvc push` it from where it "
-                    "was trained, and see that the remote is in the committed .dvc/config"
+                    "was trained, and see that the committed .dvc/config names the remote and this machine reaches it"
                 )
 
         model, sidecar = self._kept(entries, bring, at)

@@ -5,12 +5,13 @@ from __future__ import annotations
 import io
 import logging
 import re
+import secrets
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any, Self
 
 import discord
 
-from bot.actions import Done, lacking, persisting, refusal, time_out
+from bot.actions import UNDONE, Done, lacking, persisting, refusal, time_out
 from bot.database import StoreError
 from bot.examining import Finding
 from bot.policy import UNJUDGED, Action, GuildPolicy, Outcome
@@ -96,17 +97,23 @@ async def post(
         return "no mod-log channel is set: /channel modlog"
     if missing := lacking(channel, view_channel=True, send_messages=True, embed_links=True, attach_files=True):
         return f"{missing} (the mod-log)"
-    embed, files = entry(message, findings, outcome, done)
     role = guild.get_role(policy.moderators or 0) if outcome.ping else None
-    try:
+    nonce = secrets.randbits(64)  # Discord posts it once, however often it is asked
+
+    async def send() -> None:
+        embed, files = entry(message, findings, outcome, done)  # anew: a file is sent but once
         await channel.send(
             role.mention if role else None,
             embed=embed,
             files=files,
             view=buttons(message.channel.id, message.id),
             allowed_mentions=discord.AllowedMentions(everyone=False, users=False, roles=[role] if role else False),
+            nonce=nonce,
         )
-    except discord.HTTPException as error:
+
+    try:
+        await persisting(send)
+    except UNDONE as error:
         return f"the mod-log did not take the entry: {refusal(error)}"
     return ""
 
@@ -186,7 +193,7 @@ class Choice(
             await persisting(target.delete)
         except discord.NotFound:
             pass
-        except discord.HTTPException as error:
+        except UNDONE as error:
             return f"!{refusal(error)}"
         if self.choice != "timeout":
             return ""

@@ -4,13 +4,18 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import time
 from dataclasses import dataclass
 
 from bot.release import Release, Repository
+from stages.errors import ModelError
 from stages.vision.images import Caps
 from stages.vision.predictor import Predictor
 
 log = logging.getLogger(__name__)
+
+PAUSE, LONGEST = 1.0, 600.0
+"""Seconds before a refused model is tried again, at first and at most."""
 
 
 @dataclass(frozen=True)
@@ -38,7 +43,9 @@ class Serving:
         self.asked = asked
         """As on the command line: a stage, a version, a git rev or `workspace`."""
         self.current = served
-        self._refused = ""
+        self._refused = self._told = ""
+        self._again = 0.0
+        self._pause = PAUSE
         self._lock = asyncio.Lock()
 
     @property
@@ -70,23 +77,36 @@ class Serving:
         log.info("model %s is served in place of %s", self.version, before)
 
     async def changed(self) -> bool:
-        """Whether the tag names another commit than that of the model served, and not one refused already.
+        """Whether the tag names another commit than that of the model served, and not one refused just now.
 
         Raises:
             ModelError: if the repository cannot be asked.
         """
         latest = await asyncio.to_thread(self.repository.latest, self.asked)
-        return latest not in (self.current.release.commit, self._refused)
+        if latest == self._refused and time.monotonic() < self._again:
+            return False
+        return latest != self.current.release.commit
 
     async def poll(self) -> bool:
-        """Take up a new model if there is one. A bad one is refused once, not at each poll.
+        """Take up a new model if there is one. One that is refused is tried again, ever less often: its files may be on
+        their way to the remote.
 
         Raises:
-            ModelError: as `reload`.
+            ModelError: as `reload`, but not for what was told before.
         """
         if not await self.changed():
             return False
-        self._refused = await asyncio.to_thread(self.repository.latest, self.asked)
-        done = await self.reload()
+        latest = await asyncio.to_thread(self.repository.latest, self.asked)
+        if latest != self._refused:
+            self._refused, self._told, self._pause = latest, "", PAUSE
+        try:
+            done = await self.reload()
+        except ModelError as error:
+            self._again = time.monotonic() + self._pause
+            self._pause = min(2 * self._pause, LONGEST)
+            if str(error) == self._told:
+                return False
+            self._told = str(error)
+            raise
         self._refused = ""
         return done

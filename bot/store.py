@@ -15,7 +15,7 @@ from bot.database import Database, StoreError
 from bot.policy import GuildPolicy
 from bot.tables import OPEN, Decision, Ruling, Scored, decisions, meta, policies, rulings, scores
 
-REMEMBERED = 4096
+REMEMBERED = 2_000
 """Scores, and guilds' policies, that are kept at hand."""
 
 

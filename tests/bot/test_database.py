@@ -1,0 +1,294 @@
+"""Databases that cannot be opened, that go away, hang or refuse: nothing is lost, no secret told."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+import sqlite3
+import threading
+import time
+import traceback
+from collections.abc import AsyncIterator, Awaitable, Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+from databases import Place, Postgres, SqlitePlace
+from rows import decision, ruling, scored
+
+from bot import database
+from bot.database import StoreError
+from bot.policy import GuildPolicy
+from bot.store import Store
+from bot.tables import OPEN, Decision
+from stages.errors import MLpyError
+
+SECRET = "hunter2"
+
+
+@pytest.fixture
+async def store(place: Place) -> AsyncIterator[Store]:
+    async with Store(place.url) as store:
+        yield store
+
+
+async def kept(place: Place) -> list[int]:
+    """What a new process finds: the decisions' messages, oldest first."""
+    async with Store(place.url) as later:
+        return [each.message_id for each in (await later.decisions())[::-1]]
+
+
+async def cannot_be_opened(url: str, said: str, caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level(logging.DEBUG)
+    with pytest.raises(StoreError, match=said) as caught:
+        async with Store(url):
+            pass
+    assert isinstance(caught.value, MLpyError)
+    told = "".join(traceback.format_exception(caught.value)) + repr(caught.value) + caplog.text
+    assert SECRET not in told
+    assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("url", "said"),
+    [
+        ("", "MLPY_BOT_DATABASE is no SQLAlchemy URL"),
+        (SECRET, "MLPY_BOT_DATABASE is no SQLAlchemy URL"),
+        (f"postgresql://bot:{SECRET}@db:port/bot", "MLPY_BOT_DATABASE is no SQLAlchemy URL"),
+        (f"postgresql://bot@db:{SECRET}/bot", "MLPY_BOT_DATABASE is no SQLAlchemy URL"),
+        (f"postgresql://bot:{SECRET}@[::1/bot", "MLPY_BOT_DATABASE is no SQLAlchemy URL"),
+        (f"mysql://bot:{SECRET}@db/bot", "MLPY_BOT_DATABASE names mysql; SQLite and PostgreSQL are served"),
+        (f"oracle+nothing://bot:{SECRET}@db/bot", "MLPY_BOT_DATABASE names oracle"),
+        (f"nothing://bot:{SECRET}@db/bot", "MLPY_BOT_DATABASE names nothing"),
+        (f"postgresql://bot:{SECRET}@127.0.0.1:1/bot", r"bot:\*\*\*@127.0.0.1:1/bot cannot be opened \(ConnectionRef"),
+        (f"postgres://bot:{SECRET}@127.0.0.1:1/bot", "ConnectionRefusedError"),
+        (f"postgresql+psycopg2://bot:{SECRET}@127.0.0.1:1/bot?sslmode=require", "ConnectionRefusedError"),
+        (f"postgresql://127.0.0.1:1/bot?user=bot&password={SECRET}", "ConnectionRefusedError"),
+        (f"postgresql://bot:{SECRET}@nowhere.invalid/bot", "gaierror"),
+        (f"postgresql://bot:{SECRET}@127.0.0.1:1/bot?nonsense=1", "TypeError: .*'nonsense'.*check MLPY_BOT_DATABASE"),
+        ("sqlite:////nowhere/at/all/bot.sqlite", "unable to open database file"),
+        ("sqlite:////", "unable to open database file"),
+    ],
+)
+async def test_what_is_no_database_is_refused_in_a_sentence(
+    url: str, said: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    await cannot_be_opened(url, said, caplog)
+
+
+async def test_a_file_of_another_kind_is_refused(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    (tmp_path / "picture.png").write_bytes(b"\x89PNG" + bytes(5000))
+    await cannot_be_opened(f"sqlite:///{tmp_path / 'picture.png'}", "file is not a database", caplog)
+
+
+async def test_postgres_refuses_who_is_not_known(postgres: Postgres, caplog: pytest.LogCaptureFixture) -> None:
+    postgres.locked("guarded", f"{SECRET}/@ö")
+    async with Store(
+        postgres.url(user="guarded", password=f"{SECRET}%2F%40%C3%B6", options="&sslmode=disable")
+    ) as store:
+        assert await store.get("schema") == "1"
+    wrong = postgres.url(user="guarded", password=f"{SECRET}?")
+    await cannot_be_opened(wrong.replace("?@", "@"), "password authentication failed", caplog)
+    await cannot_be_opened(postgres.url("absent", password=SECRET), 'database "absent" does not exist', caplog)
+    await cannot_be_opened(postgres.url(user="absent", password=SECRET), 'role "absent" does not exist', caplog)
+
+
+async def test_tables_of_another_version_are_left_alone(place: Place, caplog: pytest.LogCaptureFixture) -> None:
+    async with Store(place.url) as store:
+        await store.put("schema", "2")
+    await cannot_be_opened(place.url, "is of layout 2, this bot writes 1; use another", caplog)
+    assert place.sql("SELECT value FROM meta") == [("2",)]
+
+
+async def test_several_processes_may_make_the_tables_at_once(place: Place) -> None:
+    stores = [Store(place.url) for _ in range(5)]
+    async with contextlib.AsyncExitStack() as stack:
+        await asyncio.gather(*map(stack.enter_async_context, stores))
+        await asyncio.gather(*(each.record(decision(number)) for number, each in enumerate(stores)))
+        assert [await each.count() for each in stores] == [5] * 5
+
+
+async def test_two_processes_write_as_fast_as_they_can(place: Place, store: Store) -> None:
+    async with Store(place.url) as other:
+        await asyncio.gather(*((store, other)[number % 2].record(decision(number)) for number in range(60)))
+        assert (store.waiting, other.waiting) == (0, 0)
+    assert len(await kept(place)) == 60
+
+
+async def refusals(store: Store) -> list[Callable[[], Awaitable[Any]]]:
+    return [
+        lambda: store.policy(99),
+        lambda: store.set_policy(10, GuildPolicy(modlog=2)),
+        lambda: store.decisions(),
+        lambda: store.settle(1001, "deleted", 1),
+        lambda: store.reopen(1001, "deleted"),
+        lambda: store.rulings(10),
+        lambda: store.rule(ruling()),
+        lambda: store.sweep(1),
+        lambda: store.forget(30),
+        lambda: store.forget_guild(11),
+        lambda: store.get("a"),
+        lambda: store.put("a", "b"),
+        lambda: store.count(),
+    ]
+
+
+async def test_an_outage_costs_no_row(place: Place, store: Store) -> None:
+    policy = GuildPolicy(modlog=1)
+    await store.set_policy(10, policy)
+    await store.record(decision(1, state=OPEN))
+    place.away()
+    for number in range(2, 7):
+        await store.record(decision(number))
+    await store.record(decision(9, message_id=1001))
+    await store.keep_scores(scored(1))
+    assert store.waiting == 7
+    assert not await store.flush()
+    errors = store.errors
+    for ask in await refusals(store):
+        with pytest.raises(StoreError, match="the database does not answer"):
+            await ask()
+    assert store.errors > errors
+    assert await store.policy(10) == policy, "it is at hand, and was not changed"
+    assert await store.decided(1001) == {}
+    assert await store.scored("0" * 64, "m") is None
+    assert await store.scored(scored(1).sha256, "m" * 32) == scored(1), "it is at hand"
+    place.back()
+    assert await store.flush()
+    assert store.waiting == 0
+    assert await kept(place) == [1001, 1002, 1003, 1004, 1005, 1006]
+    assert await store.settle(1001, "deleted", 1)
+    async with Store(place.url) as later:
+        assert await later.scored(scored(1).sha256, "m" * 32)
+
+
+async def test_whoever_comes_after_an_outage_brings_what_waits_along(place: Place, store: Store) -> None:
+    for ask in (
+        lambda: store.record(decision(3)),
+        lambda: store.decisions(),
+        lambda: store.settle(1, "deleted", 1),
+        lambda: store.forget(1),
+    ):
+        place.away()
+        await asyncio.gather(*(store.record(decision(number)) for number in (1, 2)))
+        place.back()
+        await ask()
+        assert store.waiting == 0
+        assert {1001, 1002} <= set(await kept(place))
+        place.sql("DELETE FROM decisions")
+
+
+async def test_a_guild_that_was_left_in_an_outage_is_forgotten_all_the_same(place: Place, store: Store) -> None:
+    place.away()
+    await store.record(decision(1))
+    place.back()
+    await store.forget_guild(10)
+    assert (await store.flush(), await kept(place)) == (True, [])
+
+
+async def test_of_too_many_rows_the_oldest_are_logged(
+    place: Place, store: Store, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr(database, "BACKLOG", 5)
+    place.away()
+    for number in range(8):
+        await store.record(decision(number))
+    assert store.waiting == 5
+    place.back()
+    assert await store.flush()
+    assert await kept(place) == [1003, 1004, 1005, 1006, 1007]
+    lost = [each.getMessage() for each in caplog.records if each.levelno >= logging.ERROR]
+    assert [f"'message_id': {1000 + number}" in line for number, line in enumerate(lost)] == [True] * 3
+
+
+async def test_what_waits_when_the_bot_stops_is_logged(place: Place, caplog: pytest.LogCaptureFixture) -> None:
+    async with Store(place.url) as store:
+        place.away()
+        await store.record(decision(1))
+    place.back()
+    lost = [each.getMessage() for each in caplog.records if each.levelno >= logging.ERROR]
+    assert len(lost) == 1
+    assert "'message_id': 1001" in lost[0]
+
+
+@pytest.mark.parametrize(
+    "bad",
+    [
+        decision(2, scores={"flagged": float("nan")}),
+        decision(2, model="x" * 200),
+        decision(2, detail="a\0b"),
+        decision(2, detail="\ud800"),
+        decision(2, user_id=2**64),
+        decision(2, scores={"flagged": object()}),  # type: ignore[dict-item]
+    ],
+    ids=["not a number", "too long", "a zero byte", "half a character", "too large", "no JSON"],
+)
+async def test_a_row_that_no_database_takes_holds_up_no_other(
+    place: Place, store: Store, bad: Decision, caplog: pytest.LogCaptureFixture
+) -> None:
+    place.away()
+    for each in (decision(1), bad, decision(3)):
+        await store.record(each)
+    place.back()
+    assert await store.flush()
+    assert store.waiting == 0
+    stored = [number for (number,) in place.sql("SELECT message_id FROM decisions ORDER BY message_id")]
+    assert {1001, 1003} <= set(stored)
+    assert 1002 in stored or "not stored, the database refuses it" in caplog.text
+
+
+async def test_killed_sessions_are_not_noticed(postgres: Postgres) -> None:
+    place = postgres.new()
+    async with Store(place.url) as store:
+        await asyncio.gather(*(store.record(decision(number)) for number in range(5)))
+        await asyncio.gather(*(store.count() for _ in range(5)))
+        place.sql("SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE pid <> pg_backend_pid()")
+        await store.record(decision(9))
+        assert (await store.count(), store.waiting, store.errors) == (6, 0, 0)
+
+
+async def test_a_server_that_hangs_holds_nobody_up(postgres: Postgres, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(database, "PATIENCE", 0.3)
+    place = postgres.new()
+    async with Store(place.url) as store:
+        await asyncio.gather(*(store.count() for _ in range(4)))
+        with postgres.hung():
+            start = time.monotonic()
+            await asyncio.gather(*(store.record(decision(number)) for number in range(30)))
+            asked = await asyncio.gather(*(store.count() for _ in range(30)), return_exceptions=True)
+            assert time.monotonic() - start < 10
+            assert {type(each) for each in asked} == {StoreError}
+            assert store.waiting == 30
+        async with asyncio.timeout(20):
+            while not await store.flush():
+                pass
+    assert len(await kept(place)) == 30
+
+
+async def test_whoever_is_cancelled_while_writing_takes_no_row_along(postgres: Postgres) -> None:
+    place = postgres.new()
+    async with Store(place.url) as store:
+        await store.count()
+        with postgres.hung():
+            tasks = [asyncio.create_task(store.record(decision(number))) for number in range(3)]
+            await asyncio.sleep(0.1)
+            tasks[0].cancel()
+            await asyncio.sleep(0.1)
+            assert store.waiting == 3
+        await asyncio.gather(*tasks, return_exceptions=True)
+        assert await store.flush()
+    assert await kept(place) == [1000, 1001, 1002]
+
+
+async def test_sqlite_waits_for_another_process_to_finish_writing(tmp_path: Path) -> None:
+    place = SqlitePlace(tmp_path / "bot.sqlite")
+    async with Store(place.url) as store:
+        lock = sqlite3.connect(place.file, isolation_level=None, check_same_thread=False)
+        lock.execute("BEGIN EXCLUSIVE")
+        threading.Timer(0.3, lambda: (lock.execute("COMMIT"), lock.close())).start()
+        await asyncio.gather(
+            *(store.record(decision(number)) for number in range(3)), store.set_policy(1, GuildPolicy())
+        )
+        assert (store.waiting, store.errors) == (0, 0)
+    assert len(await kept(place)) == 3

@@ -1,0 +1,273 @@
+"""The queue before the model, with a real one: scores, limits, failures, and an event loop that is never held up."""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+import os
+import sys
+import threading
+import time
+from collections.abc import AsyncIterator, Callable
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from containers import drawing, encoded
+from tinted import KINDS, SIZE, file, predictor
+
+from bot.judging import FullError, Judge, JudgeCaps, Look, PictureError, digest, look, worst
+from stages.vision.images import pixels
+from stages.vision.phash import phash
+from stages.vision.predictor import Predictor
+
+CAPS = JudgeCaps(queue=4, threads=2, batch=8)
+Models = dict[str, Predictor]
+
+
+@pytest.fixture(scope="module")
+def models(tmp_path_factory: pytest.TempPathFactory) -> Models:
+    folder = tmp_path_factory.mktemp("tinted")
+    return {kind: predictor(folder, kind) for kind in KINDS}
+
+
+@pytest.fixture
+async def make() -> AsyncIterator[Callable[..., Judge]]:
+    """Makes a judge; when the test is over, no task of it may be left."""
+    judges: list[Judge] = []
+
+    def made(**caps: Any) -> Judge:
+        judges.append(Judge(replace(CAPS, **caps)))
+        return judges[-1]
+
+    before = asyncio.all_tasks()
+    async with asyncio.timeout(60):
+        yield made
+    for judge in judges:
+        judge.close()
+    assert asyncio.all_tasks() <= before | {asyncio.current_task()}
+    assert not any(judge.admitted for judge in judges)
+
+
+def seen(model: Predictor, data: bytes) -> Look:
+    return look(data, model, CAPS, digest(data))
+
+
+def shade(number: int) -> tuple[int, int, int]:
+    return (number * 37 % 256, number * 101 % 256, number * 59 % 256)
+
+
+def test_what_is_seen_of_a_picture(models: Models) -> None:
+    data = encoded([drawing(0, 80, 40)], "PNG")
+    found = seen(models["binary"], data)
+    assert found.sha256 == hashlib.sha256(data).hexdigest()
+    assert (found.seen.frames == pixels(data, SIZE)[None]).all()
+    assert found.thumbnail().shape == (SIZE // 2, SIZE, 3)
+    assert found.phash == phash(found.thumbnail())
+
+
+@pytest.mark.parametrize(
+    ("caps", "data"),
+    [
+        ({"max_bytes": 100}, encoded([drawing()], "PNG")),
+        ({"max_pixels": 59_999}, encoded([drawing()], "PNG")),
+        ({}, b"<html>"),
+    ],
+)
+def test_the_caps_hold(models: Models, caps: dict[str, int], data: bytes) -> None:
+    with pytest.raises(PictureError, match="too_large" if caps else "corrupt"):
+        look(data, models["binary"], replace(CAPS, **caps), "")
+
+
+def test_so_many_frames_are_looked_at(models: Models) -> None:
+    data = file(*map(shade, range(9)), kind="GIF")
+    assert len(look(data, models["binary"], replace(CAPS, frames=3), "").seen.frames) == 3
+    cut_short = look(data, models["binary"], replace(CAPS, seconds=0.0), "").seen
+    assert len(cut_short.frames) == 1
+    assert cut_short.missed >= 1
+
+
+@pytest.mark.parametrize("kind", KINDS)
+async def test_the_score_of_a_still_picture_is_the_predictors(models: Models, kind: str, make: Any) -> None:
+    for data in (file("red"), file("blue", kind="JPEG"), file("white", kind="WEBP")):
+        found = await make().scores(models[kind], seen(models[kind], data))
+        assert found == pytest.approx(models[kind].judge([data])[0].scores, abs=1e-6)
+
+
+@pytest.mark.parametrize(
+    ("kind", "risen", "sunk"),
+    [("binary", ["red"], ["blue"]), ("multiclass", ["red", "green"], ["blue"]), ("multilabel", ["red", "blue"], [])],
+)
+@pytest.mark.parametrize("order", [("red", "blue", "lime"), ("blue", "lime", "red"), ("lime", "red", "blue")])
+async def test_the_worst_frame_counts(
+    models: Models, kind: str, risen: list[str], sunk: list[str], order: tuple[str, ...], make: Any
+) -> None:
+    model = models[kind]
+    frames = [model.judge([file(colour)])[0].scores for colour in order]
+    found = await make().scores(model, seen(model, file(*order, kind="GIF")))
+    assert found.keys() == frames[0].keys()
+    for label in risen:
+        assert found[label] == pytest.approx(max(each[label] for each in frames), abs=1e-6)
+    for label in sunk:
+        assert found[label] == pytest.approx(min(each[label] for each in frames), abs=1e-6)
+    assert all(isinstance(score, float) for score in found.values()), "they go into JSON"
+
+
+def test_of_one_frame_the_worst_is_itself(models: Models) -> None:
+    assert worst(np.array([[0.25, 0.75]], np.float32), models["binary"]) == {"red": 0.25, "blue": 0.75}
+
+
+class Counting(Predictor):
+    """Notes how many pictures it is given at a time."""
+
+    batches: list[int]
+
+    def score(self, pictures: Any) -> Any:
+        self.__dict__.setdefault("batches", []).append(len(pictures))
+        return super().score(pictures)
+
+
+async def test_a_batch_gives_the_scores_of_one_by_one(models: Models, tmp_path: Path, make: Any) -> None:
+    predictor(tmp_path)
+    model, judge = Counting(tmp_path / "binary.onnx"), make()
+    model.batches.clear()
+    files = [file(*(shade(number + each) for each in range(number % 4 + 1)), kind="GIF") for number in range(40)]
+    looks = [seen(models["binary"], data) for data in files]
+    together = await asyncio.gather(*(judge.scores(model, each) for each in looks))
+    assert sum(model.batches) == sum(len(each.seen.frames) for each in looks)
+    assert max(model.batches) <= CAPS.batch
+    assert len(model.batches) < 25
+    alone = [await judge.scores(model, each) for each in looks]
+    for one, other in zip(together, alone, strict=True):
+        assert one == pytest.approx(other, abs=1e-6)
+
+
+async def test_pictures_for_different_models_are_kept_apart(models: Models, make: Any) -> None:
+    judge = make()
+    asked = [(models[KINDS[number % 3]], file(shade(number))) for number in range(30)]
+    found = await asyncio.gather(*(judge.scores(model, seen(model, data)) for model, data in asked))
+    for (model, data), scores in zip(asked, found, strict=True):
+        assert scores == pytest.approx(model.judge([data])[0].scores, abs=1e-6)
+
+
+@pytest.mark.parametrize("threads", [1, 2, 3])
+async def test_no_picture_is_forgotten_however_they_come(models: Models, threads: int, make: Any) -> None:
+    judge, model = make(threads=threads, batch=2), models["binary"]
+    one = seen(model, file("red"))
+
+    async def ask(times: int) -> None:
+        for _ in range(times):
+            await judge.scores(model, one)  # the next one is asked for in the moment that the queue runs empty
+
+    async with asyncio.timeout(20):
+        await ask(30)
+        await asyncio.gather(*(ask(20) for _ in range(threads)))
+        await asyncio.gather(*(ask(10) for _ in range(30)))
+
+
+async def test_a_failure_reaches_each_asker_and_the_next_are_judged(models: Models, make: Any) -> None:
+    judge, model = make(threads=1), models["binary"]
+    good = seen(model, file("red"))
+    bad = replace(good, seen=replace(good.seen, frames=np.zeros((1, 16, 16, 3), np.uint8)))
+    assert await judge.scores(model, good)
+    failed = await asyncio.gather(*(judge.scores(model, bad) for _ in range(3)), return_exceptions=True)
+    assert [type(each).__name__ for each in failed] == ["InvalidArgument"] * 3
+    mixed = await asyncio.gather(judge.scores(model, bad), *(judge.scores(model, good) for _ in range(20)),
+                                 return_exceptions=True)  # fmt: skip
+    assert isinstance(mixed[0], Exception)
+    assert mixed[-1] == await judge.scores(model, good)
+
+
+async def test_an_asker_that_leaves_takes_nobody_with_it(models: Models, make: Any) -> None:
+    judge, model = make(threads=1, batch=3), models["binary"]
+    looks = [seen(model, file(shade(number))) for number in range(12)]
+    tasks = [asyncio.create_task(judge.scores(model, each)) for each in looks]
+    await asyncio.sleep(0)
+    for task in tasks[::2]:
+        task.cancel()
+    found = await asyncio.gather(*tasks, return_exceptions=True)
+    for number, scores in enumerate(found):
+        assert isinstance(scores, asyncio.CancelledError) if number % 2 == 0 else scores["red"] >= 0
+
+
+async def test_whoever_waits_when_the_threads_end_is_told(models: Models, make: Any) -> None:
+    judge, model = make(threads=1, batch=1), models["binary"]
+    blocked = asyncio.create_task(judge.thread(time.sleep, 0.3))
+    await asyncio.sleep(0.05)
+    tasks = [asyncio.create_task(judge.scores(model, seen(model, file("red")))) for _ in range(5)]
+    await asyncio.sleep(0.05)
+    judge.close()
+    async with asyncio.timeout(5):
+        found = await asyncio.gather(*tasks, judge.scores(model, seen(model, file("red"))), return_exceptions=True)
+        await blocked
+    assert all(isinstance(each, (asyncio.CancelledError, RuntimeError)) for each in found)
+
+
+async def test_the_queue_turns_away_what_is_one_too_many(make: Any) -> None:
+    judge = make()
+    places = [judge.admit() for _ in range(CAPS.queue)]
+    for _ in range(3):
+        with pytest.raises(FullError):
+            judge.admit()
+    assert judge.admitted == CAPS.queue
+    with places[0]:
+        pass
+    with judge.admit(), pytest.raises(FullError):
+        judge.admit()
+    with pytest.raises(KeyError), judge.admit():
+        raise KeyError
+    task = asyncio.create_task(_admitted(judge))
+    await asyncio.sleep(0)
+    assert judge.admitted == CAPS.queue
+    task.cancel()
+    await asyncio.gather(task, return_exceptions=True)
+    assert judge.admitted == CAPS.queue - 1
+    for place in places[1:]:
+        place.__exit__()
+
+
+async def _admitted(judge: Judge) -> None:
+    with judge.admit():
+        await asyncio.sleep(10)
+
+
+async def test_the_event_loop_is_never_held_up(models: Models, make: Any) -> None:
+    judge, model = make(queue=50), models["binary"]
+    data = encoded([drawing(0, 1300, 900)], "PNG")
+    gaps: list[float] = []
+
+    async def tick() -> None:
+        last = time.monotonic()
+        while True:
+            await asyncio.sleep(0.005)
+            gaps.append(time.monotonic() - last)
+            last = time.monotonic()
+
+    async def judged(number: int) -> dict[str, float]:
+        with judge.admit():
+            mine = data + bytes([number])
+            sha256 = await judge.thread(digest, mine)
+            return await judge.scores(model, await judge.thread(look, mine, model, judge.caps, sha256))
+
+    ticking = asyncio.create_task(tick())
+    start = time.monotonic()
+    assert len(await asyncio.gather(*map(judged, range(50)))) == 50
+    took = time.monotonic() - start
+    ticking.cancel()
+    await asyncio.gather(ticking, return_exceptions=True)
+    assert max(gaps) < took / 3, "in the loop's own thread, one gap would be nearly all of it"
+    assert len(gaps) > took / 0.05
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="only Linux has a priority for each thread")
+async def test_worker_threads_let_the_loop_go_first(make: Any) -> None:
+    def priority() -> tuple[int, int]:
+        return threading.get_native_id(), os.getpriority(os.PRIO_PROCESS, threading.get_native_id())
+
+    mine, before = priority()
+    worker, lower = await make().thread(priority)
+    assert worker != mine
+    assert lower == min(19, 10)
+    assert priority()[1] == before

@@ -1,0 +1,275 @@
+"""What the bot remembers, on real databases of both kinds."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator
+from dataclasses import replace
+from typing import Any
+
+import pytest
+from databases import Place
+from rows import decision, ruling, scored
+
+from bot import store as store_module
+from bot.policy import Action, GuildPolicy, Mode, Rule
+from bot.store import Store
+from bot.tables import APPROVED, CLOSED, DELETED, OPEN, WRONG, Decision, decisions, signed, unsigned
+
+DAY = 86_400
+POLICY = GuildPolicy(
+    Mode.ENFORCE, (Rule("flagged", 0.7, Action.DELETE, ping=True),), 2**63 - 1, 5, frozenset({7}), timeout_minutes=3
+)
+
+
+class Clock:
+    def __init__(self) -> None:
+        self.time = 1_000_000.9
+
+    def __call__(self) -> float:
+        return self.time
+
+
+@pytest.fixture
+def clock() -> Clock:
+    return Clock()
+
+
+@pytest.fixture
+async def store(place: Place, clock: Clock) -> AsyncIterator[Store]:
+    async with Store(place.url, clock) as store:
+        yield store
+
+
+@pytest.fixture
+async def other(place: Place, store: Store) -> AsyncIterator[Store]:
+    """Another process's store, on the same database."""
+    async with Store(place.url) as other:
+        yield other
+
+
+async def kept(store: Store) -> set[str]:
+    """Their ids."""
+    return {each.id for each in await store.decisions()}
+
+
+@pytest.mark.parametrize("phash", [0, 1, 2**63 - 1, 2**63, 2**64 - 1])
+def test_a_hash_fits_a_signed_column_and_comes_back(phash: int) -> None:
+    assert -(2**63) <= signed(phash) < 2**63
+    assert unsigned(signed(phash)) == phash
+
+
+async def test_a_guild_without_settings_has_the_defaults(store: Store) -> None:
+    assert await store.policy(1) == GuildPolicy()
+
+
+async def test_settings_are_kept_and_replaced(store: Store, other: Store) -> None:
+    for policy in (GuildPolicy(), GuildPolicy(modlog=1), POLICY):
+        await store.set_policy(1, policy)
+        assert await store.policy(1) == policy
+    await store.set_policy(2**63 - 1, GuildPolicy(modlog=2))
+    assert [await other.policy(guild) for guild in (1, 2**63 - 1, 3)] == [POLICY, GuildPolicy(modlog=2), GuildPolicy()]
+
+
+async def test_settings_that_two_set_at_once_are_those_of_one(store: Store, other: Store, place: Place) -> None:
+    for _ in range(3):
+        every = [GuildPolicy(modlog=number) for number in range(10)]
+        await asyncio.gather(*((store, other)[number % 2].set_policy(1, each) for number, each in enumerate(every)))
+        async with Store(place.url) as third:
+            assert await third.policy(1) in every
+
+
+async def test_memory_is_bounded_and_nothing_is_forgotten(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(store_module, "REMEMBERED", 3)
+    for number in range(8):
+        await store.set_policy(number, GuildPolicy(modlog=number))
+        await store.keep_scores(scored(number))
+    assert [(await store.policy(number)).modlog for number in range(8)] == list(range(8))
+    assert all([await store.scored(f"{number:064x}", "m" * 32) for number in range(8)])
+    assert max(len(store._policies), len(store._scored)) == 3
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {},
+        {"phash": 2**63 - 1},
+        {"phash": 2**63},
+        {"phash": 0},
+        {"phash": None, "sha256": None, "threshold": None, "scores": {}},
+        {"message_id": 2**63 - 1, "user_id": 2**62, "guild_id": 0},
+        {"verdict": "+".join(["a label of many words"] * 40), "label": "long " * 60, "detail": "x" * 300},
+        {"state": WRONG, "moderator_id": 3, "decided_at": 4, "user_id": None},
+        {"score": 5e-324, "scores": {"é\u2028\"'": 1.0, "b": 0.0}},
+    ],
+    ids=lambda changes: "+".join(changes) or "usual",
+)
+async def test_a_decision_comes_back_as_it_was(store: Store, other: Store, changes: dict[str, Any]) -> None:
+    await store.record(decision(**changes))
+    assert await other.decisions() == [decision(**changes)]
+    assert store.waiting == 0
+
+
+async def test_the_first_decision_on_a_picture_of_a_message_stays(store: Store, other: Store) -> None:
+    first = decision(1)
+    again = replace(decision(2), message_id=first.message_id, label="other")
+    await store.record(first)
+    await asyncio.gather(*(each.record(replace(again, id=f"{n:032}")) for n in range(5) for each in (store, other)))
+    await store.record(replace(again, picture="attachment:2"))
+    assert {(each.picture, each.id) for each in await store.decisions()} == {
+        ("attachment:1", first.id),
+        ("attachment:2", again.id),
+    }
+    assert (store.waiting, other.waiting) == (0, 0)
+
+
+async def test_decisions_are_listed_newest_first(store: Store) -> None:
+    every = [decision(number, guild_id=number % 2) for number in (3, 1, 4, 2, 5)]
+    for each in every:
+        await store.record(each)
+    newest = sorted(every, key=lambda each: -each.created_at)
+    assert await store.decisions() == newest
+    assert await store.decisions(limit=2) == newest[:2]
+    assert await store.decisions(decisions.c.guild_id == 1, limit=2) == [
+        decision(5, guild_id=1),
+        decision(3, guild_id=1),
+    ]
+    assert await store.decided(1003) == {"attachment:1": decision(3, guild_id=1)}
+    assert await store.decided(1) == {}
+    assert await store.count() == 5
+
+
+async def open_ones(store: Store, *numbers: int) -> list[Decision]:
+    every = [decision(number, message_id=7, picture=f"attachment:{number}", state=OPEN) for number in numbers]
+    for each in every:
+        await store.record(each)
+    return every
+
+
+async def test_of_many_moderators_at_once_one_is_first(store: Store, other: Store, clock: Clock) -> None:
+    every = await open_ones(store, 1, 2, 3)
+    await store.record(decision(4, message_id=7, picture="attachment:4", state=CLOSED))
+    await store.record(decision(5, state=OPEN))
+    won = await asyncio.gather(*((store, other)[number % 2].settle(7, DELETED, number) for number in range(20)))
+    assert won.count(True) == 1
+    moderator = won.index(True)
+    found = await store.decided(7)
+    for each in every:
+        settled = found[each.picture]
+        assert settled.decided_at is not None
+        assert settled == replace(each, state=DELETED, moderator_id=moderator, decided_at=settled.decided_at)
+    assert found["attachment:4"].state == CLOSED
+    assert (await store.decided(1005))["attachment:1"].state == OPEN
+
+
+async def test_a_click_comes_with_its_time_and_once(store: Store, clock: Clock) -> None:
+    await open_ones(store, 1)
+    assert not await store.settle(8, APPROVED, 5)
+    assert await store.settle(7, APPROVED, None)
+    assert (await store.decided(7))["attachment:1"].decided_at == 1_000_000
+    assert not await store.settle(7, APPROVED, 5)
+
+
+async def test_what_could_not_be_done_is_open_again(store: Store) -> None:
+    every = await open_ones(store, 1, 2)
+    await store.settle(7, DELETED, 5)
+    await store.reopen(7, APPROVED)
+    assert {each.state for each in await store.decisions()} == {DELETED}
+    await store.reopen(7, DELETED)
+    assert list((await store.decided(7)).values()) == every[::-1]
+    assert await store.settle(7, APPROVED, 6)
+
+
+async def test_rulings_are_of_a_guild_and_the_last_one_counts(store: Store, other: Store) -> None:
+    await store.rule(ruling(1))
+    await other.rule(ruling(1, allowed=False, label="other", phash=2**64 - 1, created_at=2000))
+    await store.rule(ruling(2, phash=0))
+    await store.rule(ruling(1, guild_id=11))
+    found = sorted(await store.rulings(10), key=lambda each: each.sha256)
+    assert found == [ruling(1, allowed=False, label="other", phash=2**64 - 1, created_at=2000), ruling(2, phash=0)]
+    assert (await store.rulings(11), await store.rulings(12)) == ([ruling(1, guild_id=11)], [])
+
+
+async def test_moderators_who_rule_on_a_picture_at_once_all_succeed(store: Store, other: Store) -> None:
+    every = [ruling(1, created_at=number) for number in range(20)]
+    await asyncio.gather(*((store, other)[number % 2].rule(each) for number, each in enumerate(every)))
+    assert (await store.rulings(10))[0] in every
+    assert len(await store.rulings(10)) == 1
+
+
+async def test_scores_are_of_a_picture_and_a_model(store: Store, other: Store, place: Place, clock: Clock) -> None:
+    await store.keep_scores(scored(1))
+    await other.keep_scores(scored(1, scores={"a": 0.9}))
+    for each in (store, other):
+        assert await each.scored(f"{2:064x}", "m" * 32) is None
+        assert await each.scored(f"{1:064x}", "n" * 32) is None
+    async with Store(place.url) as later:
+        found = await later.scored(f"{1:064x}", "m" * 32)
+        assert found == scored(1, created_at=1_000_000)
+        assert await later.scored(f"{1:064x}", "m" * 32) == found
+
+
+async def test_a_users_rows_are_removed_in_one_guild_or_in_all(store: Store) -> None:
+    rows = [
+        decision(1, user_id=30, guild_id=10),
+        decision(2, user_id=30, guild_id=11),
+        decision(3, user_id=31, guild_id=10),
+        decision(4, user_id=30, guild_id=10, state=OPEN),
+        decision(5, user_id=30, guild_id=11, state=OPEN),
+        decision(6, user_id=30, guild_id=10, state=DELETED),
+    ]
+    for each in rows:
+        await store.record(each)
+    assert await store.forget(30, 10) == 3
+    assert await kept(store) == {each.id for each in (rows[1], rows[2], rows[3], rows[4])}
+    users = {each.id: each.user_id for each in await store.decisions()}
+    assert [users[rows[place].id] for place in (1, 2, 3, 4)] == [30, 31, None, 30]
+    assert await store.forget(30) == 2
+    assert await kept(store) == {each.id for each in (rows[2], rows[3], rows[4])}
+    assert {each.user_id for each in await store.decisions()} == {31, None}
+    assert await store.forget(30) == 0
+    assert await store.settle(rows[3].message_id, DELETED, 1), "moderators can still look at it"
+
+
+async def test_nothing_is_kept_of_a_guild_that_was_left(store: Store, other: Store) -> None:
+    for guild in (10, 11):
+        await store.set_policy(guild, POLICY)
+        await store.record(decision(guild, guild_id=guild))
+        await store.record(decision(guild + 100, guild_id=guild, state=OPEN))
+        await store.rule(ruling(1, guild_id=guild))
+    await store.keep_scores(scored(1))
+    await store.forget_guild(10)
+    for each in (store, other):
+        assert (await each.policy(10), await each.policy(11)) == (GuildPolicy(), POLICY)
+        assert await each.rulings(10) == []
+        assert len(await each.rulings(11)) == 1
+        assert {row.guild_id for row in await each.decisions()} == {11}
+        assert await each.scored(f"{1:064x}", "m" * 32)
+
+
+async def test_what_is_too_old_is_swept_by_the_clock(store: Store, other: Store, clock: Clock) -> None:
+    now = int(clock.time)
+    ages = (0, 30 * DAY, 30 * DAY + 1, 31 * DAY)
+    for number, age in enumerate(ages):
+        await store.record(decision(number, created_at=now - age, state=OPEN if number % 2 else CLOSED))
+        await store.rule(ruling(number, created_at=now - age))
+        clock.time = now - age
+        await store.keep_scores(scored(number))
+    clock.time = now + 0.9
+    await store.set_policy(10, POLICY)
+    assert await store.sweep(30) == 6
+    assert await kept(store) == {f"{number:032x}" for number in (0, 1)}
+    assert {each.sha256 for each in await store.rulings(10)} == {f"{number:064x}" for number in (0, 1)}
+    assert [bool(await other.scored(f"{number:064x}", "m" * 32)) for number in range(4)] == [True, True, False, False]
+    assert await store.sweep(30) == 0
+    clock.time += 31 * DAY
+    assert await store.sweep(30) == 6
+    assert await store.count() == 0
+    assert await other.policy(10) == POLICY
+
+
+async def test_values_of_the_bots_own(store: Store, other: Store) -> None:
+    assert await store.get("commands") is None
+    await asyncio.gather(*(each.put("commands", "first") for each in (store, other)))
+    await store.put("commands", "second")
+    assert (await other.get("commands"), await store.get("schema")) == ("second", "1")
