@@ -234,7 +234,11 @@ class Test:
     """Resamples of groups behind each interval."""
     confidence: Fraction = 0.95
     worst: Seed = 24
-    """Mistakes shown in the report."""
+    """Mistakes shown in the report, and as many pictures whose labels are likely wrong."""
+    changed: Count = 128
+    """Pictures of each label, and as many others, that are judged again under each change of theirs."""
+    explained: Seed = 12
+    """Of the mistakes shown, those with an overlay of what the score hangs on."""
     threads: Count = 2
     seed: Seed = 0
 

@@ -37,6 +37,7 @@ TRAIN_PLOTS = Path("data/train/plots")
 TEST_METRICS = Path("data/test/metrics.json")
 TEST_PLOTS = Path("data/test/plots")
 PREDICTIONS = Path("data/test/predictions.parquet")
+LABEL_ISSUES = Path("data/test/label_issues.csv")
 REPORT = Path("data/test/report.html")
 MODEL_CARD = Path("models/README.md")
 

@@ -1,10 +1,11 @@
-"""models/moderator.onnx, the test split, shards -> data/test: metrics, plots, predictions, report; models/README.md."""
+"""models/moderator.onnx, test split, shards -> data/test: metrics, plots, predictions, issues, report; model card."""
 
 from __future__ import annotations
 
 import json
 import logging
 import shutil
+from dataclasses import astuple, dataclass
 from typing import Any
 
 import torch
@@ -12,71 +13,120 @@ import torch
 from stages import paths
 from stages.errors import run
 from stages.params import Test, load
-from stages.vision import curves, evaluation, report
-from stages.vision.curves import PRECISION_RECALL, ROC, Curve
+from stages.vision import curves, evaluation, label_issues, report, robustness, slices
+from stages.vision.curves import PRECISION_RECALL, RELIABILITY, ROC, Curve
 from stages.vision.decoding import CAPS
 from stages.vision.evaluation import Predictions
+from stages.vision.label_issues import Issue
 from stages.vision.predictor import Predictor
+from stages.vision.robustness import Robustness
 from stages.vision.sidecar import Sidecar, decided
+from stages.vision.slices import Slice
 
 log = logging.getLogger(__name__)
+
+CURVES = {
+    "roc": (curves.roc, ROC),
+    "precision_recall": (curves.precision_recall, PRECISION_RECALL),
+    "reliability": (curves.reliability, RELIABILITY),
+}
+
+
+@dataclass(frozen=True)
+class Findings:
+    """Everything that is measured."""
+
+    predictions: Predictions
+    metrics: dict[str, Any]
+    slices: list[Slice]
+    changes: list[Robustness]
+    issues: list[Issue]
 
 
 def main() -> None:
     params = load(Test)
     torch.set_num_threads(params.threads)
     predictor = Predictor(paths.MODEL, paths.SIDECAR, params.threads, CAPS)
-    predictions = evaluation.predict(paths.SPLITS["test"], paths.SHARDS, predictor)
-    metrics = evaluation.evaluate(predictions, predictor.sidecar, params)
-    write_predictions(predictions, predictor.sidecar, metrics)
-    plots = write_plots(predictions, predictor.sidecar)
-    write_reports(predictions, predictor.sidecar, metrics, plots, params)
-    said = (f"{name} {metrics[name]:.3f}" for name in ("auroc", "average_precision", "f1", "precision", "recall"))
+    found = measure(predictor, params)
+    write_predictions(found, predictor.sidecar)
+    plots = write_plots(found, predictor.sidecar)
+    write_reports(found, predictor, plots, params)
+    said = (f"{name} {found.metrics[name]:.3f}" for name in ("auroc", "average_precision", "f1", "precision", "recall"))
     log.info("test: %s", "  ".join(said))
 
 
-def write_predictions(predictions: Predictions, sidecar: Sidecar, metrics: dict[str, Any]) -> None:
+def measure(predictor: Predictor, params: Test) -> Findings:
+    """Judge the test split, then its slices, its changed pictures, its labels."""
+    sidecar = predictor.sidecar
+    predictions = evaluation.predict(paths.SPLITS["test"], paths.SHARDS, predictor)
+    metrics = evaluation.evaluate(predictions, sidecar, params)
+    changes = robustness.tried(predictions, predictor, paths.SHARDS, params.changed, params.threads)
+    metrics["recall_drop"] = robustness.drops(changes)
+    return Findings(
+        predictions,
+        metrics,
+        slices.sliced(predictions, sidecar, paths.SHARDS),
+        changes,
+        label_issues.issues(predictions, sidecar),
+    )
+
+
+def write_predictions(found: Findings, sidecar: Sidecar) -> None:
     with paths.replacing(paths.PREDICTIONS) as aside:
-        evaluation.write_predictions(predictions, sidecar, aside)
+        evaluation.write_predictions(found.predictions, sidecar, aside)
     with paths.replacing(paths.TEST_METRICS) as aside:
-        aside.write_text(json.dumps(metrics, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
+        aside.write_text(json.dumps(found.metrics, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
+    with paths.replacing(paths.LABEL_ISSUES) as aside:
+        curves.write_table(aside, label_issues.COLUMNS, label_issues.rows(found.issues, found.predictions))
 
 
-def write_plots(predictions: Predictions, sidecar: Sidecar) -> list[str]:
+def write_plots(found: Findings, sidecar: Sidecar) -> list[str]:
     """Write tables for `dvc plots`, averaged over labels -> each label's curves as SVG images."""
     shutil.rmtree(paths.TEST_PLOTS, ignore_errors=True)
-    found: dict[str, dict[str, Curve]] = {"roc": {}, "precision_recall": {}}
+    drawn: dict[str, dict[str, Curve]] = {name: {} for name in CURVES}
+    predictions = found.predictions
     for place, label in enumerate(decided(sidecar.kind, sidecar.labels)):
         scores, truth = predictions.scores[:, place], predictions.truth[:, place]
-        found["roc"][label] = curves.roc(scores, truth)
-        found["precision_recall"][label] = curves.precision_recall(scores, truth)
-    for name, columns in (("roc", ROC), ("precision_recall", PRECISION_RECALL)):
-        average = curves.averaged(list(found[name].values()))
+        for name, (curve, _) in CURVES.items():
+            drawn[name][label] = curve(scores, truth)
+    for name, (_, columns) in CURVES.items():
+        average = curves.averaged(list(drawn[name].values()))
         curves.write_table(paths.TEST_PLOTS / f"{name}.csv", columns, average.tolist())
     pairs = zip(predictions.actual(sidecar), predictions.verdicts, strict=True)
     curves.write_table(paths.TEST_PLOTS / "confusion.csv", ("actual", "verdict"), pairs)
+    curves.write_table(paths.TEST_PLOTS / "slices.csv", slices.COLUMNS, map(astuple, found.slices))
+    curves.write_table(paths.TEST_PLOTS / "robustness.csv", robustness.COLUMNS, map(astuple, found.changes))
     histograms = [
         curves.drawn_scores(label, predictions.scores[:, place], predictions.truth[:, place], sidecar.thresholds[label])
-        for place, label in enumerate(found["roc"])
+        for place, label in enumerate(decided(sidecar.kind, sidecar.labels))
     ]
     return [
-        curves.drawn("ROC", ROC, found["roc"], diagonal=True),
-        curves.drawn("Precision and recall", PRECISION_RECALL, found["precision_recall"]),
+        curves.drawn("ROC", ROC, drawn["roc"], diagonal="chance"),
+        curves.drawn("Precision and recall", PRECISION_RECALL, drawn["precision_recall"]),
+        curves.drawn("Reliability", RELIABILITY, drawn["reliability"], diagonal="as it should be"),
         *histograms,
     ]
 
 
-def write_reports(
-    predictions: Predictions, sidecar: Sidecar, metrics: dict[str, Any], plots: list[str], params: Test
-) -> None:
-    worst = evaluation.mistakes(predictions, sidecar, params.worst)
-    pictures = report.shown(worst, predictions, paths.SHARDS, sidecar.background)
+def write_reports(found: Findings, predictor: Predictor, plots: list[str], params: Test) -> None:
+    predictions, sidecar = found.predictions, predictor.sidecar
+    mistakes = evaluation.mistakes(predictions, sidecar, params.worst)
+    described = report.Described(
+        found.metrics,
+        params.confidence,
+        sidecar,
+        predictions,
+        plots,
+        found.slices,
+        found.changes,
+        report.mistakes(mistakes, predictions, paths.SHARDS, predictor, params.explained),
+        report.issues(found.issues[: params.worst], predictions, paths.SHARDS, predictor),
+        len(found.issues),
+    )
     with paths.replacing(paths.REPORT) as aside:
-        aside.write_text(
-            report.page(metrics, params.confidence, sidecar, predictions, plots, pictures), encoding="utf-8"
-        )
+        aside.write_text(report.page(described), encoding="utf-8")
     with paths.replacing(paths.MODEL_CARD) as aside:
-        aside.write_text(report.card(metrics, params.confidence, sidecar, predictions), encoding="utf-8")
+        aside.write_text(report.card(described), encoding="utf-8")
 
 
 if __name__ == "__main__":

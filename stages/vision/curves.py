@@ -24,6 +24,7 @@ GRID = 201
 """Points of an average of curves."""
 ROC = ("false_positive_rate", "true_positive_rate")
 PRECISION_RECALL = ("recall", "precision")
+RELIABILITY = ("score", "share_with_the_label")
 Curve = NDArray[np.float64]
 """[n, 2]: x and y."""
 
@@ -61,6 +62,14 @@ def averaged(each: list[Curve]) -> Curve:
     return np.stack([places, means], axis=1).round(5)
 
 
+def reliability(scores: Floats, truth: Flags, bins: int = 10) -> Curve:
+    """Of pictures that score about the same, the share that has the label: [bins with pictures, 2]."""
+    bucket = np.minimum((scores * bins).astype(int), bins - 1)
+    filled = np.unique(bucket)
+    means = [(scores[bucket == each].mean(), truth[bucket == each].mean()) for each in filled]
+    return np.array(means, np.float64).round(5)
+
+
 def write_table(target: Path, columns: Sequence[str], rows: Iterable[Sequence[object]]) -> None:
     """Write a table as `dvc plots` reads it."""
     target.parent.mkdir(parents=True, exist_ok=True)
@@ -70,14 +79,14 @@ def write_table(target: Path, columns: Sequence[str], rows: Iterable[Sequence[ob
         writer.writerows(rows)
 
 
-def drawn(title: str, columns: tuple[str, str], curves: dict[str, Curve], diagonal: bool = False) -> str:
+def drawn(title: str, columns: tuple[str, str], curves: dict[str, Curve], diagonal: str = "") -> str:
     """Curves by label as an SVG image, the same text each time."""
     figure = Figure(figsize=(4.6, 4.2), layout="constrained")
     axes = figure.subplots()
     for label, curve in curves.items():
-        axes.plot(curve[:, 0], curve[:, 1], label=label)
+        axes.plot(curve[:, 0], curve[:, 1], marker="." if len(curve) <= 10 else None, label=label)
     if diagonal:
-        axes.plot([0, 1], [0, 1], color="0.7", linestyle=":", label="chance")
+        axes.plot([0, 1], [0, 1], color="0.7", linestyle=":", label=diagonal)
     axes.set(title=title, xlim=(-0.01, 1.01), ylim=(-0.01, 1.01))
     axes.set_xlabel(columns[0].replace("_", " "))
     axes.set_ylabel(columns[1].replace("_", " "))

@@ -13,10 +13,15 @@ from urllib.parse import urlsplit
 import jinja2
 from PIL import Image
 
-from stages.vision import shards
+from stages.vision import saliency, shards
+from stages.vision.decoding import CAPS
 from stages.vision.evaluation import Mistake, Predictions
-from stages.vision.images import pixels
+from stages.vision.images import Pixels, pixels
+from stages.vision.label_issues import Issue
+from stages.vision.predictor import Predictor
+from stages.vision.robustness import Robustness
 from stages.vision.sidecar import Sidecar, decided
+from stages.vision.slices import Slice
 
 TEMPLATES = Path(__file__).with_name("templates")
 NAMES = {
@@ -29,77 +34,134 @@ NAMES = {
     "calibration_error": "Calibration error",
 }
 """Metric -> how people call it, in the order of the tables."""
-THUMBNAIL = 224
 SHOWN_TAGS = 8
 
 
 @dataclass(frozen=True)
 class Shown:
-    """A mistake with its picture, and whom it is owed to."""
+    """A picture with what is said of it, and whom it is owed to."""
 
-    mistake: Mistake
+    said: str
+    label: str
+    score: float
     image_id: int
     picture: str
     """As a data: address."""
+    overlay: str
+    """The same, under what the score hangs on; "" for none."""
     artist: str
     url: str
     tags: tuple[str, ...]
 
 
-def shown(mistakes: list[Mistake], predictions: Predictions, folder: Path, background: int) -> list[Shown]:
-    """Mistakes with small pictures, from the bytes in a folder of shards."""
-    rows = {mistake.place: predictions.table.slice(mistake.place, 1).to_pylist()[0] for mistake in mistakes}
-    wanted = {row["image_id"] for row in rows.values()}
-    pictures = {image_id: _thumbnail(data, background) for image_id, data in shards.pictures(folder, wanted)}
+@dataclass(frozen=True)
+class Described:
+    """All that the page and the card tell of."""
+
+    metrics: dict[str, Any]
+    confidence: float
+    sidecar: Sidecar
+    predictions: Predictions
+    plots: list[str]
+    """SVG images of our own."""
+    slices: list[Slice]
+    changes: list[Robustness]
+    mistakes: list[Shown]
+    issues: list[Shown]
+    suspects: int
+    """Pictures whose labels are likely wrong, of which `issues` are the likeliest."""
+
+
+def mistakes(
+    found: list[Mistake], predictions: Predictions, folder: Path, predictor: Predictor, explained: int
+) -> list[Shown]:
+    """Mistakes with small pictures, from the bytes in a folder of shards; the first few with an overlay."""
+    columns = {label: place for place, label in enumerate(predictor.sidecar.labels)}
+    squares = _squares({each.place for each in found}, predictions, folder, predictor)
     return [
-        Shown(
-            mistake,
-            row["image_id"],
-            pictures[row["image_id"]],
-            row["artist"] or "unknown",
-            row["url"],
-            tuple(row["tags"][:SHOWN_TAGS]),
+        _shown(
+            each.place,
+            "missed" if each.missed else "false alarm",
+            each.label,
+            each.score,
+            predictions,
+            squares[each.place],
+            saliency.overlaid(
+                squares[each.place], saliency.attributed(squares[each.place], predictor, columns[each.label])
+            )
+            if place < explained
+            else None,
         )
-        for mistake in mistakes
-        for row in [rows[mistake.place]]
+        for place, each in enumerate(found)
     ]
 
 
-def _thumbnail(data: bytes, background: int) -> str:
-    file = io.BytesIO()
-    Image.fromarray(pixels(data, THUMBNAIL, background)).save(file, "JPEG", quality=80)
-    return f"data:image/jpeg;base64,{base64.b64encode(file.getvalue()).decode()}"
+def issues(found: list[Issue], predictions: Predictions, folder: Path, predictor: Predictor) -> list[Shown]:
+    """Pictures whose labels are likely wrong."""
+    squares = _squares({each.place for each in found}, predictions, folder, predictor)
+    return [
+        _shown(
+            each.place,
+            f"labelled {each.label}" if each.given else f"not labelled {each.label}",
+            each.label,
+            each.score,
+            predictions,
+            squares[each.place],
+        )
+        for each in found
+    ]
 
 
-def page(
-    metrics: dict[str, Any],
-    confidence: float,
-    sidecar: Sidecar,
+def _shown(
+    place: int,
+    said: str,
+    label: str,
+    score: float,
     predictions: Predictions,
-    plots: list[str],
-    mistakes: list[Shown],
-) -> str:
-    """`report.html`: one file, which fetches nothing. `plots` are SVG images of our own."""
-    return _rendered(
-        "report.html.j2", metrics, confidence, sidecar, predictions, plots=plots, mistakes=mistakes, escape=True
+    square: Pixels,
+    overlay: Pixels | None = None,
+) -> Shown:
+    row = predictions.table.slice(place, 1).to_pylist()[0]
+    return Shown(
+        said,
+        label,
+        score,
+        row["image_id"],
+        _address(square),
+        "" if overlay is None else _address(overlay),
+        row["artist"] or "unknown",
+        row["url"],
+        tuple(row["tags"][:SHOWN_TAGS]),
     )
 
 
-def card(metrics: dict[str, Any], confidence: float, sidecar: Sidecar, predictions: Predictions) -> str:
+def _squares(places: set[int], predictions: Predictions, folder: Path, predictor: Predictor) -> dict[int, Pixels]:
+    """The pictures at these rows as the model sees them, by row."""
+    ids = {predictions.table["image_id"][place].as_py(): place for place in places}
+    sidecar = predictor.sidecar
+    return {
+        ids[image_id]: pixels(data, sidecar.size, sidecar.background, CAPS)
+        for image_id, data in shards.pictures(folder, set(ids))
+    }
+
+
+def _address(square: Pixels) -> str:
+    file = io.BytesIO()
+    Image.fromarray(square).save(file, "JPEG", quality=80)
+    return f"data:image/jpeg;base64,{base64.b64encode(file.getvalue()).decode()}"
+
+
+def page(described: Described) -> str:
+    """`report.html`: one file, which fetches nothing."""
+    return _rendered("report.html.j2", described, escape=True)
+
+
+def card(described: Described) -> str:
     """The model card, in Markdown."""
-    return _rendered("model_card.md.j2", metrics, confidence, sidecar, predictions, escape=False)
+    return _rendered("model_card.md.j2", described, escape=False)
 
 
-def _rendered(
-    template: str,
-    metrics: dict[str, Any],
-    confidence: float,
-    sidecar: Sidecar,
-    predictions: Predictions,
-    *,
-    escape: bool,
-    **others: Any,
-) -> str:
+def _rendered(template: str, described: Described, *, escape: bool) -> str:
     environment = jinja2.Environment(
         loader=jinja2.FileSystemLoader(TEMPLATES),
         autoescape=escape,  # noqa: S701 (on for the page; Markdown is no HTML)
@@ -108,17 +170,15 @@ def _rendered(
         lstrip_blocks=True,
         keep_trailing_newline=True,
     )
+    metrics, sidecar, predictions = described.metrics, described.sidecar, described.predictions
     ruled = decided(sidecar.kind, sidecar.labels)
     return environment.get_template(template).render(
-        metrics=metrics,
+        **vars(described),
         each={label: metrics["labels"][label] for label in ruled} if "labels" in metrics else {ruled[0]: metrics},
         names=NAMES,
-        confidence=confidence,
-        sidecar=sidecar,
         ruled=ruled,
         hosts=_hosts(predictions),
         counts=Counter(label for each in predictions.actual(sidecar) for label in each.split("+")),
-        **others,
     )
 
 

@@ -73,6 +73,9 @@ def prepare(folder: Path, kind: str = "binary") -> None:
             "artist": ["<script>alert(1)</script>"] * count,
             "tags": [["<b>", "é"]] * count,
             "group": [place // 2 for place in range(count)],
+            "width": [20] * count,
+            "height": [20] * count,
+            "format": ["png"] * count,
         }
     ).replace_schema_metadata({"mlpy": json.dumps({"policy": policy})})
     target = folder / paths.SPLITS["test"]
@@ -98,7 +101,7 @@ def prepare(folder: Path, kind: str = "binary") -> None:
         params={"model": "probe", "backbone": "tf_efficientnet_lite0"},
         metrics={"auroc": 1.0},
     ).write(folder / paths.SIDECAR)
-    section = {"bootstrap": 100, "confidence": 0.9, "worst": 6, "threads": 1, "seed": 0}
+    section = {"bootstrap": 100, "confidence": 0.9, "worst": 6, "changed": 6, "explained": 2, "threads": 1, "seed": 0}
     (folder / "params.yaml").write_text(yaml.safe_dump({"test": section}))
 
 
@@ -137,7 +140,9 @@ def test_every_picture_has_a_prediction(done: tuple[str, Path]) -> None:
 def test_the_plots_are_tables(done: tuple[str, Path]) -> None:
     _, folder = done
     plots = folder / paths.TEST_PLOTS
-    assert {path.name for path in plots.iterdir()} == {"roc.csv", "precision_recall.csv", "confusion.csv"}
+    assert {path.name for path in plots.iterdir()} == {
+        f"{name}.csv" for name in ("roc", "precision_recall", "reliability", "confusion", "slices", "robustness")
+    }
     roc = (plots / "roc.csv").read_text().splitlines()
     assert (roc[:2], roc[-1]) == (["false_positive_rate,true_positive_rate", "0.0,0.0"], "1.0,1.0")
     assert (plots / "precision_recall.csv").read_text().startswith("recall,precision\n")
