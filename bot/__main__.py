@@ -15,7 +15,7 @@ from discord.gateway import DiscordWebSocket
 from discord.http import Route
 from yarl import URL
 
-from bot import logs, settings
+from bot import children, logs, settings
 from bot.client import Bot
 from bot.fetching import Fetcher
 from bot.health import Health
@@ -90,6 +90,7 @@ def _point(chosen: Settings) -> None:
 
 async def _serve(chosen: Settings, serving: Serving) -> None:
     async with AsyncExitStack() as stack:
+        stack.callback(children.stop_all)
         judge = Judge(chosen.judge)
         stack.callback(judge.close)
         store = await stack.enter_async_context(Store(chosen.database))

@@ -9,6 +9,7 @@ import re
 import signal
 import subprocess
 import sys
+import threading
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -71,7 +72,7 @@ def run(command: Sequence[str], limit: float, doing: str, given: bytes = b"") ->
         raise ModelError(f"{doing} failed ({error}); try again") from error
     _running.add(process)
     try:
-        out, err = process.communicate(given, timeout=limit)
+        out, err = process.communicate(given, timeout=0 if _ending.is_set() else limit)
     except subprocess.TimeoutExpired:
         raise ModelError(
             f"{doing} took longer than {limit:g} s and was stopped; see whether the host answers, then try again"
@@ -83,13 +84,15 @@ def run(command: Sequence[str], limit: float, doing: str, given: bytes = b"") ->
 
 
 def stop_all() -> None:
-    """End the children that other threads wait for, so that the bot's own end does not."""
+    """End the children that other threads wait for, and each that begins later: the bot's own end waits for none."""
+    _ending.set()
     for process in list(_running):
         with contextlib.suppress(ProcessLookupError):
             os.killpg(process.pid, signal.SIGTERM)
 
 
 _running: set[subprocess.Popen[bytes]] = set()
+_ending = threading.Event()
 
 
 def ask(verb: str, request: Mapping[str, object], limit: float, doing: str, then: str) -> Mapping[str, Any]:

@@ -4,16 +4,23 @@ from __future__ import annotations
 
 import asyncio
 import math
+import os
 import time
 from typing import TYPE_CHECKING
 
 from aiohttp import web
+
+from stages.errors import MLpyError
 
 if TYPE_CHECKING:
     from bot.client import Bot
 
 TICK = 0.05
 """Seconds between two looks at how late the event loop runs."""
+
+
+class PortError(MLpyError):
+    """The port of /healthz and /metrics cannot be had."""
 
 
 class Health:
@@ -30,7 +37,13 @@ class Health:
         app.add_routes([web.get("/healthz", self._healthz), web.get("/metrics", self._metrics)])
         self._runner = web.AppRunner(app, access_log=None)
         await self._runner.setup()
-        await web.TCPSite(self._runner, "127.0.0.1", self._port).start()
+        try:
+            await web.TCPSite(self._runner, "127.0.0.1", self._port).start()
+        except OSError as error:
+            await self._runner.cleanup()
+            raise PortError(
+                f"--port {self._port} cannot be served ({os.strerror(error.errno or 0)}); name another"
+            ) from None
         self._ticking = asyncio.create_task(self._tick())
         return self
 

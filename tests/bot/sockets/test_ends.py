@@ -1,0 +1,123 @@
+"""How the process begins and ends: stops, refusals, a port that is taken."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import signal
+import socket
+from pathlib import Path
+from typing import Any
+
+import pytest
+from bot_process import BotProcess
+from discord_server import DiscordServer
+from repository import Project
+from room import TOKEN
+from tiny import blue
+
+pytestmark = pytest.mark.asyncio(loop_scope="module")
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+async def test_what_is_under_way_at_a_stop_is_finished_first(
+    discord_: DiscordServer, workspace: tuple[str, ...], tmp_path: Path, number: int
+) -> None:
+    server = discord_
+    slow = server.fail("GET", "/attachments/*", delay=0.5, times=6)
+    async with BotProcess(server, tmp_path, *workspace) as bot:
+        await bot.connected()
+        sent = [await server.post(server.channel, server.user, "", [blue(seed)]) for seed in range(6)]
+        await bot.until(lambda: not slow["times"])
+        assert not any(bot.verdicts(message) for message in sent)
+        assert await bot.stopped(number) == 0
+        assert [bot.verdicts(message) for message in sent] == [["clean"]] * 6
+        assert not server.sessions, "it did not say goodbye"
+        assert bot.log()[-1]["event"] == "stopped"
+
+
+async def test_what_cannot_be_finished_in_time_is_logged(
+    discord_: DiscordServer, workspace: tuple[str, ...], tmp_path: Path
+) -> None:
+    server = discord_
+    slow = server.fail("GET", "/attachments/*", delay=60, times=3)
+    async with BotProcess(server, tmp_path, "--grace", "0.5", "--seconds", "60", *workspace) as bot:
+        await bot.connected()
+        sent = [await server.post(server.channel, server.user, "", [blue(seed)]) for seed in range(3)]
+        await bot.until(lambda: not slow["times"])
+        assert await bot.stopped() == 0
+        late = [line["message_id"] for line in bot.log() if line["event"].startswith("stopped before")]
+        assert sorted(late) == sent
+        assert "Traceback" not in bot.text()
+
+
+async def test_a_look_for_a_new_tag_that_hangs_holds_no_stop_up(
+    project: Project, discord_: DiscordServer, tmp_path: Path
+) -> None:
+    hang, hangs, git = (tmp_path / name for name in ("hang", "hangs", "git"))
+    git.write_text(f'#!/bin/sh\ntest -e {hang} && touch {hangs} && exec sleep 300\nexec {shutil.which("git")} "$@"\n')
+    git.chmod(0o755)
+    path = f"{tmp_path}{os.pathsep}{os.environ['PATH']}"
+    words = ("--model", "HEAD", "--poll", "0.2", "--repo", str(project.folder))
+    async with BotProcess(discord_, tmp_path, *words, PATH=path) as bot:
+        await bot.connected()
+        hang.touch()
+        await bot.until(hangs.exists)
+        assert await bot.stopped(seconds=20) == 0
+
+
+@pytest.mark.parametrize(
+    ("trouble", "said"),
+    [
+        ({"token": "another"}, "Discord does not know the token"),
+        ({"privileged": False}, "refuses the Message Content intent"),
+        ({"api": "http://127.0.0.1:9"}, "Discord cannot be reached (ClientConnectorError)"),
+    ],
+    ids=["token", "intent", "outage"],
+)
+async def test_who_may_not_come_in_is_told_in_a_sentence(
+    workspace: tuple[str, ...], tmp_path: Path, trouble: dict[str, Any], said: str
+) -> None:
+    trouble = {"token": TOKEN} | trouble
+    api = {"MLPY_DISCORD_API": trouble.pop("api")} if "api" in trouble else {}
+    async with (
+        DiscordServer(**trouble) as server,
+        BotProcess(server, tmp_path, *workspace, MLPY_DISCORD_TOKEN=TOKEN, **api) as bot,
+    ):
+        assert await bot.stopped(None) == 1
+        (error,) = [line["event"] for line in bot.log() if line["level"] == "error"]
+        assert said in error
+        assert "Traceback" not in bot.text()
+        assert TOKEN not in bot.text()
+
+
+async def test_a_port_that_is_taken_is_told_in_a_sentence(
+    discord_: DiscordServer, workspace: tuple[str, ...], tmp_path: Path
+) -> None:
+    bot = BotProcess(discord_, tmp_path, *workspace)
+    with socket.create_server(("127.0.0.1", bot.port)):
+        async with bot:
+            assert await bot.stopped(None) == 1
+            assert f"--port {bot.port} cannot be served (Address already in use)" in bot.log()[-1]["event"]
+            assert "Traceback" not in bot.text()
+
+
+async def test_it_can_be_stopped_while_the_gateway_is_out_of_reach(
+    discord_: DiscordServer, workspace: tuple[str, ...], tmp_path: Path
+) -> None:
+    discord_.gateway = "ws://127.0.0.1:9/gateway"
+    async with BotProcess(discord_, tmp_path, *workspace) as bot:
+        await bot.until(lambda: "Failed to connect" in bot.text())
+        assert await bot.stopped() == 0
+
+
+async def test_a_token_that_is_taken_away_ends_it_with_a_sentence(
+    discord_: DiscordServer, workspace: tuple[str, ...], tmp_path: Path
+) -> None:
+    async with BotProcess(discord_, tmp_path, *workspace) as bot:
+        await bot.connected()
+        discord_.token = "another"
+        await discord_.drop()
+        assert await bot.stopped(None) == 1
+        assert "is MLPY_DISCORD_TOKEN the bot's own?" in bot.log()[-1]["event"]
+        assert "Traceback" not in bot.text()
