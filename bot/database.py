@@ -6,9 +6,10 @@ import asyncio
 import logging
 from collections import deque
 from collections.abc import Sequence
+from itertools import islice
 from typing import Any, Self
 
-from sqlalchemy import Executable, Insert, Table, event, insert, select
+from sqlalchemy import Executable, Table, event, insert, select
 from sqlalchemy.dialects import postgresql, sqlite
 from sqlalchemy.engine import URL, make_url
 from sqlalchemy.exc import ArgumentError, DBAPIError, IntegrityError, OperationalError, SQLAlchemyError
@@ -26,6 +27,9 @@ PATIENCE = 5.0
 """Seconds after which PostgreSQL counts as away when it does not take a connection; twice that for an answer."""
 BACKLOG = 1000
 """Rows that are kept while the database is away."""
+TOGETHER = 100
+"""Rows that are written in one go, if so many have come while others were being written."""
+Row = tuple[Table, dict[str, Any]]
 
 
 class StoreError(MLpyError):
@@ -50,7 +54,7 @@ class Database:
         self._engine = create_async_engine(self.url, hide_parameters=True, **given)
         if self._sqlite:
             event.listen(self._engine.sync_engine, "connect", _tune)
-        self._backlog: deque[Insert] = deque()
+        self._backlog: deque[Row] = deque()
         self._writing = asyncio.Lock()
         self._failed = 0
         self.errors = 0
@@ -97,19 +101,19 @@ class Database:
 
     async def __aexit__(self, *_: object) -> None:
         await self.flush()
-        for statement in self._backlog:
-            log.error("not stored, the database is away: %s", statement.compile().params)
+        for row in self._backlog:
+            log.error("not stored, the database is away: %s", row[1])
         await self._engine.dispose()
 
-    async def ask(self, statement: Executable) -> Sequence[Any]:
-        """Rows of a query.
+    async def ask(self, statement: Executable, values: dict[str, Any] | None = None) -> Sequence[Any]:
+        """Rows of a query, with the values of its `bindparam`s.
 
         Raises:
             StoreError: if the database is away.
         """
         try:
             async with self._engine.begin() as connection:
-                return (await connection.execute(statement)).mappings().all()
+                return (await connection.execute(statement, values)).mappings().all()
         except LOST as error:
             raise self._away(error) from None
 
@@ -138,12 +142,12 @@ class Database:
         others = {name: statement.excluded[name] for name in row.keys() - keys}
         await self.change(statement.on_conflict_do_update(index_elements=sorted(keys), set_=others))
 
-    async def append(self, statement: Insert) -> None:
+    async def append(self, table: Table, row: dict[str, Any]) -> None:
         """Insert a row, now or once the database is back; a row of the same key that is there already stays."""
-        self._backlog.append(statement)
+        self._backlog.append((table, row))
         await self.flush()
         while len(self._backlog) > BACKLOG:
-            log.error("not stored, the database is away for too long: %s", self._backlog.popleft().compile().params)
+            log.error("not stored, the database is away for too long: %s", self._backlog.popleft()[1])
 
     async def flush(self) -> bool:
         """Write what waits for the database; False if it is still away. Whoever comes meanwhile waits for the same
@@ -152,27 +156,36 @@ class Database:
         failed = self._failed
         async with self._writing:
             while self._backlog and self._failed == failed:
-                statement = self._backlog[0]  # it stays there until it is written, should this task be cancelled
-                if not await self._write(statement):
+                # They stay there until they are written, should this task be cancelled.
+                rows = list(islice(self._backlog, TOGETHER))
+                if not await self._write(rows):
                     self._failed += 1
-                elif self._backlog and self._backlog[0] is statement:
-                    self._backlog.popleft()
+                    break
+                for row in rows:
+                    if self._backlog and self._backlog[0] is row:
+                        self._backlog.popleft()
         return not self._backlog
 
-    async def _write(self, statement: Insert) -> bool:
-        """Whether that row is dealt with."""
+    async def _write(self, rows: Sequence[Row]) -> bool:
+        """Whether these rows are dealt with."""
         try:
             async with self._engine.begin() as connection:
-                await connection.execute(statement)
-        except IntegrityError:
-            pass
+                for each in dict.fromkeys(table for table, _ in rows):
+                    # What is there already stays: it may have been written by an attempt that was cut short.
+                    statement = (sqlite if self._sqlite else postgresql).insert(each).on_conflict_do_nothing()
+                    await connection.execute(statement, [row for table, row in rows if table is each])
         except Exception as error:
             self.away = isinstance(error, LOST) and not _unfit(error)
             if self.away:
                 log.warning("%s; %d rows wait", self._away(error), len(self._backlog))
                 return False
+            if len(rows) > 1:  # one of them is at fault
+                for one in rows:
+                    if not await self._write([one]):
+                        return False
+                return True
             self.errors += 1
-            log.error("not stored, the database refuses it (%s): %s", _cause(error), statement.compile().params)
+            log.error("not stored, the database refuses it (%s): %s", _cause(error), rows[0][1])
             return True
         self.away = False
         return True
@@ -212,8 +225,10 @@ def _tune(connection: Any, _record: Any) -> None:
 def _unfit(error: BaseException) -> bool:
     """Whether it is the row that is at fault, not the database: waiting would not mend it."""
     inner = getattr(error, "orig", None)
-    return str(getattr(inner, "sqlstate", None)).startswith("22") or isinstance(
-        getattr(inner, "__cause__", None), ValueError
+    return (
+        isinstance(error, IntegrityError)
+        or str(getattr(inner, "sqlstate", None)).startswith("22")
+        or isinstance(getattr(inner, "__cause__", None), ValueError)
     )
 
 

@@ -8,7 +8,7 @@ from collections.abc import Callable
 from dataclasses import asdict, replace
 from typing import Any
 
-from sqlalchemy import delete, func, insert, select, update
+from sqlalchemy import bindparam, delete, func, select, update
 
 from bot import tables
 from bot.database import Database, StoreError
@@ -17,6 +17,8 @@ from bot.tables import OPEN, Decision, Ruling, Scored, decisions, meta, policies
 
 REMEMBERED = 2_000
 """Scores, and guilds' policies, that are kept at hand."""
+SCORED = select(scores).where(scores.c.sha256 == bindparam("sha"), scores.c.md5 == bindparam("model"))
+"""Made once: to put a statement together takes longer than to run it."""
 
 
 class Store(Database):
@@ -60,7 +62,7 @@ class Store(Database):
         """What the model `md5` made of a picture before; None if it is new, or the database is away."""
         if (sha256, md5) not in self._scored:
             try:
-                rows = await self.ask(select(scores).where(scores.c.sha256 == sha256, scores.c.md5 == md5))
+                rows = await self.ask(SCORED, {"sha": sha256, "model": md5})
             except StoreError:
                 return None
             if not rows:
@@ -73,14 +75,14 @@ class Store(Database):
         """Keep a model's scores of a picture."""
         _remember(self._scored, (scored.sha256, scored.md5), scored)
         row = replace(scored, phash=tables.signed(scored.phash), created_at=self.now())
-        await self.append(insert(scores).values(asdict(row)))
+        await self.append(scores, asdict(row))
 
     # Decisions
 
     async def record(self, decision: Decision) -> None:
         """Keep a decision, now or once the database is back; one of the same picture of the same message stays."""
         phash = None if decision.phash is None else tables.signed(decision.phash)
-        await self.append(insert(decisions).values(asdict(replace(decision, phash=phash))))
+        await self.append(decisions, asdict(replace(decision, phash=phash)))
 
     async def decided(self, message: int) -> dict[str, Decision]:
         """Decisions on a message's pictures, by their keys; none if the database is away."""
