@@ -205,8 +205,8 @@ async def test_no_secret_and_nobodys_words_are_in_the_log(
         await bot.until(lambda: room.entries)
         (button, *_) = room.entries[0]["components"][0]["components"]
         await server.answer(await server.click(int(room.entries[0]["id"]), button["custom_id"], server.owner), NOW)
-        await server.drop(forget=True)
-        await bot.until(lambda: server.identifies == 2)
+        await server.drop()
+        await bot.until(lambda: server.resumes == 1)
         assert await bot.stopped() == 0
         assert any(line["level"] == "debug" for line in bot.log())
         for secret in (TOKEN, "a private word", "private.png", "&hm=", *server.interactions):
