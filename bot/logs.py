@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import re
 import sys
 from collections.abc import Callable, Iterable
 from typing import Any, TextIO
@@ -10,6 +11,8 @@ from typing import Any, TextIO
 import structlog
 from structlog.types import EventDict, Processor
 
+OF_INTERACTIONS = re.compile(r"(/(?:webhooks|interactions)/\d+/)[^/\s\"?]+")
+"""Tokens in the addresses of webhooks and interactions, which errors and discord.py's own entries may name."""
 STANDARD = frozenset(vars(logging.makeLogRecord({}))) | {"message", "asctime", "taskName", "color_message"}
 
 
@@ -44,7 +47,7 @@ def configure(
         text = line if isinstance(line, str) else line.decode()
         for secret in hidden:
             text = text.replace(secret, "[hidden]")
-        return text
+        return OF_INTERACTIONS.sub(r"\1[hidden]", text)
 
     handler = logging.StreamHandler(stream)
     formatter = structlog.stdlib.ProcessorFormatter(
