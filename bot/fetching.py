@@ -94,7 +94,7 @@ class Fetcher:
         self._session = aiohttp.ClientSession(
             connector=aiohttp.TCPConnector(resolver=PublicResolver(), limit=32),
             timeout=aiohttp.ClientTimeout(total=None, sock_connect=5, sock_read=10),
-            headers={"User-Agent": "DiscordBot (https://github.com/MLpy, 1)", "Accept-Encoding": "identity"},
+            headers={"User-Agent": "DiscordBot (MLpy, 1)", "Accept-Encoding": "identity"},
             auto_decompress=False,  # a small body must not become a large one
             trust_env=False,
             cookie_jar=aiohttp.DummyCookieJar(),

@@ -15,7 +15,6 @@ from typing import Any, TypeVar, cast
 import numpy as np
 from numpy.typing import NDArray
 
-from stages.errors import PictureError
 from stages.vision.frames import Seen, frames
 from stages.vision.images import Caps, Pixels
 from stages.vision.phash import inside, phash
@@ -230,6 +229,3 @@ def _yield_to_the_loop() -> None:
         os.setpriority(os.PRIO_PROCESS, threading.get_native_id(), 10)  # on Linux, of this thread alone
     except (AttributeError, OSError):
         pass
-
-
-__all__ = ["FullError", "Judge", "JudgeCaps", "Look", "PictureError", "digest", "look", "worst"]

@@ -9,7 +9,6 @@ from dataclasses import dataclass
 
 from bot.release import Release, Repository
 from stages.errors import ModelError
-from stages.vision.images import Caps
 from stages.vision.predictor import Predictor
 
 log = logging.getLogger(__name__)
@@ -26,13 +25,13 @@ class Served:
     predictor: Predictor
 
     @classmethod
-    def load(cls, release: Release, threads: int = 1) -> Served:
+    def load(cls, release: Release) -> Served:
         """Load and warm up.
 
         Raises:
             ModelError: if the files cannot be used by this code.
         """
-        return cls(release, Predictor(release.model, release.sidecar, threads, Caps()))
+        return cls(release, Predictor(release.model, release.sidecar))
 
 
 class Serving:
@@ -76,17 +75,6 @@ class Serving:
         self.current = served
         log.info("model %s is served in place of %s", self.version, before)
 
-    async def changed(self) -> bool:
-        """Whether the tag names another commit than that of the model served, and not one refused just now.
-
-        Raises:
-            ModelError: if the repository cannot be asked.
-        """
-        latest = await asyncio.to_thread(self.repository.latest, self.asked)
-        if latest == self._refused and time.monotonic() < self._again:
-            return False
-        return latest != self.current.release.commit
-
     async def poll(self) -> bool:
         """Take up a new model if there is one. One that is refused is tried again, ever less often: its files may be on
         their way to the remote.
@@ -94,9 +82,9 @@ class Serving:
         Raises:
             ModelError: as `reload`, but not for what was told before.
         """
-        if not await self.changed():
-            return False
         latest = await asyncio.to_thread(self.repository.latest, self.asked)
+        if latest == self.current.release.commit or (latest == self._refused and time.monotonic() < self._again):
+            return False
         if latest != self._refused:
             self._refused, self._told, self._pause = latest, "", PAUSE
         try:

@@ -157,11 +157,7 @@ class Configuring(commands.Cog):
         self,
         interaction: Interaction,
         role: discord.Role | None = None,
-        channel: discord.TextChannel
-        | discord.ForumChannel
-        | discord.VoiceChannel
-        | discord.CategoryChannel
-        | None = None,
+        channel: ExemptChannel | None = None,
     ) -> None:
         await self._exempt(interaction, role, channel, True)
 
@@ -171,11 +167,7 @@ class Configuring(commands.Cog):
         self,
         interaction: Interaction,
         role: discord.Role | None = None,
-        channel: discord.TextChannel
-        | discord.ForumChannel
-        | discord.VoiceChannel
-        | discord.CategoryChannel
-        | None = None,
+        channel: ExemptChannel | None = None,
     ) -> None:
         await self._exempt(interaction, role, channel, False)
 
