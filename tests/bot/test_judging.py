@@ -18,7 +18,8 @@ import pytest
 from containers import drawing, encoded
 from tinted import KINDS, SIZE, file, predictor
 
-from bot.judging import FullError, Judge, JudgeCaps, Look, PictureError, digest, look, worst
+from bot.judging import FullError, Judge, JudgeCaps, Look, digest, look, worst
+from stages.errors import PictureError
 from stages.vision.images import pixels
 from stages.vision.phash import phash
 from stages.vision.predictor import Predictor
