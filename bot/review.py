@@ -33,6 +33,10 @@ SHOWN = 4
 """Thumbnails in an entry."""
 
 
+class NothingDoneError(Exception):
+    """Why a moderator's choice could not be carried out."""
+
+
 def entry(
     message: discord.Message, findings: Sequence[Finding], outcome: Outcome, done: Done
 ) -> tuple[discord.Embed, list[discord.File]]:
@@ -161,10 +165,11 @@ class Choice(
         if not await bot.store.settle(self.message, state, moderator.id):
             return await self._late(bot)
         found = await bot.store.decisions(decisions.c.message_id == self.message, decisions.c.guild_id == guild.id)
-        problem = await self._act(bot, guild, moderator, found)
-        if problem.startswith("!"):
+        try:
+            problem = await self._act(bot, guild, moderator, found)
+        except NothingDoneError as error:
             await bot.store.reopen(self.message, state)
-            return f"Nothing was done: {problem[1:]}"
+            return f"Nothing was done: {error}"
         for each in found:
             if each.state == state and each.sha256 and each.phash is not None:
                 allowed = state in (APPROVED, WRONG)
@@ -181,12 +186,16 @@ class Choice(
         return f"<@{states[0].moderator_id}> was faster: {SAID.get(states[0].state, states[0].state)}."
 
     async def _act(self, bot: Bot, guild: discord.Guild, moderator: discord.Member, found: Sequence[Decision]) -> str:
-        """Do it; what went wrong, with a ! before it if nothing was done."""
+        """Do it; what of it was not done, or nothing.
+
+        Raises:
+            NothingDoneError: if all of it was not.
+        """
         authors = {each.user_id for each in found if each.user_id}
         member = await _member(guild, next(iter(authors), None))
         if self.choice in ("approve", "wrong"):
             if member and member.is_timed_out() and any(each.done == Action.TIMEOUT for each in found):
-                await member.timeout(None, reason=f"{moderator} approved the picture")
+                return await _lift(member, f"{moderator} approved the picture")
             return ""
         target = bot.get_partial_messageable(self.channel, guild_id=guild.id).get_partial_message(self.message)
         try:
@@ -194,7 +203,7 @@ class Choice(
         except discord.NotFound:
             pass
         except UNDONE as error:
-            return f"!{refusal(error)}"
+            raise NothingDoneError(refusal(error)) from error
         if self.choice != "timeout":
             return ""
         if member is None:
@@ -220,6 +229,15 @@ def _missing(guild: discord.Guild, channel: int, moderator: discord.Member, choi
         return "Manage Messages"
     if choice == "timeout" and not moderator.guild_permissions.moderate_members:
         return "Moderate Members"
+    return ""
+
+
+async def _lift(member: discord.Member, reason: str) -> str:
+    """Take a time-out back; why not, or nothing."""
+    try:
+        await persisting(lambda: member.timeout(None, reason=reason))
+    except UNDONE as error:
+        return f"the time-out stays: {refusal(error)}"
     return ""
 
 

@@ -16,6 +16,7 @@ import yaml
 
 from bot import settings
 from bot.client import PERMISSIONS
+from bot.judging import JudgeCaps
 from bot.policy import UNJUDGED
 from stages import params
 from stages.composition import composed
@@ -135,6 +136,10 @@ def test_the_invite_asks_for_what_the_bot_needs() -> None:
         "send_messages_in_threads": "also in threads",
     }
     assert [name for name in named if words.get(name, name.replace("_", " ")) not in table] == []
+
+
+def test_the_frames_told_of_are_those_looked_at() -> None:
+    assert f"up to {JudgeCaps().frames} frames" in README
 
 
 def test_the_verdicts_are_all_told() -> None:

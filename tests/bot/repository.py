@@ -62,6 +62,16 @@ class Project:
         run(folder, "git", "init", "--quiet", "--initial-branch=main")
         return cls(folder)
 
+    @classmethod
+    def of_two_commits(cls, folder: Path) -> Project:
+        """Tagged `first` and `second`, each with another content of `file`."""
+        project = cls.begin(folder)
+        for name in ("first", "second"):
+            (folder / "file").write_text(name)
+            project.commit()
+            project.git("tag", name)
+        return project
+
     def track(self, storage: Path) -> None:
         """With a pipeline, and DVC's remote in the folder `storage`."""
         run(self.folder, "dvc", "init", "--quiet")

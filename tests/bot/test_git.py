@@ -21,12 +21,7 @@ ROOT = Path(__file__).parents[2]
 @pytest.fixture(scope="module")
 def plain(tmp_path_factory: pytest.TempPathFactory) -> Project:
     """Two commits, tagged `first` and `second`."""
-    project = Project.begin(tmp_path_factory.mktemp("plain") / "ours")
-    for name in ("first", "second"):
-        (project.folder / "file").write_text(name)
-        project.commit()
-        project.git("tag", name)
-    return project
+    return Project.of_two_commits(tmp_path_factory.mktemp("plain") / "ours")
 
 
 @pytest.fixture(autouse=True)

@@ -14,11 +14,7 @@ from stages.errors import ModelError
 @pytest.fixture(scope="module")
 def tagged(tmp_path_factory: pytest.TempPathFactory) -> Project:
     """Two commits, and artifacts that have gone ways of their own."""
-    project = Project.begin(tmp_path_factory.mktemp("tagged") / "ours")
-    for name in ("first", "second"):
-        (project.folder / "file").write_text(name)
-        project.commit()
-        project.git("tag", name)
+    project = Project.of_two_commits(tmp_path_factory.mktemp("tagged") / "ours")
     project.tags(
         [
             *(("moderator@v1.0.0", "first"), ("moderator@v2.0.0", "second")),

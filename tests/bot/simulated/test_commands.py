@@ -21,7 +21,6 @@ async def said(world: World, actor: object, command: str, **options: object) -> 
     """What a command answers: the last that was said."""
     result = await actor.slash(world.general, command, **options)  # type: ignore[attr-defined]
     assert result.acknowledged
-    assert result.ephemeral or result.followups or not result.response.ephemeral
     messages = [each for each in (result.response, *result.followups) if each is not None]
     return "\n".join(filter(None, (each.content for each in messages)))
 
