@@ -89,7 +89,7 @@ def predict(split: Path, folder: Path, predictor: Predictor) -> Predictions:
     ids = table["image_id"].to_pylist()
     scores, verdicts, seen = [], [], []
     with tqdm(total=len(ids), desc="judge", unit="picture", disable=None) as progress:
-        for batch in _batches(shards.pictures(folder, set(ids)), BATCH):
+        for batch in batches(shards.pictures(folder, set(ids)), BATCH):
             seen += [image_id for image_id, _ in batch]
             for (image_id, _), judgement in zip(batch, predictor.judge([data for _, data in batch]), strict=True):
                 if not judgement.scores:
@@ -105,7 +105,8 @@ def predict(split: Path, folder: Path, predictor: Predictor) -> Predictions:
     return Predictions(table, truth, np.array(scores, np.float32), verdicts)
 
 
-def _batches(pictures: Iterator[tuple[int, bytes]], size: int) -> Iterator[list[tuple[int, bytes]]]:
+def batches(pictures: Iterator[tuple[int, bytes]], size: int) -> Iterator[list[tuple[int, bytes]]]:
+    """Pictures with their ids, `size` at a time, and what is left."""
     while batch := list(itertools.islice(pictures, size)):
         yield batch
 

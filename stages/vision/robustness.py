@@ -6,6 +6,7 @@ import io
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -14,13 +15,14 @@ from PIL import Image, ImageDraw, ImageFont, ImageOps
 from tqdm import tqdm
 
 from stages.vision import shards
-from stages.vision.evaluation import Predictions
+from stages.vision.decoding import CAPS
+from stages.vision.evaluation import Predictions, batches
+from stages.vision.images import open_checked
 from stages.vision.predictor import BATCH, Predictor
 from stages.vision.sidecar import Sidecar, decided
 
 SIDE = 1024
 """Pictures are first scaled to at most this long side, px: what boards show."""
-GREY = 128
 COLUMNS = ("change", "label", "pictures", "recall", "drop", "false_alarms")
 
 
@@ -104,8 +106,9 @@ def tried(predictions: Predictions, predictor: Predictor, folder: Path, count: i
         ThreadPoolExecutor(threads) as pool,
         tqdm(total=len(ids), desc="robustness", unit="picture", disable=None) as bar,
     ):
-        for batch in _batches(shards.pictures(folder, set(ids.tolist()))):
-            for change, encoded in zip(CHANGES, zip(*pool.map(_changed, batch), strict=True), strict=True):
+        for batch in batches(shards.pictures(folder, set(ids.tolist())), BATCH):
+            changed = pool.map(partial(_changed, sidecar.background), (data for _, data in batch))
+            for change, encoded in zip(CHANGES, zip(*changed, strict=True), strict=True):
                 rows = [list(each.scores.values()) for each in predictor.judge(encoded)]
                 scores[change][place : place + len(rows)] = rows
             place += len(batch)
@@ -123,26 +126,15 @@ def sample(predictions: Predictions, sidecar: Sidecar, count: int) -> NDArray[np
     return np.array(sorted(chosen))
 
 
-def _batches(pictures: Iterator[tuple[int, bytes]]) -> Iterator[list[bytes]]:
-    batch: list[bytes] = []
-    for _, data in pictures:
-        batch.append(data)
-        if len(batch) == BATCH:
-            yield batch
-            batch = []
-    if batch:
-        yield batch
-
-
-def _changed(data: bytes) -> list[bytes]:
+def _changed(background: int, data: bytes) -> list[bytes]:
     """One picture under every change, in the order of `CHANGES`."""
-    opened = Image.open(io.BytesIO(data))
+    opened = open_checked(data, CAPS)
     opened.draft("RGB", (SIDE, SIDE))
     image: Image.Image = ImageOps.exif_transpose(opened)
     image = image.convert("RGBA" if image.has_transparency_data else "RGB")
     image.thumbnail((SIDE, SIDE))
     if image.mode == "RGBA":  # every change sees the same picture, on the grey that the model would lay under it
-        under = Image.new("RGB", image.size, (GREY,) * 3)
+        under = Image.new("RGB", image.size, (background,) * 3)
         under.paste(image, mask=image.getchannel("A"))
         image = under
     return [change(image) for change in CHANGES.values()]

@@ -11,8 +11,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from stages.vision import shards
+from stages.vision.decoding import CAPS
 from stages.vision.evaluation import Predictions
-from stages.vision.images import Caps, open_checked
+from stages.vision.images import open_checked
 from stages.vision.sidecar import Sidecar, decided
 
 LEAST = 10
@@ -24,9 +25,6 @@ SIDES = (200, 400, 800, 1600)
 DRAWN = (1, 3, 10, 30)
 """Upper bounds of the slices by how many pictures of the split are of the same artist."""
 COLUMNS = ("kind", "value", "label", "pictures", "positives", "recall", "false_alarms")
-
-CAPS = Caps(max_bytes=2**40, max_pixels=2**40)
-"""None: the download stage has refused what is over its own."""
 
 
 @dataclass(frozen=True)

@@ -124,5 +124,5 @@ def test_a_picture_is_the_same_before_each_change() -> None:
     clear = Image.new("RGBA", (40, 20), (255, 0, 0, 0))
     file = io.BytesIO()
     clear.save(file, "PNG")
-    unchanged, *_ = robustness._changed(file.getvalue())
+    unchanged, *_ = robustness._changed(128, file.getvalue())
     assert np.array_equal(pixels(unchanged, SIZE), pixels(file.getvalue(), SIZE))
