@@ -39,6 +39,26 @@ repro: $(READY)  ## build the sample board where it is missing, run the pipeline
 	@sed -n '/^## Results/,/^## Failures/{/^## Failures/d;p}' models/README.md
 	@echo "report: data/test/report.html   model card: models/README.md"
 
+# Of all that stages measure and read, the columns by which one chooses.
+DROPPED := ^(?!(Experiment|State|(val\.|.*test/metrics.json:)?(auroc|average_precision|recall|false_alarms)$$|(extract|split|train)\.))
+
+.PHONY: experiments
+experiments: $(READY)  ## the experiments on this commit, best first
+	@dvc exp show --only-changed --sort-by data/test/metrics.json:auroc --sort-order desc --drop '$(DROPPED)'
+
+# What `make compare` sweeps: each combination is an experiment.
+POLICIES := house,people
+MODELS := probe,probe_lite2,finetune,mini_xception
+GROUPED := content
+FOLDS := 0,1,2,3,4
+JOBS := 2
+
+.PHONY: compare
+compare: $(READY)  ## MODELS on POLICIES over FOLDS of each of GROUPED, through DVC's queue; then a table
+	dvc exp run --queue -S policy=$(POLICIES) -S model=$(MODELS) -S split.group_by=$(GROUPED) -S split.fold=$(FOLDS)
+	dvc exp run --run-all --jobs $(JOBS)
+	@python -m stages.experiments compare
+
 .PHONY: test
 test: $(READY)  ## ruff, mypy, pytest; PYTEST="-x tests/stages/test_split.py" for a part
 	ruff format --check .

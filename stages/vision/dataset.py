@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -20,18 +21,27 @@ Batch = tuple[Tensor, Tensor, Tensor]
 
 
 class Samples(Dataset[Batch]):
-    """Examples with their rows, taken a batch at a time."""
+    """Examples with their rows, taken a batch at a time; or with a row of one of its views, every second time."""
 
-    def __init__(self, examples: Examples, rows: Rows, augment: v2.Transform | None = None) -> None:
+    def __init__(
+        self, examples: Examples, rows: Rows, augment: v2.Transform | None = None, views: Sequence[Rows] = ()
+    ) -> None:
         self.examples = examples
         self.rows = rows
         self.augment = augment
+        self.views = views
 
     def __len__(self) -> int:
         return len(self.examples.ids)
 
     def __getitems__(self, places: list[int]) -> Batch:
-        taken = torch.from_numpy(self.rows.take(self.examples.ids[places]))
+        ids = self.examples.ids[places]
+        taken = torch.from_numpy(self.rows.take(ids))
+        if self.views:
+            chosen = torch.randint(2 * len(self.views), (len(ids),))
+            for number, view in enumerate(self.views):
+                mine = chosen == number
+                taken[mine] = torch.from_numpy(view.take(ids[mine.numpy()]))
         if self.augment:
             taken = torch.stack([self.augment(each.permute(2, 0, 1)).permute(1, 2, 0) for each in taken])
         labels = torch.from_numpy(self.examples.labels[places])
@@ -46,11 +56,11 @@ def augmentation(background: int) -> v2.Transform:
 class Data(pl.LightningDataModule):
     """The splits, shared out among the processes of a run. The order is the seed's and the epoch's alone."""
 
-    def __init__(self, task: Task, rows: Rows, params: Train) -> None:
+    def __init__(self, task: Task, rows: Rows, params: Train, views: Sequence[Rows] = ()) -> None:
         super().__init__()
         self.params = params
         augment = augmentation(params.background) if params.augment else None
-        self.train = Samples(task.train, rows, augment)
+        self.train = Samples(task.train, rows, augment, views)
         self.val = Samples(task.val, rows)
 
     def train_dataloader(self) -> DataLoader[Any]:

@@ -2,18 +2,24 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
+import torch
+from torchvision.transforms import v2
 
 from stages.vision import cache
 from stages.vision.backbones import Pooled, digest
 from stages.vision.decoding import Done, Rows, computed
 from stages.vision.export import FEATURES, PIXELS, export
+from stages.vision.images import Pixels
 from stages.vision.runtime import session
 
 RULE = 1
 """Raise it when `stages.vision.backbones.Pooled` gives other values for the same network."""
+VIEWS_RULE = 1
+"""Raise it when `views` changes pictures in another way."""
 BATCH = 16
 
 
@@ -31,6 +37,45 @@ def extracted(pictures: Rows, network: Pooled, threads: int) -> Rows:
     They come from the very graph that is the model's first part when it serves; and on a CPU that is several times
     faster than torch.
     """
+    return _computed(pictures, network, threads, "features", lambda _place, pixels: pixels)
+
+
+def viewed(pictures: Rows, network: Pooled, threads: int, number: int) -> Rows:
+    """As `extracted`, of the pictures as view `number` of each: changed at random, and every time in the same way."""
+    height, width, _ = pictures.shape
+    change = views((height, width))
+
+    def see(place: int, pixels: Pixels) -> Pixels:
+        with torch.random.fork_rng(devices=()):
+            torch.manual_seed(place + 1_000_003 * (number + 1))
+            seen = [change(torch.from_numpy(each).permute(2, 0, 1)).permute(1, 2, 0).numpy() for each in pixels]
+        return np.stack(seen)
+
+    return _computed(pictures, network, threads, f"views-{number}", see, VIEWS_RULE)
+
+
+def views(size: tuple[int, int]) -> v2.Transform:
+    """What people do to pictures before they post them: mirrored, cut, framed, grey, other colours, packed anew."""
+    framed = [
+        v2.Compose([v2.RandomZoomOut(fill=grey, side_range=(1.0, 2.0), p=1.0), v2.Resize(size)])
+        for grey in (0, 24, 128, 255)
+    ]
+    cut = v2.RandomResizedCrop(size, scale=(0.5, 1.0), ratio=(3 / 4, 4 / 3))
+    return v2.Compose(
+        [
+            v2.RandomHorizontalFlip(),
+            v2.RandomChoice([cut, v2.RandomChoice(framed), v2.Identity()], p=[0.4, 0.4, 0.2]),
+            v2.RandomGrayscale(0.25),
+            v2.RandomApply([v2.ColorJitter(0.2, 0.2, 0.2)], 0.3),
+            v2.RandomApply([v2.JPEG((25, 60))], 0.2),
+        ]
+    )
+
+
+def _computed(
+    pictures: Rows, network: Pooled, threads: int, kind: str, see: Callable[[int, Pixels], Pixels], *rules: object
+) -> Rows:
+    """Features of each batch of pixels as `see` changes it, given the place of its first picture in its shard."""
     file = graph(network, pictures.shape)
     run = session(file, threads)
 
@@ -38,9 +83,9 @@ def extracted(pictures: Rows, network: Pooled, threads: int) -> Rows:
         pixels = pictures.arrays[place]
         found = []
         for start in range(0, len(pixels), BATCH):
-            found.append(run.run(None, {PIXELS: pixels[start : start + BATCH]})[0])
+            found.append(run.run(None, {PIXELS: see(start, np.array(pixels[start : start + BATCH]))})[0])
             done(len(found[-1]))
         with aside.open("wb") as file:
             np.save(file, np.concatenate(found))
 
-    return computed("features", [cache.key(file.stem, each) for each in pictures.names], pictures.ids, write)
+    return computed(kind, [cache.key(file.stem, each, *rules) for each in pictures.names], pictures.ids, write)

