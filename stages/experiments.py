@@ -23,8 +23,9 @@ log = logging.getLogger(__name__)
 
 GROUPS = ("source", "policy", "model", "trainer")
 NAME = re.compile(r"[a-z0-9]\w*")
-SCORES = {"auroc": "AUROC", "average_precision": "average precision"}
-"""What is compared, of `data/test/metrics.json`, and what a table calls it."""
+LOST = "recall_drop"
+SCORES = {"auroc": "AUROC", "average_precision": "average precision", LOST: "recall lost"}
+"""What is compared, of `data/test/metrics.json`, and what a table calls it; of the drops of recall, their mean."""
 CONFIDENCE = 0.95
 MODEL = "train.model"
 TASK = ["extract.policy.name", "split.group_by"]
@@ -108,21 +109,28 @@ def collected() -> pd.DataFrame:
     except DvcException as error:
         raise MLpyError(f"DVC cannot list experiments: {error}") from error
     sections = tuple(f"{name}." for name in params.SECTIONS)
-    columns = [name for name in map(str, rows) if name.startswith(sections)]
-    # A score's column bears its file's name where another file has a score of that name.
-    scores = {
-        name: next((each for each in map(str, rows) if each in (name, f"{paths.TEST_METRICS}:{name}")), "")
-        for name in SCORES
-    }
-    if not columns or not all(scores.values()):
-        raise MLpyError("there is no experiment with metrics of the test stage; make some with `dvc exp run`")
-    done = rows[rows["rev"].notna() & rows["Experiment"].notna()].dropna(subset=list(scores.values()))
+    # A policy's name stands for its rules.
+    columns = [
+        name for name in map(str, rows) if name.startswith(sections) and not name.startswith("extract.policy.labels.")
+    ]
+    scores = pd.DataFrame({name: _score(rows, name) for name in SCORES})
+    done = rows[columns][rows["Experiment"].notna() & scores.notna().all(axis=1)]
     if done.empty:
-        raise MLpyError("no experiment on this commit is finished; see `dvc queue status`")
+        raise MLpyError("no experiment on this commit is finished: make some with `dvc exp run`, or `dvc queue status`")
     kept = [name for name in columns if name in {*TASK, *REPEATS} or done[name].astype(str).nunique() > 1]
-    found = done[kept].join(pd.DataFrame({name: done[column].astype(float) for name, column in scores.items()}))
+    found = done[kept].join(scores)
     # Read back as the file will be, so that a table is the same from either.
     return pd.read_csv(io.StringIO(found.sort_values([*TASK, *kept]).to_csv(index=False)))
+
+
+def _score(rows: pd.DataFrame, name: str) -> pd.Series[float]:
+    """A score of the test split in each of DVC's rows, not a number where a run is not finished."""
+    # A column bears its file's name where another file has a score of that name.
+    columns = [each for each in map(str, rows) if each.removeprefix(f"{paths.TEST_METRICS}:") == name]
+    if name == LOST:
+        columns = [each for each in map(str, rows) if each.startswith(f"{LOST}.")]
+    score: pd.Series[float] = rows[columns].apply(pd.to_numeric, errors="coerce").mean(axis=1)
+    return score
 
 
 def told_apart(runs: pd.DataFrame) -> pd.Series[str]:
@@ -130,7 +138,8 @@ def told_apart(runs: pd.DataFrame) -> pd.Series[str]:
     keys = [name for name in map(str, runs) if name not in {*TASK, *REPEATS, *SCORES, MODEL}]
     keys.sort(key=lambda name: name != "train.backbone")  # stable
     names = runs[MODEL] if MODEL in runs else pd.Series("", runs.index)
-    whole = runs[keys].astype(str).agg(" ".join, axis=1) if keys else names
+    runs = runs[keys].astype(object).where(runs[keys].notna(), "none")
+    whole = runs.astype(str).agg(" ".join, axis=1) if keys else names
     for key in keys:
         for name in names.unique():
             mine = names == name
@@ -165,7 +174,7 @@ def _row(cells: list[str]) -> str:
 
 
 def _mean(scores: pd.Series[float]) -> str:
-    if len(scores) < 2:
+    if len(scores) < 2 or not scores.std():
         return f"{scores.mean():.3f}"
     low, high = stats.t.interval(CONFIDENCE, len(scores) - 1, scores.mean(), stats.sem(scores))
     return f"{scores.mean():.3f} ({low:.3f} to {min(high, 1):.3f})"

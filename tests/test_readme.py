@@ -11,6 +11,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
+import pandas as pd
 import pytest
 import yaml
 
@@ -18,7 +19,7 @@ from bot import settings
 from bot.client import PERMISSIONS
 from bot.judging import JudgeCaps
 from bot.policy import UNJUDGED
-from stages import params
+from stages import experiments, params
 from stages.composition import composed
 
 ROOT = Path(__file__).parents[1]
@@ -106,6 +107,11 @@ def test_the_expected_numbers_are_those_of_the_committed_run() -> None:
         "train": f"validation AUROC {train['auroc']:.3f}, average precision {train['average_precision']:.3f}",
         "test": ", ".join(intervals),
     }
+
+
+def test_the_comparison_is_made_from_the_runs() -> None:
+    runs = pd.read_csv(ROOT / "tests/benchmarks/experiments.csv")
+    assert README.partition("<!-- compared -->\n")[2].partition("<!-- /compared -->")[0] == experiments.table(runs)
 
 
 def told(path: str) -> Any:
