@@ -65,7 +65,7 @@ test: $(READY)  ## ruff, mypy, pytest; PYTEST="-x tests/stages/test_split.py" fo
 	ruff check .
 	mypy
 	python -m stages.params --check
-	pytest $(or $(PYTEST),--numprocesses 2 --dist loadscope)
+	pytest $(or $(PYTEST),--numprocesses 2 --dist loadscope --no-loadscope-reorder)
 
 .PHONY: format
 format: $(READY)  ## let ruff format and mend what it can

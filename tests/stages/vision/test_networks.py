@@ -28,7 +28,7 @@ TINY = "test_efficientnet"  # timm's own for tests: 360 thousand parameters
 
 def params(**values: Any) -> Train:
     section = yaml.safe_load((ROOT / "params.yaml").read_text())["train"]
-    return dataclasses.replace(validated(Train, section), **{"size": 64, **values})
+    return dataclasses.replace(validated(Train, section), **{"size": 64, "views": 0, **values})
 
 
 def pixels(count: int = 1, size: int = 64) -> Tensor:
