@@ -40,11 +40,11 @@ repro: $(READY)  ## build the sample board where it is missing, run the pipeline
 	@echo "report: data/test/report.html   model card: models/README.md"
 
 # Of all that stages measure and read, the columns by which one chooses.
-DROPPED := ^(?!(Experiment|State|(val\.|.*test/metrics.json:)?(auroc|average_precision|recall|false_alarms)$$|(extract|split|train)\.))
+DROPPED := ^(?!(Experiment|State|(val\.)?(auroc|average_precision|recall|false_alarms)$$|(extract|split|train)\.))
 
 .PHONY: experiments
 experiments: $(READY)  ## the experiments on this commit, best first
-	@dvc exp show --only-changed --sort-by data/test/metrics.json:auroc --sort-order desc --drop '$(DROPPED)'
+	@dvc exp show --only-changed --sort-by auroc --sort-order desc --drop '$(DROPPED)'
 
 # What `make compare` sweeps: each combination is an experiment.
 POLICIES := house,people

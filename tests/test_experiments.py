@@ -67,7 +67,7 @@ def test_what_is_shown_of_experiments_is_readable(clone: Clone, swept: pd.DataFr
     shown = clone.run("env", "COLUMNS=500", "make", f"--old-file={venv}/.ready", "experiments", f"VENV={venv}")
     head = next(line for line in shown.splitlines() if "Experiment" in line)
     columns = head.split()
-    assert {"val.auroc", "data/test/metrics.json:auroc", "train.model", "train.lr"} <= set(columns)
+    assert {"auroc", "val.auroc", "train.model", "train.lr"} <= set(columns)
     assert [name for name in columns if "_low" in name or name.startswith(("group_sizes", "rules", "models/"))] == []
     assert len(columns) < 25
 
