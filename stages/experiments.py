@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import io
 import logging
+import math
 import re
 from pathlib import Path
 from typing import Any
@@ -22,7 +23,7 @@ from stages.errors import MLpyError, ParamsError, run
 log = logging.getLogger(__name__)
 
 GROUPS = ("source", "policy", "model", "trainer")
-NAME = re.compile(r"[a-z0-9]\w*")
+NAME = re.compile("[a-z0-9][a-z0-9_]*")
 LOST = "recall_drop"
 SCORES = {"auroc": "AUROC", "average_precision": "average precision", LOST: "recall lost"}
 """What is compared, of `data/test/metrics.json`, and what a table calls it; of the drops of recall, their mean."""
@@ -41,11 +42,11 @@ def nearest(values: dict[str, Any], conf: Path = paths.CONF) -> list[str]:
     defaults = {group: option for each in listed if isinstance(each, dict) for group, option in each.items()}
     chosen = {group: defaults[group] for group in GROUPS}
 
-    def distance(options: dict[str, str]) -> int:
+    def distance(options: dict[str, str]) -> float:
         try:
             text = composed([f"{group}={option}" for group, option in options.items()] + ["~experiment"], conf)
         except ParamsError:  # as a source that needs a value by hand
-            return len(str(values))
+            return math.inf
         return len(differing(values, yaml.safe_load(text)))
 
     for group in GROUPS:
@@ -125,10 +126,10 @@ def collected() -> pd.DataFrame:
 
 def _score(rows: pd.DataFrame, name: str) -> pd.Series[float]:
     """A score of the test split in each of DVC's rows, not a number where a run is not finished."""
-    # A column bears its file's name where another file has a score of that name.
-    columns = [each for each in map(str, rows) if each.removeprefix(f"{paths.TEST_METRICS}:") == name]
-    if name == LOST:
-        columns = [each for each in map(str, rows) if each.startswith(f"{LOST}.")]
+    # A column bears its file's name where another file has a score of that name; a drop, that of its change.
+    columns = [
+        each for each in map(str, rows) if name in (each.removeprefix(f"{paths.TEST_METRICS}:"), each.partition(".")[0])
+    ]
     score: pd.Series[float] = rows[columns].apply(pd.to_numeric, errors="coerce").mean(axis=1)
     return score
 

@@ -94,7 +94,7 @@ def test_a_group_can_still_be_chosen_over_what_is_kept(conf: Path) -> None:
 
 @pytest.mark.parametrize(
     ("name", "said"),
-    [("smoke", "smoke.yaml is there already"), ("../x", "cannot be an experiment's name")],
+    [("smoke", "smoke.yaml is there already"), ("../x", "cannot be an experiment's name"), ("Best", "small letters")],
 )
 def test_a_name_that_cannot_be_is_refused(conf: Path, name: str, said: str) -> None:
     before = (conf / "config.yaml").read_text()
