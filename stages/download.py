@@ -4,19 +4,22 @@ from __future__ import annotations
 
 import contextlib
 import fcntl
-import itertools
 import json
 import logging
+import os
 import shutil
 import time
 from collections import Counter
 from collections.abc import Iterator, Mapping
+from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
 import pyarrow.parquet as pq
+from tqdm import tqdm
 
 from stages.booru.crawler import Crawler, crawl
+from stages.booru.ranges import Filling, Ranges
 from stages.booru.store import Outcome, Store, Wanted
 from stages.errors import CrawlError, run
 from stages.params import Download, load
@@ -30,37 +33,20 @@ STATUS_SCHEMA = pa.schema(
     [("image_id", pa.int64()), ("status", pa.string()), ("http_status", pa.int16()), ("detail", pa.string())]
 )
 
+Ended = tuple[Wanted, Outcome]
+
 
 def main() -> None:
     params = load(Download)
-    with Store(cache_root() / "pictures", f"{params.max_bytes}/{params.max_pixels}") as store:
+    ranges = Ranges(IMAGES, params.shard_size)
+    with Store(cache_root() / "pictures", f"{params.max_bytes}/{params.max_pixels}") as store, alone(params.hosts):
         started = time.monotonic()
-        crawler = fetch_absent(params, store)
-        counts = write_status(store, crawler)
-        report(counts, crawler, time.monotonic() - started)
-        check_share(counts, params.max_failed)
-        write_shards(store, crawler, params.shard_size)
-
-
-def catalogue() -> Iterator[list[Wanted]]:
-    """The catalogue's pictures in batches, by ascending id."""
-    if not IMAGES.exists():
-        raise CrawlError(f"no catalogue {IMAGES}; run `dvc repro extract`")
-    for batch in pq.ParquetFile(IMAGES).iter_batches(BATCH, columns=["image_id", "url", "sha512"]):
-        yield [Wanted(row["image_id"], row["url"], row["sha512"] or "") for row in batch.to_pylist()]
-
-
-def fetch_absent(params: Download, store: Store) -> Crawler | None:
-    """Crawl what the store lacks; None where it lacks nothing."""
-    with alone(params.hosts):  # a run that had to wait finds what the other one fetched
-        absent = sum(outcome is None for batch in catalogue() for outcome in store.find(batch))
-        if not absent:
-            return None
-        lacking = (
-            each for batch in catalogue() for each, found in zip(batch, store.find(batch), strict=True) if found is None
-        )
-        with served(params) as resolve:
-            return crawl(params, store, lacking, absent, resolve)
+        crawler = fetch_absent(params, store, ranges)
+        with replacing_folder(SHARDS) as folder:
+            counts = write_outs(store, ranges, crawler, folder)
+            report(counts, crawler, time.monotonic() - started)
+            check_share(counts, params.max_failed)
+        store.sweep()
 
 
 @contextlib.contextmanager
@@ -77,6 +63,15 @@ def alone(hosts: list[str]) -> Iterator[None]:
         yield
 
 
+def fetch_absent(params: Download, store: Store, ranges: Ranges) -> Crawler | None:
+    """Crawl what the store lacks; None where it lacks nothing."""
+    absent = sum(outcome is None for pictures in ranges for outcome in store.find(pictures))
+    if not absent:
+        return None
+    with served(params) as resolve, Filling(store, ranges) as filling:
+        return crawl(params, store, filling.lacking(), absent, resolve, filling.settled)
+
+
 @contextlib.contextmanager
 def served(params: Download) -> Iterator[Mapping[str, tuple[str, int]]]:
     """Serve the sample board, if it is the source, under the name of its host."""
@@ -89,28 +84,56 @@ def served(params: Download) -> Iterator[Mapping[str, tuple[str, int]]]:
             yield dict.fromkeys(params.hosts, address)
 
 
-def outcomes(store: Store, crawler: Crawler | None) -> Iterator[tuple[Wanted, Outcome]]:
-    """Each picture's outcome, by ascending id."""
+@contextlib.contextmanager
+def replacing_folder(target: Path) -> Iterator[Path]:
+    """Yield an empty folder; it takes `target`'s place only when the block ends without an error."""
+    aside = target.with_name(f".{target.name}")
+    shutil.rmtree(aside, ignore_errors=True)
+    aside.mkdir(parents=True)
+    try:
+        yield aside
+        shutil.rmtree(target, ignore_errors=True)
+        aside.rename(target)
+    finally:
+        shutil.rmtree(aside, ignore_errors=True)
+
+
+def write_outs(store: Store, ranges: Ranges, crawler: Crawler | None, folder: Path) -> Counter[str]:
+    """A status for every image, and the shards of the `ok` pictures into `folder`; counts pictures by status."""
     gave_up = crawler.gave_up if crawler else {}
-    for batch in catalogue():
-        for each, found in zip(batch, store.find(batch), strict=True):
-            yield each, found or gave_up[each.url, each.sha512]
-
-
-def write_status(store: Store, crawler: Crawler | None) -> Counter[str]:
-    """A row for every image; pictures by status."""
     counts: Counter[str] = Counter()
-    with replacing(STATUS) as aside, pq.ParquetWriter(aside, STATUS_SCHEMA, compression="zstd") as writer:
-        ended = outcomes(store, crawler)
-        while rows := list(itertools.islice(ended, BATCH)):
-            counts.update(outcome.status for _, outcome in rows)
-            columns = [
-                [each.image_id for each, _ in rows],
-                *([getattr(outcome, name) for _, outcome in rows] for name in STATUS_SCHEMA.names[1:]),
-            ]
-            arrays = [pa.array(column, kind.type) for column, kind in zip(columns, STATUS_SCHEMA, strict=True)]
-            writer.write_batch(pa.record_batch(arrays, schema=STATUS_SCHEMA))
+    waiting: list[Ended] = []
+    with replacing(STATUS) as aside, pq.ParquetWriter(aside, STATUS_SCHEMA, compression="zstd") as status:
+        for pictures in tqdm(ranges, desc="shards", unit="shard", delay=2, disable=None):
+            found = zip(pictures, store.find(pictures), strict=True)
+            ended = [(each, outcome or gave_up[each.url, each.sha512]) for each, outcome in found]
+            if good := [row for row in ended if row[1].status == "ok"]:
+                link(store.shard(good), folder / shards.name(ranges.number(pictures[0])))
+            counts.update(outcome.status for _, outcome in ended)
+            waiting += ended
+            while len(waiting) >= BATCH:
+                write_status(status, waiting[:BATCH])
+                del waiting[:BATCH]
+        write_status(status, waiting)
     return counts
+
+
+def link(shard: Path, target: Path) -> None:
+    """Put a finished shard into place. It costs nothing where the cache root is on the same file system."""
+    try:
+        os.link(shard, target)
+    except OSError:
+        shutil.copyfile(shard, target)
+
+
+def write_status(writer: pq.ParquetWriter, ended: list[Ended]) -> None:
+    columns = [
+        [each.image_id for each, _ in ended],
+        *([getattr(outcome, name) for _, outcome in ended] for name in STATUS_SCHEMA.names[1:]),
+    ]
+    arrays = [pa.array(column, kind.type) for column, kind in zip(columns, STATUS_SCHEMA, strict=True)]
+    if ended:
+        writer.write_batch(pa.record_batch(arrays, schema=STATUS_SCHEMA))
 
 
 def report(counts: Counter[str], crawler: Crawler | None, seconds: float) -> None:
@@ -130,23 +153,6 @@ def check_share(counts: Counter[str], most: float) -> None:
             f"{failed} of {total} pictures failed ({reasons}), over download.max_failed={most:g}; see {STATUS} and run "
             "again: only those are asked for"
         )
-
-
-def write_shards(store: Store, crawler: Crawler | None, size: int) -> None:
-    """The `ok` pictures, a shard for each range of `size` ids; the old shards go only when all new ones are there."""
-    aside = SHARDS.with_name(".shards")
-    shutil.rmtree(aside, ignore_errors=True)
-    aside.mkdir(parents=True)
-    good = ((each, outcome) for each, outcome in outcomes(store, crawler) if outcome.status == "ok")
-    for number, rows in itertools.groupby(good, lambda row: row[0].image_id // size):
-        shards.write(aside / shards.name(number), (picture(store, each, outcome) for each, outcome in rows))
-    shutil.rmtree(SHARDS, ignore_errors=True)
-    aside.rename(SHARDS)
-
-
-def picture(store: Store, wanted: Wanted, outcome: Outcome) -> dict[str, Any]:
-    facts = {name: getattr(outcome, name) for name in ("sha256", "width", "height", "format")}
-    return {"image_id": wanted.image_id, "bytes": store.read(wanted, outcome), **facts}
 
 
 if __name__ == "__main__":

@@ -7,7 +7,7 @@ import hashlib
 import logging
 import random
 from collections import Counter
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from importlib.metadata import PackageNotFoundError, version
@@ -78,8 +78,8 @@ class Crawler:
         self._caps = Caps(params.max_bytes, params.max_pixels)
         self._decoders = ThreadPoolExecutor(2, "decoder")
 
-    async def run(self, wanted: Iterable[Wanted], total: int) -> None:
-        """Fetch every picture; each ends in the store, or in `gave_up`.
+    async def run(self, wanted: Iterable[Wanted], total: int, settled: Callable[[Wanted], None]) -> None:
+        """Fetch every picture; each ends in the store, or in `gave_up`, and is told to `settled`.
 
         Raises:
             CrawlError: if the host's front proxy refuses the crawl (403).
@@ -101,6 +101,7 @@ class Crawler:
                 async def work() -> None:
                     for each in source:  # shared by all workers: each takes the next
                         await self._settle(session, each)
+                        settled(each)
                         bar.set_postfix(gave_up=len(self.gave_up), retries=self.tally.retries, refresh=False)
                         bar.update()
 
@@ -242,7 +243,12 @@ class Crawler:
 
 
 def crawl(
-    params: Download, store: Store, wanted: Iterable[Wanted], total: int, resolve: Mapping[str, tuple[str, int]]
+    params: Download,
+    store: Store,
+    wanted: Iterable[Wanted],
+    total: int,
+    resolve: Mapping[str, tuple[str, int]],
+    settled: Callable[[Wanted], None] = lambda _: None,
 ) -> Crawler:
     """Fetch `wanted`, `total` pictures, into `store`; what was finished is kept whatever stops it.
 
@@ -252,10 +258,11 @@ def crawl(
         wanted: taken one by one, so that millions need no memory.
         total: for the progress bar.
         resolve: host -> address and port to connect to in its stead, as for the sample board on loopback.
+        settled: is told of each picture whose outcome is known, or that was given up.
 
     Raises:
         CrawlError: if the host refuses the crawl.
     """
     crawler = Crawler(params, store, resolve)
-    asyncio.run(crawler.run(wanted, total))
+    asyncio.run(crawler.run(wanted, total, settled))
     return crawler

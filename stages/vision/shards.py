@@ -22,13 +22,16 @@ SCHEMA = pa.schema(
     ]
 )
 """Rows are sorted by image_id; width, height (px) and format (png, jpeg, gif, webp) are of the bytes."""
+RULE = 1
+"""Raise it when `write` gives other bytes than before."""
+SUFFIX = ".parquet"
 ROWS = 64
 """Pictures a row group: what a reader that goes picture by picture has in memory."""
 
 
 def name(number: int) -> str:
     """File name of the shard that covers the ids from `number` * shard_size on."""
-    return f"shard-{number:05d}.parquet"
+    return f"shard-{number:05d}{SUFFIX}"
 
 
 def files(folder: Path) -> list[Path]:

@@ -141,8 +141,8 @@ def test_damage_is_told_and_what_it_may_have_hit_is_asked_for_again(folder: Path
         put(store, 3)
         (outcome,) = store.find([wanted(1)])
         assert outcome is not None
-        assert outcome.place is not None
-        segment = folder / outcome.place[0]
+        assert outcome.file is not None
+        segment = folder / outcome.file
         data = segment.read_bytes()
         if damage == "gone":
             segment.unlink()
@@ -151,7 +151,7 @@ def test_damage_is_told_and_what_it_may_have_hit_is_asked_for_again(folder: Path
         with pytest.raises(CrawlError) as caught:
             store.read(wanted(1), outcome)
         assert str(caught.value) == (
-            f"the crawl's segment {segment.name} in {folder} is damaged; run again to fetch it anew"
+            f"the crawl's file {segment.name} in {folder} is damaged; run again to fetch it anew"
         )
         assert found(store, 1, 2, 3) == [None, None, body(3)]
         put(store, 1)
