@@ -1,0 +1,264 @@
+"""The download stage against img2dataset, and as the board grows: python tests/benchmarks/downloading.py peer | grown.
+
+peer: one catalogue of JPEGs from one aiohttp server on loopback, in turns, in one process each, all of it counted from
+the start of the process: `python -m stages.download` with an empty cache and no limit of rate, and `img2dataset`, with
+as many threads as ours has connections. Both decode every picture whole and keep its bytes as they came, its SHA-256
+and its size, in Parquet files of 1,000. Who goes first changes. Exit code 1 if the median ratio of ours to theirs, by
+the clock, is above --goal.
+
+grown: a store that holds N made-up pictures: the stage's first run, which writes the shards; a rerun with its outs
+gone, as DVC runs it; a rerun with 1,000 images more; and a crawl of N pictures that the store lacks, up to its first
+request, which the host refuses. Seconds and peak memory of each.
+"""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import hashlib
+import io
+import json
+import multiprocessing
+import os
+import random
+import shutil
+import socket
+import statistics
+import subprocess
+import sys
+import tempfile
+from collections.abc import Iterator, Sequence
+from multiprocessing.connection import Connection
+from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).parents[2]))
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+import yaml
+from aiohttp import web
+from PIL import Image, ImageFilter
+
+from stages import errors, paths
+from stages.booru.store import Outcome, Store, Wanted
+
+ROOT = Path(__file__).parents[2]
+DIFFERENT = 100
+"""JPEGs that the server has; it serves them under as many names as are asked for."""
+CAPS = {"max_bytes": 25_000_000, "max_pixels": 50_000_000}
+SECTION = """
+  {board: remote, hosts: [127.0.0.1], rate: 1.0e+9, concurrency: 32, tries: 3, timeout: 60.0, backoff: 0.1,
+   max_wait: 1.0, pause_overloaded: 1.0, pause_blocked: 1.0, max_failed: 0.0, shard_size: 1000}
+"""
+WATCH = """
+import json, resource, subprocess, sys, time
+start = time.perf_counter()
+code = subprocess.call(sys.argv[2:], stdout=sys.stderr)
+took, used = time.perf_counter() - start, resource.getrusage(resource.RUSAGE_CHILDREN)
+told = {"code": code, "s": took, "cpu": used.ru_utime + used.ru_stime, "peak": used.ru_maxrss}
+json.dump(told, open(sys.argv[1], "w"))
+"""
+"""Runs a command from a process so small that the command's peak of memory does not begin at ours."""
+
+
+def say(text: str) -> None:
+    print(text, flush=True)  # noqa: T201 - the command's answer
+
+
+def watched(folder: Path, *words: str | Path, expected: int = 0) -> dict[str, float]:
+    """Run a command in a folder: its seconds by the clock (`s`) and the CPU (`cpu`), its peak memory (`peak`, MB)."""
+    told = folder / "told.json"
+    environment = {**os.environ, "MLPY_CACHE": str(folder / "cache"), "PYTHONPATH": str(ROOT)}
+    with (folder / "said.txt").open("w") as said:
+        subprocess.run(
+            [sys.executable, "-I", "-S", "-c", WATCH, told, *words],
+            cwd=folder,
+            env=environment,
+            stderr=said,
+            check=True,
+        )
+    run: dict[str, float] = json.loads(told.read_text())
+    if run["code"] != expected:
+        sys.exit(f"{words} ended with {run['code']}:\n{(folder / 'said.txt').read_text()}")
+    return {**run, "peak": run["peak"] / (2**20 if sys.platform == "darwin" else 2**10)}
+
+
+STAGE = (sys.executable, "-m", "stages.download")
+
+
+def prepare(folder: Path, rows: Sequence[Wanted], **changed: object) -> None:
+    """A folder in which the stage runs: its catalogue and parameters."""
+    section = yaml.safe_load(SECTION) | {**CAPS, **changed}
+    (folder / paths.IMAGES).parent.mkdir(parents=True, exist_ok=True)
+    (folder / paths.PARAMS).write_text(yaml.safe_dump({"download": section}))
+    columns = dict(zip(Wanted._fields, map(list, zip(*rows, strict=True)), strict=True))
+    pq.write_table(
+        pa.table(columns), folder / paths.IMAGES, row_group_size=65_536, compression="zstd"
+    )  # as extract does
+
+
+# The peer
+
+
+def jpegs() -> list[bytes]:
+    """Pictures of 800x600 with a photograph's grain, about 100 kB each; the same at every call."""
+    made = []
+    for seed in range(DIFFERENT):
+        chance = random.Random(seed)
+        small = Image.frombytes("RGB", (40, 30), chance.randbytes(3600)).resize((800, 600), Image.Resampling.BICUBIC)
+        grain = Image.frombytes("RGB", (800, 600), chance.randbytes(3 * 800 * 600)).filter(ImageFilter.BoxBlur(1))
+        file = io.BytesIO()
+        Image.blend(small, grain, 0.22).save(file, "JPEG", quality=85)
+        made.append(file.getvalue())
+    return made
+
+
+def serve(told: Connection) -> None:
+    """The picture host: `/N.jpg` for any N, and 403 for all else."""
+    pictures = jpegs()
+
+    async def answer(request: web.Request) -> web.Response:
+        number = request.path.strip("/").removesuffix(".jpg")
+        if not number.isdecimal():
+            return web.Response(status=403)
+        return web.Response(body=pictures[int(number) % DIFFERENT], content_type="image/jpeg")
+
+    async def begin(app: web.Application) -> None:
+        told.send((app["site"].getsockname()[1], [len(each) for each in pictures]))
+
+    app = web.Application()
+    app.router.add_get("/{name:.*}", answer)
+    site = socket.create_server(("127.0.0.1", 0), backlog=1024)
+    app["site"] = site
+    app.on_startup.append(begin)
+    web.run_app(app, sock=site, print=None, access_log=None, handle_signals=True)
+
+
+@contextlib.contextmanager
+def host() -> Iterator[tuple[int, list[int]]]:
+    """Run the picture host in a process of its own: its port, and its pictures' sizes in bytes."""
+    ours, theirs = multiprocessing.Pipe()
+    process = multiprocessing.get_context("spawn").Process(target=serve, args=(theirs,), daemon=True)
+    process.start()
+    try:
+        yield ours.recv()
+    finally:
+        process.terminate()
+        process.join()
+
+
+def kept(files: Sequence[Path], column: str) -> tuple[int, int]:
+    """How many pictures are in the files, and how many bytes they have."""
+    sizes = [len(each) for file in files for each in pq.read_table(file, columns=[column])[column].to_pylist()]
+    return len(sizes), sum(sizes)
+
+
+def ours(folder: Path, rows: Sequence[Wanted], options: argparse.Namespace) -> dict[str, float]:
+    prepare(folder, rows, concurrency=options.connections)
+    run = watched(folder, *STAGE)
+    assert kept([*(folder / paths.SHARDS).iterdir()], "bytes") == options.expected
+    return run
+
+
+def theirs(folder: Path, rows: Sequence[Wanted], options: argparse.Namespace) -> dict[str, float]:
+    prepare(folder, rows)
+    words = (
+        *("--input_format=parquet", "--url_col=url", f"--url_list={paths.IMAGES}", "--output_folder=out"),
+        *("--output_format=parquet", "--number_sample_per_shard=1000", "--compute_hash=sha256"),
+        *("--processes_count=1", f"--thread_count={options.connections}", "--timeout=60", "--retries=3"),
+        *("--resize_mode=no", "--skip_reencode=True", "--encode_format=jpg", "--extract_exif=False"),
+    )
+    run = watched(folder, options.peer, *words)
+    assert kept(sorted((folder / "out").glob("*.parquet")), "jpg") == options.expected
+    return run
+
+
+def peer(options: argparse.Namespace) -> bool:
+    """Measure the pairs, tell, and say whether the goal is met."""
+    with host() as (port, sizes), tempfile.TemporaryDirectory(prefix="mlpy-downloading-") as name:
+        rows = [Wanted(number, f"http://127.0.0.1:{port}/{number}.jpg", "") for number in range(options.pictures)]
+        options.expected = (len(rows), sum(sizes[number % DIFFERENT] for number in range(len(rows))))
+        say(f"{len(rows)} pictures, mean {statistics.mean(sizes) / 1000:.0f} kB; {options.connections} at a time.\n")
+        say("| pair | ours s | theirs s | ratio | ours CPU s | theirs CPU s | ratio | ours MB | theirs MB |")
+        say("|---|---|---|---|---|---|---|---|---|")
+        ratios = []
+        for pair in range(options.pairs + 1):
+            runs = {}
+            for way in (ours, theirs) if pair % 2 else (theirs, ours):
+                folder = Path(name) / way.__name__
+                folder.mkdir()
+                runs[way.__name__] = way(folder, rows, options)
+                shutil.rmtree(folder)
+                os.sync()  # what this one left for the disk to do is not the next one's burden
+            if pair:  # the first is a warm-up
+                cells = []
+                for key in ("s", "cpu"):
+                    mine, other = (runs[way][key] for way in ("ours", "theirs"))
+                    cells += [f"{mine:.1f}", f"{other:.1f}", f"{mine / other:.2f}"]
+                cells += [f"{runs[way]['peak']:.0f}" for way in ("ours", "theirs")]
+                say(f"| {pair} | {' | '.join(cells)} |")
+                ratios.append(runs["ours"]["s"] / runs["theirs"]["s"])
+        say(f"\nMedian ratio {statistics.median(ratios):.2f} ({min(ratios):.2f} to {max(ratios):.2f}).")
+        return statistics.median(ratios) <= options.goal
+
+
+# The grown board
+
+
+def made_up(count: int) -> Iterator[Wanted]:
+    """Pictures as a board's catalogue names them."""
+    for number in range(count):
+        date = f"{2012 + number // 250_000}/{1 + number // 20_000 % 12}/{1 + number // 700 % 28}"
+        yield Wanted(
+            number, f"http://127.0.0.1/img/{date}/{number}/medium.png", hashlib.sha512(b"%d" % number).hexdigest()
+        )
+
+
+def fill(folder: Path, count: int) -> None:
+    """A store in which all made-up pictures are `ok`."""
+    with Store(folder / "cache/pictures", "/".join(map(str, CAPS.values()))) as store:
+        for each in made_up(count):
+            data = b"picture %d" % each.image_id
+            store.put(each, Outcome("ok", 200, None, 800, 600, "png", hashlib.sha256(data).hexdigest()), data)
+
+
+def grown(options: argparse.Namespace) -> bool:
+    say("| images | run | s | CPU s | peak MB | shards written |\n|---|---|---|---|---|---|")
+    for count in options.sizes:
+        with tempfile.TemporaryDirectory(prefix="mlpy-downloading-") as name:
+            folder = Path(name)
+            fill(folder, count + 1000)
+            rows = list(made_up(count + 1000))
+            before = 0
+            for what, some in (("first", rows[:-1000]), ("again", rows[:-1000]), ("1,000 more", rows)):
+                prepare(folder, some)
+                shutil.rmtree(folder / "data/download", ignore_errors=True)
+                run = watched(folder, *STAGE)
+                shards = len([*(folder / "cache/pictures").glob("*.parquet")])
+                tell(count, what, run, shards - before)
+                before = shards
+            with host() as (port, _):
+                prepare(folder, [each._replace(url=each.url.replace("1/", f"1:{port}/", 1)) for each in rows[:-1000]])
+                tell(count, "planning a crawl", watched(folder, *STAGE, expected=1), 0)
+    return True
+
+
+def tell(count: int, what: str, run: dict[str, float], shards: int) -> None:
+    say(f"| {count:,} | {what} | {run['s']:.1f} | {run['cpu']:.1f} | {run['peak']:.0f} | {shards} |")
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("part", choices=["peer", "grown"])
+    parser.add_argument("--peer", type=Path, help="the command img2dataset, in an environment of its own")
+    parser.add_argument("--pictures", type=int, default=4000)
+    parser.add_argument("--connections", type=int, default=32)
+    parser.add_argument("--pairs", type=int, default=5)
+    parser.add_argument("--goal", type=float, default=1.0)
+    parser.add_argument("--sizes", type=int, nargs="+", default=[10_000, 100_000, 1_000_000])
+    options = parser.parse_args()
+    return 0 if {"peer": peer, "grown": grown}[options.part](options) else 1
+
+
+if __name__ == "__main__":
+    errors.run(main)
