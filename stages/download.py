@@ -33,19 +33,32 @@ STATUS_SCHEMA = pa.schema(
     [("image_id", pa.int64()), ("status", pa.string()), ("http_status", pa.int16()), ("detail", pa.string())]
 )
 
+UNKNOWN = Outcome("unknown")
+"""Of a picture that must be asked for first."""
+
 Ended = tuple[Wanted, Outcome]
+GaveUp = Mapping[tuple[str, str], Outcome]
+"""Outcomes by address and hash."""
 
 
 def main() -> None:
     params = load(Download)
     ranges = Ranges(IMAGES, params.shard_size)
-    with Store(cache_root() / "pictures", f"{params.max_bytes}/{params.max_pixels}") as store, alone(params.hosts):
+    with (
+        Store(cache_root() / "pictures", f"{params.max_bytes}/{params.max_pixels}") as store,
+        alone(params.hosts),
+        empty_folder(SHARDS.with_name(".outs")) as aside,
+    ):
         started = time.monotonic()
-        crawler = fetch_absent(params, store, ranges)
-        with replacing_folder(SHARDS) as folder:
-            counts = write_outs(store, ranges, crawler, folder)
-            report(counts, crawler, time.monotonic() - started)
-            check_share(counts, params.max_failed)
+        crawler, counts = None, write_outs(store, ranges, {}, aside)
+        if absent := counts[UNKNOWN.status]:
+            crawler = fetch(params, store, ranges, absent)
+            counts = write_outs(store, ranges, crawler.gave_up, aside)
+        report(counts, crawler, time.monotonic() - started)
+        (aside / STATUS.name).replace(STATUS)
+        check_share(counts, params.max_failed)
+        shutil.rmtree(SHARDS, ignore_errors=True)
+        (aside / SHARDS.name).rename(SHARDS)
         store.sweep()
 
 
@@ -63,11 +76,19 @@ def alone(hosts: list[str]) -> Iterator[None]:
         yield
 
 
-def fetch_absent(params: Download, store: Store, ranges: Ranges) -> Crawler | None:
-    """Crawl what the store lacks; None where it lacks nothing."""
-    absent = sum(outcome is None for pictures in ranges for outcome in store.find(pictures))
-    if not absent:
-        return None
+@contextlib.contextmanager
+def empty_folder(folder: Path) -> Iterator[Path]:
+    """Make a folder for as long as the block runs."""
+    shutil.rmtree(folder, ignore_errors=True)
+    folder.mkdir(parents=True)
+    try:
+        yield folder
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)
+
+
+def fetch(params: Download, store: Store, ranges: Ranges, absent: int) -> Crawler:
+    """Crawl what the store lacks, and finish shards meanwhile."""
     with served(params) as resolve, Filling(store, ranges) as filling:
         return crawl(params, store, filling.lacking(), absent, resolve, filling.settled)
 
@@ -84,42 +105,35 @@ def served(params: Download) -> Iterator[Mapping[str, tuple[str, int]]]:
             yield dict.fromkeys(params.hosts, address)
 
 
-@contextlib.contextmanager
-def replacing_folder(target: Path) -> Iterator[Path]:
-    """Yield an empty folder; it takes `target`'s place only when the block ends without an error."""
-    aside = target.with_name(f".{target.name}")
-    shutil.rmtree(aside, ignore_errors=True)
-    aside.mkdir(parents=True)
-    try:
-        yield aside
-        shutil.rmtree(target, ignore_errors=True)
-        aside.rename(target)
-    finally:
-        shutil.rmtree(aside, ignore_errors=True)
-
-
-def write_outs(store: Store, ranges: Ranges, crawler: Crawler | None, folder: Path) -> Counter[str]:
-    """A status for every image, and the shards of the `ok` pictures into `folder`; counts pictures by status."""
-    gave_up = crawler.gave_up if crawler else {}
+def write_outs(store: Store, ranges: Ranges, gave_up: GaveUp, folder: Path) -> Counter[str]:
+    """A status for every image, and the shards of the ranges that are known; counts pictures by status."""
     counts: Counter[str] = Counter()
     waiting: list[Ended] = []
-    with replacing(STATUS) as aside, pq.ParquetWriter(aside, STATUS_SCHEMA, compression="zstd") as status:
-        for pictures in tqdm(ranges, desc="shards", unit="shard", delay=2, disable=None):
+    (folder / SHARDS.name).mkdir(exist_ok=True)
+    with (
+        pq.ParquetWriter(folder / STATUS.name, STATUS_SCHEMA, compression="zstd") as status,
+        tqdm(desc="shards", total=ranges.pictures, unit="picture", delay=2, disable=None) as bar,
+    ):
+        for pictures in ranges:
             found = zip(pictures, store.find(pictures), strict=True)
-            ended = [(each, outcome or gave_up[each.url, each.sha512]) for each, outcome in found]
-            if good := [row for row in ended if row[1].status == "ok"]:
-                link(store.shard(good), folder / shards.name(ranges.number(pictures[0])))
-            counts.update(outcome.status for _, outcome in ended)
+            ended = [(each, outcome or gave_up.get(each[1:], UNKNOWN)) for each, outcome in found]
+            met = Counter(outcome.status for _, outcome in ended)
+            if met["ok"] and not met[UNKNOWN.status]:
+                good = ended if met["ok"] == len(ended) else [row for row in ended if row[1].status == "ok"]
+                link(store.shard(good), folder / SHARDS.name / shards.name(ranges.number(pictures[0])))
+            counts += met
             waiting += ended
             while len(waiting) >= BATCH:
                 write_status(status, waiting[:BATCH])
                 del waiting[:BATCH]
+            bar.update(len(pictures))
         write_status(status, waiting)
     return counts
 
 
 def link(shard: Path, target: Path) -> None:
     """Put a finished shard into place. It costs nothing where the cache root is on the same file system."""
+    target.unlink(missing_ok=True)  # never write through a link
     try:
         os.link(shard, target)
     except OSError:
@@ -129,7 +143,7 @@ def link(shard: Path, target: Path) -> None:
 def write_status(writer: pq.ParquetWriter, ended: list[Ended]) -> None:
     columns = [
         [each.image_id for each, _ in ended],
-        *([getattr(outcome, name) for _, outcome in ended] for name in STATUS_SCHEMA.names[1:]),
+        *([outcome[place] for _, outcome in ended] for place in range(len(STATUS_SCHEMA) - 1)),
     ]
     arrays = [pa.array(column, kind.type) for column, kind in zip(columns, STATUS_SCHEMA, strict=True)]
     if ended:

@@ -29,6 +29,7 @@ class Ranges:
         if not catalogue.exists():
             raise CrawlError(f"no catalogue {catalogue}; run `dvc repro extract`")
         self._catalogue = catalogue
+        self.pictures: int = pq.read_metadata(catalogue).num_rows
         self._size = size
 
     def __iter__(self) -> Iterator[list[Wanted]]:

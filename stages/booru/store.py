@@ -19,6 +19,7 @@ import time
 import uuid
 from collections.abc import Iterable, Iterator, Sequence
 from functools import lru_cache
+from operator import attrgetter
 from pathlib import Path
 from typing import Any, NamedTuple, Self
 
@@ -47,6 +48,7 @@ CREATE TABLE IF NOT EXISTS shards (name TEXT PRIMARY KEY, size INTEGER, mtime IN
 """
 FACTS = ("sha256", "width", "height", "format")
 """What a shard's row says of a picture besides its bytes."""
+facts_of = attrgetter(*FACTS)
 COLUMNS = "status, http_status, detail, width, height, format, sha256, segment, start, length"
 
 
@@ -119,13 +121,13 @@ class Store:
         while some := list(itertools.islice(pictures, AT_ONCE)):
             query = (
                 f"WITH asked (place, url, sha512) AS (VALUES {', '.join(['(?, ?, ?)'] * len(some))})"  # noqa: S608 (marks only)
-                f" SELECT place, {COLUMNS} FROM asked CROSS JOIN pictures USING (url, sha512)"
+                f" SELECT {COLUMNS}, place FROM asked CROSS JOIN pictures USING (url, sha512)"
                 " WHERE status = 'ok' OR (caps = ? AND seen > ?)"
             )
             asked = itertools.chain.from_iterable((place, each.url, each.sha512) for place, each in enumerate(some))
             outcomes: list[Outcome | None] = [None] * len(some)
-            for place, *row in self._index.execute(query, [*asked, self._caps, fresh]):
-                outcomes[place] = Outcome(*row)
+            for row in self._index.execute(query, [*asked, self._caps, fresh]):
+                outcomes[row[-1]] = Outcome._make(row[:-1])
             yield from outcomes
 
     def put(self, wanted: Wanted, outcome: Outcome, data: bytes = b"") -> None:
@@ -161,16 +163,23 @@ class Store:
         """
         if outcome.file is None:
             raise ValueError("only an ok outcome has bytes")
-        data = self._bytes(outcome)
-        if hashlib.sha256(data).hexdigest() != outcome.sha256:
-            (now,) = self.find([wanted])  # another run may have moved it into a shard meanwhile
-            data = self._bytes(now) if now else b""
-        if hashlib.sha256(data).hexdigest() != outcome.sha256:
-            self._index.execute("DELETE FROM pictures WHERE segment = ?", (outcome.file,))
-            raise CrawlError(
-                f"the crawl's file {outcome.file} in {self._folder} is damaged; run again to fetch it anew"
-            )
-        return data
+        file = outcome.file
+        for known in itertools.chain([outcome], self.find([wanted])):  # another run may have moved it into a shard
+            if known and known.file:
+                file = known.file
+                data = self._bytes(known)
+                if hashlib.sha256(data).hexdigest() == outcome.sha256:
+                    return data
+        self._forget_damaged(file)
+        raise CrawlError(f"the crawl's file {file} in {self._folder} is damaged; run again to fetch what it lost")
+
+    def _forget_damaged(self, file: str) -> None:
+        """Forget the pictures of a file whose bytes are not theirs any more."""
+        query = f"SELECT {COLUMNS}, url, sha512 FROM pictures WHERE segment = ?"  # noqa: S608 (names only)
+        for *columns, url, sha512 in self._index.execute(query, (file,)).fetchall():
+            outcome = Outcome._make(columns)
+            if hashlib.sha256(self._bytes(outcome)).hexdigest() != outcome.sha256:
+                self._index.execute("DELETE FROM pictures WHERE url = ? AND sha512 = ?", (url, sha512))
 
     def _bytes(self, outcome: Outcome) -> bytes:
         """What is where the bytes of an `ok` outcome should be."""
@@ -193,7 +202,7 @@ class Store:
         Raises:
             CrawlError: if the disk holds other bytes than were written.
         """
-        facts = [(each.image_id, *(getattr(outcome, name) for name in FACTS)) for each, outcome in rows]
+        facts = [(each[0], *facts_of(outcome)) for each, outcome in rows]
         file = self._folder / f"{cache.key(shards.RULE, pa.__version__, facts)}{shards.SUFFIX}"
         if not self._intact(file):
             shards.write(file, (self._row(each, outcome) for each, outcome in rows))
@@ -210,7 +219,7 @@ class Store:
         return (found.st_size, found.st_mtime_ns) == tuple(known)
 
     def _row(self, wanted: Wanted, outcome: Outcome) -> dict[str, Any]:
-        facts = {name: getattr(outcome, name) for name in FACTS}
+        facts = dict(zip(FACTS, facts_of(outcome), strict=True))
         return {"image_id": wanted.image_id, "bytes": self.read(wanted, outcome), **facts}
 
     def _move(self, file: Path, rows: Sequence[tuple[Wanted, Outcome]]) -> None:

@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import contextlib
 import copy
 import hashlib
 import json
 import os
 import random
+import shutil
 import signal
 import subprocess
 import sys
+import tempfile
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -39,19 +42,27 @@ class Project:
 
     def __init__(self, folder: Path, urls: dict[int, str], **changed: object) -> None:
         self.folder = folder
-        catalogue = pa.table({"image_id": list(urls), "url": list(urls.values()), "sha512": [None] * len(urls)})
         (folder / "data/extract").mkdir(parents=True)
-        pq.write_table(
-            catalogue.cast(pa.schema([("image_id", pa.int64()), ("url", pa.string()), ("sha512", pa.string())])),
-            folder / "data/extract/images.parquet",
-        )
+        self.list(urls)
         (folder / "params.yaml").write_text(yaml.safe_dump({"download": {**copy.deepcopy(SECTION), **changed}}))
 
-    def start(self) -> subprocess.Popen[str]:
+    def list(self, urls: dict[int, str]) -> None:
+        """Write the catalogue."""
+        schema = pa.schema([("image_id", pa.int64()), ("url", pa.string()), ("sha512", pa.string())])
+        rows = [{"image_id": number, "url": url} for number, url in urls.items()]
+        pq.write_table(pa.Table.from_pylist(rows, schema), self.folder / "data/extract/images.parquet")
+
+    def clear(self) -> None:
+        """Delete the outs, as DVC does before it runs a stage."""
+        shutil.rmtree(self.folder / "data/download", ignore_errors=True)
+
+    def start(self, *words: str) -> subprocess.Popen[str]:
         return subprocess.Popen(
-            [sys.executable, "-m", "stages.download"],
+            [sys.executable, *(words or ("-m", "stages.download"))],
             cwd=self.folder,
             env={**os.environ, "PYTHONPATH": str(ROOT), "MLPY_CACHE": str(self.folder / "cache")},
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
             text=True,
         )
@@ -70,8 +81,17 @@ class Project:
         return told
 
     def outs(self) -> dict[str, str]:
-        files = [*(self.folder / "data/download").rglob("*.parquet")]
-        return {file.name: hashlib.md5(file.read_bytes()).hexdigest() for file in files}
+        files = [*(self.folder / "data/download").glob("[!.]*"), *(self.folder / "data/download/shards").glob("*")]
+        return {file.name: hashlib.md5(file.read_bytes()).hexdigest() for file in files if file.suffix == ".parquet"}
+
+    def shards(self) -> dict[str, tuple[int, int]]:
+        """What tells whether a shard was written anew: inode and time."""
+        files = sorted((self.folder / "data/download/shards").iterdir())
+        return {file.name: (file.stat().st_ino, file.stat().st_mtime_ns) for file in files}
+
+    def finished(self) -> int:
+        """Shards in the cache."""
+        return len([*(self.folder / "cache/pictures").glob("*.parquet")])
 
 
 def pictures(host: FaultyHost, count: int) -> dict[int, str]:
@@ -102,25 +122,64 @@ def test_pictures_become_shards_and_every_image_a_status(host: FaultyHost, tmp_p
     assert project.crawl()["pictures"] == {"corrupt": 1, "gave_up": 1, "missing": 1, "ok": 120, "too_large": 1}
 
 
-def test_a_rerun_asks_for_nothing_and_gives_the_same_bytes(host: FaultyHost, tmp_path: Path) -> None:
+def test_a_rerun_asks_for_nothing_writes_no_shard_and_gives_the_same_bytes(host: FaultyHost, tmp_path: Path) -> None:
     project = Project(tmp_path, {**pictures(host, 60), 70: host.url("404")})
     assert project.run()[0] == 0
-    outs, asked = project.outs(), host.asked.total()
+    outs, shards, asked = project.outs(), project.shards(), host.asked.total()
+    project.clear()
     assert project.run()[0] == 0
     assert project.outs() == outs
+    assert project.shards() == shards
     assert host.asked.total() == asked
     assert project.crawl()["requests"] == 0
 
 
-def test_more_images_change_only_the_shards_they_are_in(host: FaultyHost, tmp_path: Path) -> None:
-    few, more = tmp_path / "few", tmp_path / "more"
-    (tmp_path / "cache").mkdir()
-    projects = [Project(folder, urls) for folder, urls in ((few, pictures(host, 80)), (more, pictures(host, 120)))]
-    for project in projects:
+def test_more_images_ask_and_write_only_what_is_new(host: FaultyHost, tmp_path: Path) -> None:
+    few, more = pictures(host, 80), pictures(host, 120)
+    grown, whole = Project(tmp_path / "grown", few), Project(tmp_path / "whole", more)
+    assert grown.run()[0] == 0
+    before, asked = grown.shards(), host.asked.total()
+    grown.list(more)
+    grown.clear()
+    assert grown.run()[0] == 0
+    after = grown.shards()
+    assert host.asked.total() - asked == 40
+    assert [name for name in after if after[name] != before.get(name)] == ["shard-00001.parquet", "shard-00002.parquet"]
+    assert whole.run()[0] == 0
+    assert grown.outs() == whole.outs()
+
+
+def test_a_shard_that_was_changed_in_place_is_fetched_anew(host: FaultyHost, tmp_path: Path) -> None:
+    project = Project(tmp_path, pictures(host, 60))
+    assert project.run()[0] == 0
+    outs = project.outs()
+    shard = tmp_path / "data/download/shards/shard-00000.parquet"
+    shard.chmod(0o644)  # a hard link to the cache's
+    with shard.open("r+b") as file:
+        file.write(b"!" * 2000)
+    project.clear()
+    code, said = project.run()
+    assert code == 1
+    assert said.endswith("is damaged; run again to fetch what it lost\n")
+    asked = host.asked.total()
+    assert project.run()[0] == 0
+    assert project.outs() == outs
+    assert host.asked.total() - asked == 50
+
+
+def test_a_cache_on_another_file_system_has_its_shards_copied(
+    host: FaultyHost, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    other = Path(tempfile.mkdtemp(dir="/dev/shm"))
+    project = Project(tmp_path, pictures(host, 60))
+    try:
+        (tmp_path / "cache").symlink_to(other)
         assert project.run()[0] == 0
-    before, after = (project.outs() for project in projects)
-    assert before["shard-00000.parquet"] == after["shard-00000.parquet"]
-    assert before["shard-00001.parquet"] != after["shard-00001.parquet"]
+        assert project.finished() == 2
+        assert all(file.stat().st_nlink == 1 for file in (tmp_path / "data/download/shards").iterdir())
+        assert sum(map(len, pq.read_table(tmp_path / "data/download/shards")["bytes"].to_pylist())) > 0
+    finally:
+        shutil.rmtree(other)
 
 
 def test_too_many_failures_fail_the_stage_in_one_sentence_and_keep_what_was_fetched(
@@ -169,24 +228,57 @@ def test_an_interrupt_ends_cleanly_and_keeps_what_was_fetched(
     assert project.outs() == {}
 
 
+FORKS = """
+import os, runpy, sys
+import pandas, stages.download
+for _ in sys.stdin:
+    child = os.fork()
+    if not child:
+        runpy.run_module("stages.download", run_name="__main__")
+    print(child, flush=True)
+    print(os.waitpid(child, 0)[1], flush=True)
+"""
+"""Runs the stage once a line, without the second that its imports take. Prints the process id, then how it ended."""
+
+
 def test_killed_at_any_moment_the_next_run_ends_as_if_nothing_had_been(host: FaultyHost, tmp_path: Path) -> None:
     urls = {**pictures(host, 300), 400: host.url("404"), 401: host.url("html")}
-    undisturbed, killed = Project(tmp_path / "a", urls), Project(tmp_path / "b", urls, rate=30.0)
+    undisturbed, killed = Project(tmp_path / "a", urls), Project(tmp_path / "b", urls)
     assert undisturbed.run()[0] == 0
-    asked = host.asked.total()
     chance = random.Random(20)
-    kills = 0
-    for _ in range(20):
-        process = killed.start()
-        before = host.asked.total()
-        while host.asked.total() == before and process.poll() is None:
-            time.sleep(0.005)
-        time.sleep(chance.uniform(0, 0.3))
-        kills += process.poll() is None
-        process.kill()
-        process.communicate()
-    assert kills == 20
+    asked, kills, lives, done = host.asked.total(), 0, 1, set()
+    with killed.start("-c", FORKS) as forks:
+        assert forks.stdin
+        assert forks.stdout
+        while kills < 20:
+            killed.clear()
+            print(file=forks.stdin, flush=True)
+            child = int(forks.stdout.readline())
+            time.sleep(chance.uniform(0, 0.4))
+            done.add(killed.finished())
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(child, signal.SIGKILL)
+            if int(forks.stdout.readline()):
+                kills += 1
+            else:  # it was through: begin anew
+                assert killed.outs() == undisturbed.outs()
+                shutil.rmtree(tmp_path / "b/cache")
+                lives += 1
+        forks.stdin.close()
+    killed.clear()
     assert killed.run()[0] == 0
     assert killed.outs() == undisturbed.outs()
-    in_flight = 20 * SECTION["concurrency"]
-    assert host.asked.total() - asked <= len(urls) + 1 + in_flight
+    assert len(done) > 3  # some while shards were being written
+    in_flight = kills * SECTION["concurrency"]
+    assert host.asked.total() - asked <= lives * (len(urls) + 1) + in_flight
+
+
+def test_shards_are_finished_while_the_crawl_goes_on(host: FaultyHost, tmp_path: Path) -> None:
+    project = Project(tmp_path, pictures(host, 300), rate=100.0)
+    asked = host.asked.total()
+    with project.start() as process:
+        while not project.finished() and process.poll() is None:
+            time.sleep(0.01)
+        process.kill()
+    assert host.asked.total() - asked < 200
+    assert project.outs() == {}
