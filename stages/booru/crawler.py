@@ -6,11 +6,14 @@ import asyncio
 import hashlib
 import logging
 import random
+import signal
+import sys
 from collections import Counter
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Coroutine, Iterable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from importlib.metadata import PackageNotFoundError, version
+from typing import Any
 
 import aiohttp
 from tqdm import tqdm
@@ -264,5 +267,18 @@ def crawl(
         CrawlError: if the host refuses the crawl.
     """
     crawler = Crawler(params, store, resolve)
-    asyncio.run(crawler.run(wanted, total, settled))
+    try:
+        asyncio.run(_terminable(crawler.run(wanted, total, settled)))
+    except asyncio.CancelledError:
+        sys.exit(143)
     return crawler
+
+
+async def _terminable(crawl: Coroutine[Any, Any, None]) -> None:
+    """Let SIGTERM cancel the crawl, as asyncio has SIGINT do: an exit from amid a task would leave a traceback."""
+    loop, task = asyncio.get_running_loop(), asyncio.create_task(crawl)
+    before = signal.signal(signal.SIGTERM, lambda *_: loop.call_soon_threadsafe(task.cancel))
+    try:
+        await task
+    finally:
+        signal.signal(signal.SIGTERM, before)

@@ -212,22 +212,6 @@ def test_no_catalogue_says_what_to_run(tmp_path: Path) -> None:
     assert (code, said.strip()) == (1, "error: no catalogue data/extract/images.parquet; run `dvc repro extract`")
 
 
-@pytest.mark.parametrize(("sent", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
-def test_an_interrupt_ends_cleanly_and_keeps_what_was_fetched(
-    host: FaultyHost, tmp_path: Path, sent: int, code: int
-) -> None:
-    project = Project(tmp_path, pictures(host, 400), rate=50.0)
-    asked = host.asked.total()
-    process = project.start()
-    while host.asked.total() < asked + 20:
-        time.sleep(0.01)
-    process.send_signal(sent)
-    said = process.communicate(timeout=20)[1]
-    assert process.returncode == code
-    assert "Traceback" not in said
-    assert project.outs() == {}
-
-
 FORKS = """
 import os, runpy, sys
 import pandas, stages.download
@@ -239,6 +223,32 @@ for _ in sys.stdin:
     print(os.waitpid(child, 0)[1], flush=True)
 """
 """Runs the stage once a line, without the second that its imports take. Prints the process id, then how it ended."""
+
+
+@pytest.mark.parametrize(("sent", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
+def test_an_interrupt_at_any_moment_ends_cleanly_and_keeps_what_was_fetched(
+    host: FaultyHost, tmp_path: Path, sent: int, code: int
+) -> None:
+    urls = {number: host.url(f"picture/{number}/{sent}") for number in range(400)}
+    project = Project(tmp_path, urls, rate=100.0)
+    chance = random.Random(sent)
+    with project.start("-c", FORKS) as forks:
+        assert forks.stdin
+        assert forks.stdout
+        for _ in range(10):
+            asked = host.asked.total()
+            print(file=forks.stdin, flush=True)
+            child = int(forks.stdout.readline())
+            while host.asked.total() < asked + 5:
+                time.sleep(0.002)
+            time.sleep(chance.uniform(0, 0.02))
+            os.kill(child, sent)
+            assert os.waitstatus_to_exitcode(int(forks.stdout.readline())) == code
+            assert project.outs() == {}
+        said = forks.communicate(timeout=20)[1]
+    assert "Traceback" not in said
+    asked_for = [times for path, times in host.asked.items() if path.endswith(f"/{sent}")]
+    assert sum(asked_for) - len(asked_for) <= 10 * SECTION["concurrency"]  # no more than what was under way
 
 
 def test_killed_at_any_moment_the_next_run_ends_as_if_nothing_had_been(host: FaultyHost, tmp_path: Path) -> None:

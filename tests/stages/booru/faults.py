@@ -45,12 +45,16 @@ ANSWERS = {
     "500-empty": answer("500 Internal Server Error"),
     "500-body": answer("500 Internal Server Error", b"<html>oops", *HTML),
     "501": answer("501 Not Implemented", b"<html>busy", *HTML),
+    "503-after": answer("503 Service Unavailable", b"<html>busy", *HTML, "Retry-After: 1"),
     "503": answer("503 Service Unavailable", b"<html>busy", *HTML),
     "418": answer("418 I'm a teapot"),
     "cut-off": answer("200 OK", GOOD[:40], *IMAGE, length=len(GOOD)),
     "too-long": answer("200 OK", GOOD + b"HTTP/1.1 200 OK", *IMAGE, length=len(GOOD)),
     "wrong-type": answer("200 OK", GOOD, "Content-Type: text/plain"),
     "html": answer("200 OK", b"<html>please wait</html>", *HTML),
+    "cut-off-chunk": b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n28\r\n" + GOOD[:40],
+    "garbage": b"\x16\x03\x01 no HTTP at all\r\n\r\n",
+    "header-bomb": answer("200 OK", GOOD, *IMAGE, *(f"X-{n}: {'x' * 8000}" for n in range(500))),
     "zero": answer("200 OK", b"", *IMAGE),
     "truncated": answer("200 OK", GOOD[:50], *IMAGE),
     "pixel-bomb": answer("200 OK", png(30_000, 30_000, rows=1), *IMAGE),
@@ -60,6 +64,8 @@ ANSWERS = {
     "loop": answer("302 Found", b"", "Location: /loop"),
     "elsewhere": answer("302 Found", b"", "Location: http://example.org/good"),
     "inward": answer("302 Found", b"", "Location: http://10.0.0.1/good"),
+    "nowhere": answer("302 Found"),
+    "no-address": answer("302 Found", b"", "Location: http://[::1"),
     "moved": answer("301 Moved Permanently", b"", "Location: /good"),
 }
 
@@ -90,6 +96,10 @@ class FaultyHost:
                 return
             if name == "slow":
                 await asyncio.sleep(5)
+            if name == "drip":  # never silent for long, never done
+                for part in ANSWERS["good"]:
+                    writer.write(bytes([part]))
+                    await asyncio.sleep(0.05)
             if name == "picture":  # /picture/N: another one for each N
                 number = int(path.split("/")[1])
                 writer.write(answer("200 OK", png(40 + number, 30, shade=number % 256), *IMAGE))

@@ -33,6 +33,7 @@ PARAMS = Download(
     max_failed=0.5,
     shard_size=10,
 )
+HASTY = dataclasses.replace(PARAMS, timeout=0.5)
 
 
 @pytest.fixture(scope="module")
@@ -69,10 +70,15 @@ def fetch(store: Store, *urls: str, params: Download = PARAMS) -> tuple[list[Out
         ("500-body", "gave_up", 500, 3),
         ("501", "gave_up", 501, 3),
         ("503", "gave_up", 503, 3),
+        ("503-after", "gave_up", 503, 3),
         ("cut-off", "gave_up", None, 3),
         ("too-long", "gave_up", None, 3),
         ("reset", "gave_up", None, 3),
         ("slow", "gave_up", None, 3),
+        ("drip", "gave_up", None, 3),
+        ("cut-off-chunk", "gave_up", None, 3),
+        ("garbage", "gave_up", None, 3),
+        ("header-bomb", "gave_up", None, 3),
         ("zero", "gave_up", 200, 3),
         ("html", "corrupt", 200, 2),
         ("truncated", "corrupt", 200, 2),
@@ -81,6 +87,8 @@ def fetch(store: Store, *urls: str, params: Download = PARAMS) -> tuple[list[Out
         ("large-said", "too_large", 200, 1),
         ("large-unsaid", "too_large", 200, 1),
         ("loop", "refused", None, 6),
+        ("nowhere", "gave_up", 302, 3),
+        ("no-address", "refused", None, 1),
         ("elsewhere", "refused", None, 1),
         ("inward", "refused", None, 1),
     ],
@@ -88,7 +96,7 @@ def fetch(store: Store, *urls: str, params: Download = PARAMS) -> tuple[list[Out
 def test_what_becomes_of_a_picture(
     host: FaultyHost, store: Store, path: str, status: str, http_status: int | None, requests: int
 ) -> None:
-    (outcome,), crawler = fetch(store, host.url(path))
+    (outcome,), crawler = fetch(store, host.url(path), params=HASTY if path in ("slow", "drip") else PARAMS)
     assert (outcome.status, outcome.http_status) == (status, http_status)
     assert crawler.tally.requests == requests
     if status == "ok":
@@ -97,10 +105,26 @@ def test_what_becomes_of_a_picture(
 
 
 @pytest.mark.parametrize(
-    "fault", ["429", "429-after", "500-empty", "500-body", "501", "503", "cut-off", "reset", "slow", "zero", "html"]
+    "fault",
+    [
+        *(
+            "429",
+            "429-after",
+            "500-empty",
+            "500-body",
+            "501",
+            "503",
+            "503-after",
+            "cut-off",
+            "cut-off-chunk",
+            "too-long",
+        ),
+        *("reset", "garbage", "slow", "zero", "html"),
+    ],
 )
 def test_a_fault_that_passes_costs_nothing_but_time(host: FaultyHost, store: Store, fault: str) -> None:
-    (outcome,), crawler = fetch(store, host.url(f"{fault}~1/{fault}-{time.monotonic_ns()}"))
+    params = HASTY if fault == "slow" else PARAMS
+    (outcome,), crawler = fetch(store, host.url(f"{fault}~1/{fault}-{time.monotonic_ns()}"), params=params)
     assert outcome.status == "ok"
     assert crawler.tally.retries == 1
 
@@ -112,7 +136,7 @@ def test_a_name_without_address_and_a_closed_port_are_given_up(store: Store) -> 
     urls = (f"http://127.0.0.1:{port}/a", "http://pictures.localhost/a", "https://pictures.invalid/a")
     outcomes, _ = fetch(store, *urls, params=params)
     assert [outcome.status for outcome in outcomes] == ["gave_up"] * 3
-    assert [outcome.detail for outcome in outcomes][:2] == ["no connection"] * 2
+    assert [outcome.detail for outcome in outcomes] == [*["no connection"] * 2, "the name has no address"]
 
 
 def test_only_allowed_hosts_are_asked_and_only_by_https(host: FaultyHost, store: Store) -> None:
@@ -144,8 +168,8 @@ def test_a_403_stops_the_crawl_and_keeps_what_was_fetched(host: FaultyHost, stor
 
 @pytest.mark.parametrize(
     ("fault", "seconds"),
-    [("501", 0.3), ("500-empty", 0.4), ("429-after", 1.0)],
-    ids=["overloaded", "blocked", "throttled"],
+    [("501", 0.3), ("500-empty", 0.4), ("429-after", 1.0), ("503-after", 1.0)],
+    ids=["overloaded", "blocked", "throttled", "unavailable"],
 )
 def test_the_boards_signals_pause_the_whole_crawl(host: FaultyHost, store: Store, fault: str, seconds: float) -> None:
     mark = str(time.monotonic_ns())
