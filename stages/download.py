@@ -151,21 +151,29 @@ def write_status(writer: pq.ParquetWriter, ended: list[Ended]) -> None:
 
 
 def report(counts: Counter[str], crawler: Crawler | None, seconds: float) -> None:
-    """Write `crawl.json`: what may differ from run to run."""
+    """Write `crawl.json`: what may differ from run to run. And say it in a line."""
     tally: dict[str, Any] = vars(crawler.tally) if crawler else {"requests": 0}
     with replacing(CRAWL) as aside:
         said = {"pictures": dict(sorted(counts.items())), "seconds": round(seconds, 1), **tally}
         aside.write_text(json.dumps(said, indent=2) + "\n")
+    log.info(
+        "%d pictures: %s; %d requests in %.0f s",
+        *(counts.total(), listed(counts) or "none", tally["requests"], seconds),
+    )
+
+
+def listed(counts: Counter[str]) -> str:
+    return ", ".join(f"{count} {status}" for status, count in counts.most_common() if count)
 
 
 def check_share(counts: Counter[str], most: float) -> None:
     """Fail when more failed than allowed; what was fetched is kept for the next run."""
     total, failed = counts.total(), counts.total() - counts["ok"]
     if failed > most * total:
-        reasons = ", ".join(f"{count} {status}" for status, count in counts.most_common() if status != "ok")
+        reasons = Counter({status: count for status, count in counts.items() if status != "ok"})
         raise CrawlError(
-            f"{failed} of {total} pictures failed ({reasons}), over download.max_failed={most:g}; see {STATUS} and run "
-            "again: only those are asked for"
+            f"{failed} of {total} pictures failed ({listed(reasons)}), over download.max_failed={most:g}; see {STATUS} "
+            "and run again: only those are asked for"
         )
 
 

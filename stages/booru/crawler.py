@@ -5,13 +5,16 @@ from __future__ import annotations
 import asyncio
 import hashlib
 import logging
+import math
 import random
 import signal
 import sys
+import time
 from collections import Counter
 from collections.abc import Callable, Coroutine, Iterable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
+from datetime import timedelta
 from importlib.metadata import PackageNotFoundError, version
 from typing import Any
 
@@ -30,6 +33,8 @@ log = logging.getLogger(__name__)
 
 CHUNK = 65_536
 REDIRECTS = 5
+TOLD = 600.0
+"""Seconds between two lines that tell how far the crawl is, where no bar can."""
 CORRUPT_TRIES = 2
 """Bytes that are no picture are asked for once more: a proxy's error page passes, a broken file stays broken."""
 
@@ -94,7 +99,9 @@ class Crawler:
         # Nothing is unpacked on the way: a bomb in a Content-Encoding stays the few bytes that it is.
         headers = {"User-Agent": user_agent(self.params.contact), "Accept-Encoding": "identity", "Accept": "image/*"}
         source = iter(wanted)
-        with tqdm(total=total, unit="picture", desc="download", disable=None) as bar:
+        log.info("asking for %d pictures: %s or more at %g a second", total, self._left(total), self.params.rate)
+        told, done = time.monotonic(), 0
+        with tqdm(total=total, unit="picture", desc="download", smoothing=0, disable=None) as bar:  # pauses come and go
             async with aiohttp.ClientSession(
                 connector=connector, timeout=timeout, headers=headers, auto_decompress=False, raise_for_status=False
             ) as session:
@@ -102,9 +109,14 @@ class Crawler:
                 session._retry_connection = False
 
                 async def work() -> None:
+                    nonlocal told, done
                     for each in source:  # shared by all workers: each takes the next
                         await self._settle(session, each)
                         settled(each)
+                        done += 1
+                        if bar.disable and time.monotonic() - told > TOLD:
+                            told = time.monotonic()
+                            log.info("%d of %d pictures; %s or more are left", done, total, self._left(total - done))
                         bar.set_postfix(gave_up=len(self.gave_up), retries=self.tally.retries, refresh=False)
                         bar.update()
 
@@ -117,6 +129,9 @@ class Crawler:
                 finally:
                     self.tally.paused = round(self._pace.paused, 3)
                     self._decoders.shutdown(wait=False, cancel_futures=True)
+
+    def _left(self, pictures: int) -> str:
+        return str(timedelta(seconds=math.ceil(pictures / self.params.rate)))
 
     async def _settle(self, session: aiohttp.ClientSession, wanted: Wanted) -> None:
         """Try until the picture's outcome is known, or the tries are used up."""

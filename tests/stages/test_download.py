@@ -120,6 +120,9 @@ def test_pictures_become_shards_and_every_image_a_status(host: FaultyHost, tmp_p
     assert (rows[7]["width"], rows[7]["height"], rows[7]["format"]) == (97, 30, "png")
     assert all(hashlib.sha256(row["bytes"]).hexdigest() == row["sha256"] for row in rows)
     assert project.crawl()["pictures"] == {"corrupt": 1, "gave_up": 1, "missing": 1, "ok": 120, "too_large": 1}
+    first, *_, last = said.splitlines()
+    assert first == "asking for 124 pictures: 0:00:01 or more at 400 a second"
+    assert last.startswith("124 pictures: 120 ok, 1 missing, 1 corrupt, 1 gave_up, 1 too_large; 127 requests in ")
 
 
 def test_a_rerun_asks_for_nothing_writes_no_shard_and_gives_the_same_bytes(host: FaultyHost, tmp_path: Path) -> None:
