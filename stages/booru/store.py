@@ -11,6 +11,7 @@ and time are those that it was finished with, and a picture's bytes only if they
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import itertools
 import os
@@ -33,8 +34,8 @@ SEGMENT = 512_000_000
 """Bytes after which a new segment is begun."""
 STALE = 7 * 24 * 3600.0
 """Seconds after which a failure that was remembered is asked for again, and a shard that nothing needs is dropped."""
-IDLE = 60.0
-"""Seconds without a write after which a segment that nothing names is dropped."""
+IDLE = 600.0
+"""Seconds without a write after which a file that nothing names is dropped: a segment, or what a kill left half."""
 AT_ONCE = 500
 """Pictures that one statement asks for: a fourth of the time of one by one."""
 
@@ -229,13 +230,13 @@ class Store:
             os.fsync(written.fileno())  # what it was written from is dropped
             found = os.fstat(written.fileno())
         places = [(file.name, row, each.url, each.sha512, outcome.sha256) for row, (each, outcome) in enumerate(rows)]
-        self._index.execute("BEGIN IMMEDIATE")
-        stamp = (file.name, found.st_size, found.st_mtime_ns, time.time())
-        self._index.execute("REPLACE INTO shards VALUES (?, ?, ?, ?)", stamp)
-        self._index.executemany(
-            "UPDATE pictures SET segment = ?, start = ? WHERE url = ? AND sha512 = ? AND sha256 = ?", places
-        )
-        self._index.execute("COMMIT")
+        with self._index:
+            self._index.execute("BEGIN IMMEDIATE")
+            stamp = (file.name, found.st_size, found.st_mtime_ns, time.time())
+            self._index.execute("REPLACE INTO shards VALUES (?, ?, ?, ?)", stamp)
+            self._index.executemany(
+                "UPDATE pictures SET segment = ?, start = ? WHERE url = ? AND sha512 = ? AND sha256 = ?", places
+            )
         self._moved += found.st_size
         if self._moved >= SEGMENT:
             self._moved = 0
@@ -245,18 +246,18 @@ class Store:
         return pq.ParquetFile(self._folder / name).read_row_group(group, columns=["bytes"])["bytes"]
 
     def sweep(self) -> None:
-        """Drop the files that no picture is in: segments that are idle, shards that no run has used for long."""
+        """Drop the files that no picture is in: idle segments, what a kill left half, shards that no run used for long."""
         used: dict[str, float] = dict(self._index.execute("SELECT name, used FROM shards"))
-        now = time.time()
 
         def is_due(file: Path) -> bool:
             if file.name in used:
-                return now > used[file.name] + STALE
-            return not file.name.startswith("index.") and now > file.stat().st_mtime + IDLE
+                return time.time() > used[file.name] + STALE
+            return not file.name.startswith("index.") and time.time() > file.stat().st_mtime + IDLE
 
-        if due := [file for file in self._folder.iterdir() if is_due(file)]:
-            named = {name for (name,) in self._index.execute("SELECT DISTINCT segment FROM pictures")}
-            for file in due:
-                if file.name not in named and is_due(file):
-                    self._index.execute("DELETE FROM shards WHERE name = ?", (file.name,))
-                    file.unlink()
+        with contextlib.suppress(FileNotFoundError):  # another run is sweeping
+            if due := [file for file in self._folder.iterdir() if is_due(file)]:
+                named = {name for (name,) in self._index.execute("SELECT DISTINCT segment FROM pictures")}
+                for file in due:
+                    if file.name not in named and is_due(file):  # not written to since
+                        self._index.execute("DELETE FROM shards WHERE name = ?", (file.name,))
+                        file.unlink()

@@ -56,6 +56,7 @@ def test_a_shard_holds_its_pictures_bytes_and_they_are_on_the_disk_once(
     told = [{"image_id": n, "bytes": body(n), "sha256": ok(body(n)).sha256} for n in numbers]
     shards.write(tmp_path / "plain.parquet", ({**row, "width": 40, "height": 30, "format": "png"} for row in told))
     assert shard.read_bytes() == (tmp_path / "plain.parquet").read_bytes()
+    (folder / f".{shard.name}.ab12").write_bytes(b"what a kill left")
     store.sweep()
     assert [file for file in folder.iterdir() if not file.name.startswith("index.")] == [shard]
     assert bodies(store, *numbers) == [body(number) for number in numbers]
