@@ -142,9 +142,8 @@ class Store:
         self._index.execute(f"REPLACE INTO pictures VALUES ({', '.join('?' * len(row))})", row)  # noqa: S608 (marks only)
 
     def _append(self, data: bytes) -> tuple[str, int, int]:
-        if (
-            self._end + len(data) > SEGMENT or not os.fstat(self._segment).st_nlink
-        ):  # full, or idle so long that it went
+        swept = self._segment >= 0 and not os.fstat(self._segment).st_nlink  # it was idle for long
+        if swept or self._end + len(data) > SEGMENT:
             if self._segment >= 0:
                 os.close(self._segment)
             self._name, self._end = f"{uuid.uuid4().hex}.segment", 0
@@ -246,7 +245,7 @@ class Store:
         return pq.ParquetFile(self._folder / name).read_row_group(group, columns=["bytes"])["bytes"]
 
     def sweep(self) -> None:
-        """Drop the files that no picture is in: idle segments, what a kill left half, shards that no run used for long."""
+        """Drop files that no picture is in: idle segments, what a kill left half, shards that no run used for long."""
         used: dict[str, float] = dict(self._index.execute("SELECT name, used FROM shards"))
 
         def is_due(file: Path) -> bool:
