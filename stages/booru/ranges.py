@@ -41,9 +41,11 @@ class Ranges:
         return wanted.image_id // self._size
 
     def _pictures(self) -> Iterator[Wanted]:
-        for batch in pq.ParquetFile(self._catalogue).iter_batches(BATCH, columns=["image_id", "url", "sha512"]):
-            ids, urls, hashes = (column.to_pylist() for column in batch.columns)
-            yield from map(Wanted, ids, urls, (each or "" for each in hashes))
+        file = pq.ParquetFile(self._catalogue)
+        for group in range(file.num_row_groups):  # one at a time, or the file's bytes would all be kept
+            for batch in file.iter_batches(BATCH, [group], columns=["image_id", "url", "sha512"]):
+                ids, urls, hashes = (column.to_pylist() for column in batch.columns)
+                yield from map(Wanted, ids, urls, (each or "" for each in hashes))
 
 
 class Filling:

@@ -211,12 +211,14 @@ class Store:
 
     def _intact(self, file: Path) -> bool:
         """Whether a shard was finished and is as it was then."""
-        known = self._index.execute("SELECT size, mtime FROM shards WHERE name = ?", (file.name,)).fetchone()
+        known = self._index.execute("SELECT size, mtime, used FROM shards WHERE name = ?", (file.name,)).fetchone()
         if known is None or not file.exists():
             return False
-        self._index.execute("UPDATE shards SET used = ? WHERE name = ?", (time.time(), file.name))
+        *stamp, used = known
+        if time.time() - used > STALE / 7:  # a rerun writes nothing
+            self._index.execute("UPDATE shards SET used = ? WHERE name = ?", (time.time(), file.name))
         found = file.stat()
-        return (found.st_size, found.st_mtime_ns) == tuple(known)
+        return [found.st_size, found.st_mtime_ns] == list(stamp)
 
     def _row(self, wanted: Wanted, outcome: Outcome) -> dict[str, Any]:
         facts = dict(zip(FACTS, facts_of(outcome), strict=True))

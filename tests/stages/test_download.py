@@ -129,10 +129,12 @@ def test_a_rerun_asks_for_nothing_writes_no_shard_and_gives_the_same_bytes(host:
     project = Project(tmp_path, {**pictures(host, 60), 70: host.url("404")})
     assert project.run()[0] == 0
     outs, shards, asked = project.outs(), project.shards(), host.asked.total()
+    index = (tmp_path / "cache/pictures/index.sqlite").read_bytes()
     project.clear()
     assert project.run()[0] == 0
     assert project.outs() == outs
     assert project.shards() == shards
+    assert (tmp_path / "cache/pictures/index.sqlite").read_bytes() == index
     assert host.asked.total() == asked
     assert project.crawl()["requests"] == 0
 

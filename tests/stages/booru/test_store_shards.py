@@ -158,6 +158,18 @@ def test_a_shard_that_nothing_needs_goes_after_a_week(folder: Path, store: Store
     assert bodies(store, 1, 2) == [body(1), body(2)]
 
 
+def test_a_shard_that_is_used_stays(folder: Path, store: Store) -> None:
+    put(store, 1, 2)
+    few = rows(store, 1)
+    store.shard(few)
+    store.shard(rows(store, 1, 2))
+    with closing(sqlite3.connect(folder / "index.sqlite")) as index, index:
+        index.execute("UPDATE shards SET used = ?", [time.time() - 8 * 24 * 3600])
+    store.shard(few)
+    store.sweep()
+    assert len([*folder.glob("*.parquet")]) == 2
+
+
 ACTS = st.one_of(
     st.tuples(st.just("put"), st.integers(0, 9)),
     st.tuples(st.just("shard"), st.sets(st.integers(0, 9), min_size=1)),
