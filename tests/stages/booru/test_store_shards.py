@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import os
 import sqlite3
+import subprocess
+import sys
 import tempfile
 import time
 from collections.abc import Iterator
@@ -135,6 +137,34 @@ def test_a_shard_that_was_only_touched_is_written_again_from_itself(store: Store
     os.utime(shard, (1, 1))
     assert store.shard(rows(store, *range(10))).read_bytes() == good
     assert shard.stat().st_mtime > 1
+
+
+DVC = "[core]\n no_scm = true\n analytics = false\n check_update = false\n[cache]\n type = hardlink,copy\n"
+
+
+def test_dvc_may_link_protect_and_unprotect_a_shard_and_what_is_written_then_is_no_shard_of_ours(
+    store: Store, tmp_path: Path
+) -> None:
+    def dvc(*words: str) -> None:
+        subprocess.run([sys.executable, "-m", "dvc", "-q", *words], cwd=tmp_path, check=True)
+
+    put(store, *range(10))
+    shard = store.shard(rows(store, *range(10)))
+    good, inode = shard.read_bytes(), shard.stat().st_ino
+    (tmp_path / "out").mkdir()
+    out = tmp_path / "out/shard-00000.parquet"
+    os.link(shard, out)
+    (tmp_path / ".dvc").mkdir()
+    (tmp_path / ".dvc/config").write_text(DVC)
+    dvc("add", "out")
+    assert out.stat().st_ino == inode  # the bytes are on the disk once
+    dvc("unprotect", "out")
+    out.write_bytes(b"mine now")
+    out.unlink()
+    dvc("checkout", "out")
+    assert out.read_bytes() == good
+    again = store.shard(rows(store, *range(10)))
+    assert (again.read_bytes(), again.stat().st_ino) == (good, inode)
 
 
 def test_a_file_that_no_run_finished_is_no_shard(folder: Path, store: Store, tmp_path: Path) -> None:
