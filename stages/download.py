@@ -54,6 +54,7 @@ def main() -> None:
         if absent := counts[UNKNOWN.status]:
             crawler = fetch(params, store, ranges, absent)
             counts = write_outs(store, ranges, crawler.gave_up, aside)
+        check_known(counts)
         report(counts, crawler, time.monotonic() - started)
         (aside / STATUS.name).replace(STATUS)
         check_share(counts, params.max_failed)
@@ -148,6 +149,12 @@ def write_status(writer: pq.ParquetWriter, ended: list[Ended]) -> None:
     arrays = [pa.array(column, kind.type) for column, kind in zip(columns, STATUS_SCHEMA, strict=True)]
     if ended:
         writer.write_batch(pa.record_batch(arrays, schema=STATUS_SCHEMA))
+
+
+def check_known(counts: Counter[str]) -> None:
+    """Fail when pictures are lost that were known before the crawl: it met damage, and went on."""
+    if lost := counts[UNKNOWN.status]:
+        raise CrawlError(f"{lost} pictures in {cache_root() / 'pictures'} are damaged; run again to fetch what is lost")
 
 
 def report(counts: Counter[str], crawler: Crawler | None, seconds: float) -> None:

@@ -88,6 +88,7 @@ class Store:
         folder.mkdir(parents=True, exist_ok=True)
         self._folder = folder
         self._caps = caps
+        self._fresh = time.time() - STALE  # for as long as the store is open, however long a crawl takes
         self._index = sqlite3.connect(
             folder / "index.sqlite", isolation_level=None, timeout=60, check_same_thread=False
         )
@@ -113,11 +114,12 @@ class Store:
 
     def again(self) -> Store:
         """The same store for another thread: one at a time may use a `Store`."""
-        return Store(self._folder, self._caps)
+        other = Store(self._folder, self._caps)
+        other._fresh = self._fresh
+        return other
 
     def find(self, wanted: Iterable[Wanted]) -> Iterator[Outcome | None]:
         """What is known of each picture, in order; None for what must be asked for."""
-        fresh = time.time() - STALE
         pictures = iter(wanted)
         while some := list(itertools.islice(pictures, AT_ONCE)):
             query = (
@@ -127,7 +129,7 @@ class Store:
             )
             asked = itertools.chain.from_iterable((place, each.url, each.sha512) for place, each in enumerate(some))
             outcomes: list[Outcome | None] = [None] * len(some)
-            for row in self._index.execute(query, [*asked, self._caps, fresh]):
+            for row in self._index.execute(query, [*asked, self._caps, self._fresh]):
                 outcomes[row[-1]] = Outcome._make(row[:-1])
             yield from outcomes
 
@@ -171,7 +173,7 @@ class Store:
                 if hashlib.sha256(data).hexdigest() == outcome.sha256:
                     return data
         self._forget_damaged(file)
-        raise CrawlError(f"the crawl's file {file} in {self._folder} is damaged; run again to fetch what it lost")
+        raise CrawlError(f"the crawl's file {file} in {self._folder} is damaged; run again to fetch what is lost")
 
     def _forget_damaged(self, file: str) -> None:
         """Forget the pictures of a file whose bytes are not theirs any more."""

@@ -3,99 +3,26 @@
 from __future__ import annotations
 
 import contextlib
-import copy
 import hashlib
-import json
 import os
 import random
 import shutil
 import signal
-import subprocess
-import sys
 import tempfile
 import time
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
-import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
-import yaml
+from crawls import FORKS, SECTION, Project, pictures
 from faults import FaultyHost, faulty_host
-
-ROOT = Path(__file__).parents[2]
-SECTION: dict[str, Any] = yaml.safe_load("""
-  {board: remote, hosts: [127.0.0.1], rate: 400.0, concurrency: 4, tries: 3, timeout: 2.0, backoff: 0.01, max_wait: 1.0,
-   pause_overloaded: 0.1, pause_blocked: 0.1, max_bytes: 1000000, max_pixels: 1000000, max_failed: 0.3, shard_size: 50}
-""")
 
 
 @pytest.fixture(scope="module")
 def host() -> Iterator[FaultyHost]:
     with faulty_host() as host:
         yield host
-
-
-class Project:
-    """A folder with a catalogue and parameters, in which the stage runs as a command."""
-
-    def __init__(self, folder: Path, urls: dict[int, str], **changed: object) -> None:
-        self.folder = folder
-        (folder / "data/extract").mkdir(parents=True)
-        self.list(urls)
-        (folder / "params.yaml").write_text(yaml.safe_dump({"download": {**copy.deepcopy(SECTION), **changed}}))
-
-    def list(self, urls: dict[int, str]) -> None:
-        """Write the catalogue."""
-        schema = pa.schema([("image_id", pa.int64()), ("url", pa.string()), ("sha512", pa.string())])
-        rows = [{"image_id": number, "url": url} for number, url in urls.items()]
-        pq.write_table(pa.Table.from_pylist(rows, schema), self.folder / "data/extract/images.parquet")
-
-    def clear(self) -> None:
-        """Delete the outs, as DVC does before it runs a stage."""
-        shutil.rmtree(self.folder / "data/download", ignore_errors=True)
-
-    def start(self, *words: str) -> subprocess.Popen[str]:
-        return subprocess.Popen(
-            [sys.executable, *(words or ("-m", "stages.download"))],
-            cwd=self.folder,
-            env={**os.environ, "PYTHONPATH": str(ROOT), "MLPY_CACHE": str(self.folder / "cache")},
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.PIPE,
-            text=True,
-        )
-
-    def run(self) -> tuple[int, str]:
-        process = self.start()
-        said = process.communicate(timeout=120)[1]
-        return process.returncode, said
-
-    def status(self) -> dict[int, str]:
-        table = pq.read_table(self.folder / "data/download/status.parquet")
-        return dict(zip(table["image_id"].to_pylist(), table["status"].to_pylist(), strict=True))
-
-    def crawl(self) -> dict[str, Any]:
-        told: dict[str, Any] = json.loads((self.folder / "data/download/crawl.json").read_text())
-        return told
-
-    def outs(self) -> dict[str, str]:
-        files = [*(self.folder / "data/download").glob("[!.]*"), *(self.folder / "data/download/shards").glob("*")]
-        return {file.name: hashlib.md5(file.read_bytes()).hexdigest() for file in files if file.suffix == ".parquet"}
-
-    def shards(self) -> dict[str, tuple[int, int]]:
-        """What tells whether a shard was written anew: inode and time."""
-        files = sorted((self.folder / "data/download/shards").iterdir())
-        return {file.name: (file.stat().st_ino, file.stat().st_mtime_ns) for file in files}
-
-    def finished(self) -> int:
-        """Shards in the cache."""
-        return len([*(self.folder / "cache/pictures").glob("*.parquet")])
-
-
-def pictures(host: FaultyHost, count: int) -> dict[int, str]:
-    return {number: host.url(f"picture/{number}") for number in range(count)}
 
 
 def test_pictures_become_shards_and_every_image_a_status(host: FaultyHost, tmp_path: Path) -> None:
@@ -154,22 +81,25 @@ def test_more_images_ask_and_write_only_what_is_new(host: FaultyHost, tmp_path: 
     assert grown.outs() == whole.outs()
 
 
-def test_a_shard_that_was_changed_in_place_is_fetched_anew(host: FaultyHost, tmp_path: Path) -> None:
-    project = Project(tmp_path, pictures(host, 60))
+@pytest.mark.parametrize("more", [0, 20], ids=["complete", "while a crawl goes on"])
+def test_a_shard_that_was_changed_in_place_is_fetched_anew(host: FaultyHost, tmp_path: Path, more: int) -> None:
+    project, whole = Project(tmp_path, pictures(host, 60)), pictures(host, 60 + more)
     assert project.run()[0] == 0
-    outs = project.outs()
-    shard = tmp_path / "data/download/shards/shard-00000.parquet"
+    shard = tmp_path / "data/download/shards/shard-00001.parquet"
     shard.chmod(0o644)  # a hard link to the cache's
     with shard.open("r+b") as file:
         file.write(b"!" * 2000)
     project.clear()
+    project.list(whole)
     code, said = project.run()
     assert code == 1
-    assert said.endswith("is damaged; run again to fetch what it lost\n")
+    assert said.endswith("damaged; run again to fetch what is lost\n")
     asked = host.asked.total()
     assert project.run()[0] == 0
-    assert project.outs() == outs
-    assert host.asked.total() - asked == 50
+    assert host.asked.total() - asked == 10
+    rows = pq.read_table(tmp_path / "data/download/shards").to_pylist()
+    assert [row["image_id"] for row in rows] == list(whole)
+    assert all(hashlib.sha256(row["bytes"]).hexdigest() == row["sha256"] for row in rows)
 
 
 def test_a_cache_on_another_file_system_has_its_shards_copied(
@@ -182,7 +112,7 @@ def test_a_cache_on_another_file_system_has_its_shards_copied(
         assert project.run()[0] == 0
         assert project.finished() == 2
         assert all(file.stat().st_nlink == 1 for file in (tmp_path / "data/download/shards").iterdir())
-        assert sum(map(len, pq.read_table(tmp_path / "data/download/shards")["bytes"].to_pylist())) > 0
+        assert len(pq.read_table(tmp_path / "data/download/shards")) == 60
     finally:
         shutil.rmtree(other)
 
@@ -215,19 +145,6 @@ def test_no_catalogue_says_what_to_run(tmp_path: Path) -> None:
     (tmp_path / "data/extract/images.parquet").unlink()
     code, said = project.run()
     assert (code, said.strip()) == (1, "error: no catalogue data/extract/images.parquet; run `dvc repro extract`")
-
-
-FORKS = """
-import os, runpy, sys
-import pandas, stages.download
-for _ in sys.stdin:
-    child = os.fork()
-    if not child:
-        runpy.run_module("stages.download", run_name="__main__")
-    print(child, flush=True)
-    print(os.waitpid(child, 0)[1], flush=True)
-"""
-"""Runs the stage once a line, without the second that its imports take. Prints the process id, then how it ended."""
 
 
 @pytest.mark.parametrize(("sent", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])

@@ -125,6 +125,17 @@ def test_a_failure_of_last_week_is_asked_for_again(folder: Path, store: Store, d
     assert picture is not None
 
 
+def test_a_failure_met_in_a_crawl_is_known_to_its_end_however_long_it_takes(
+    folder: Path, store: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    store.put(wanted(1), Outcome("missing", 404))
+    now = time.time()
+    monkeypatch.setattr(time, "time", lambda: now + 8 * 24 * 3600)
+    with store.again() as other, Store(folder, "caps") as later:
+        known = [next(each.find([wanted(1)])) for each in (store, other, later)]
+    assert [outcome is not None for outcome in known] == [True, True, False]
+
+
 def test_segments_are_of_limited_size(folder: Path, store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(module, "SEGMENT", 400)
     put(store, *range(12))
@@ -151,7 +162,7 @@ def test_damage_is_told_and_what_it_hit_is_asked_for_again(folder: Path, damage:
         with pytest.raises(CrawlError) as caught:
             store.read(wanted(1), outcome)
         assert str(caught.value) == (
-            f"the crawl's file {segment.name} in {folder} is damaged; run again to fetch what it lost"
+            f"the crawl's file {segment.name} in {folder} is damaged; run again to fetch what is lost"
         )
         assert found(store, 1, 2, 3) == [None, body(2) if damage == "changed" else None, body(3)]
         put(store, 1)

@@ -121,7 +121,7 @@ def test_a_shard_that_was_changed_through_a_link_is_not_used(
         shard.unlink()
     else:
         link.write_bytes({"changed": b"!" * len(good), "cut": good[:-9], "longer": good + b"!"}[damage])
-    with pytest.raises(CrawlError, match="is damaged; run again to fetch what it lost"):
+    with pytest.raises(CrawlError, match="is damaged; run again to fetch what is lost"):
         store.shard(rows(store, *range(10)))
     assert rows(store, *range(10)) == []
     put(store, *range(10))
