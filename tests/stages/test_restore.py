@@ -19,6 +19,7 @@ from stages.booru import archive, databases, dump, postgres
 from stages.booru.programs import printing
 
 ROOT = Path(__file__).parents[2]
+POLICY = {"name": "test", "kind": "binary", "labels": {"one": {"any": ["tag é 1"]}, "other": {"rest": True}}}
 NEEDED = dict.fromkeys(dump.TABLES, 0)
 
 
@@ -122,12 +123,15 @@ def test_a_dump_of_2020_has_fewer_tables_and_columns(filled: Any, workplace: Pat
         "ALTER TABLE tags DROP COLUMN category",
         "DROP TABLE image_intensities, tag_aliases, tag_implications, image_hides, image_sources",
         "CREATE TABLE user_links (id bigint)",
+        "DELETE FROM image_taggings WHERE image_id > 200",
     )
     filled.dump(workplace / "board.pgdump")
-    params(restore={"dump": "board.pgdump"})
-    done = restore()
-    assert done.returncode == 0, done.stderr
+    params(restore={"dump": "board.pgdump"}, extract={"root": "http://sample.localhost/img", "policy": POLICY})
+    for name in ("restore", "extract"):
+        done = stage(name)
+        assert done.returncode == 0, done.stderr
     assert json.loads(paths.TABLES.read_text())["rows"]["image_hides"] == 0
+    assert json.loads(paths.EXTRACT_SUMMARY.read_text())["labels"] == {"one": 200, "other": 300}
 
 
 def test_what_is_no_dump_is_refused_in_one_sentence(filled: Any, workplace: Path, params: Any) -> None:
@@ -254,8 +258,7 @@ def test_what_the_disk_cannot_hold_is_not_begun(
     text = "(SELECT string_agg(sha512((i * 40 + j)::text::bytea)::text, '') FROM generate_series(1, 12) j)"
     filled.sql(f"INSERT INTO tags SELECT i, 0, {text}, 'slug' FROM generate_series(100, 10000) i")
     filled.dump(workplace / "board.pgdump")
-    policy = {"name": "test", "kind": "binary", "labels": {"one": {"any": ["tag é 1"]}, "other": {"rest": True}}}
-    params(restore={"dump": "board.pgdump"}, extract={"root": "http://sample.localhost/img", "policy": policy})
+    params(restore={"dump": "board.pgdump"}, extract={"root": "http://sample.localhost/img", "policy": POLICY})
     assert stage("restore").returncode == 0
     for name in ("restore", "extract"):
         done = stage(name, MLPY_CACHE=str(small_disk), MLPY_DATABASE_URL="")
