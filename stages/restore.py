@@ -6,7 +6,6 @@ import concurrent.futures
 import contextlib
 import json
 import logging
-import shutil
 from collections.abc import Iterator
 from concurrent.futures import Future
 from pathlib import Path
@@ -14,8 +13,8 @@ from typing import Any
 
 from stages import paths
 from stages.booru import archive, databases, dump
-from stages.booru.archive import Archive, Entry
-from stages.errors import DatabaseError, DumpError, run
+from stages.booru.archive import Archive
+from stages.errors import DumpError, run
 from stages.params import Restore, load
 from stages.paths import replacing
 
@@ -26,7 +25,7 @@ def main() -> None:
     params = load(Restore)
     source = archive.read(Path(params.dump))
     entries = dump.needed(source)
-    check_space(source, entries)
+    dump.check_space(source, entries)
     with hashing(source.path) as sha256, databases.new() as database:
         dump.load(source, entries, database, params.jobs)
         check_sha256(source.path, sha256.result(), params.sha256)
@@ -38,17 +37,6 @@ def main() -> None:
                 json.dumps(described(source, sha256.result(), dump.row_counts(database)), indent=2) + "\n"
             )
             database.keep(dump.sha256(lite))
-
-
-def check_space(source: Archive, entries: list[Entry]) -> None:
-    """Refuse to begin what cannot end."""
-    folder = databases.home()
-    need = dump.disk_need(source, entries)
-    if folder and need > (free := shutil.disk_usage(folder).free):
-        raise DatabaseError(
-            f"restoring {source.path} takes up to {need / 1e9:.1f} GB in {folder}, where {free / 1e9:.1f} GB are free; "
-            "free some space, or set MLPY_CACHE to a folder on a larger disk"
-        )
 
 
 @contextlib.contextmanager

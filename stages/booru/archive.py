@@ -236,17 +236,17 @@ def rewrite(archive: Archive, target: Path, header: Header, entries: dict[int, E
 
     `entries`: an entry's old id -> what takes its place. One that is left out must have no data.
     """
-    moved = len(_toc(header, list(entries.values()))) - archive.toc_end  # offsets are of fixed width
+    moved = len(toc(header, list(entries.values()))) - archive.toc_end  # offsets are of fixed width
     placed = [
         replace(entry, offset=entry.offset + moved) if entry.offset_state == OFFSET else entry
         for entry in entries.values()
     ]
     with archive.path.open("rb") as source, target.open("wb") as file:
-        file.write(_toc(header, placed))
+        file.write(toc(header, placed))
         source.seek(archive.toc_end)
         for id, (start, end) in sorted(archive.extents().items(), key=lambda item: item[1]):
             _copy(source, file, start - source.tell())
-            file.write(source.read(1) + _int(entries[id].id, header))
+            file.write(source.read(1) + integer(entries[id].id, header))
             source.seek(header.int_size + 1, os.SEEK_CUR)
             _copy(source, file, end - source.tell())
         shutil.copyfileobj(source, file)
@@ -258,31 +258,33 @@ def _copy(source: BinaryIO, target: BinaryIO, count: int) -> None:
         count -= len(data)
 
 
-def _int(value: int, header: Header) -> bytes:
+def integer(value: int, header: Header) -> bytes:
+    """A number as the format writes it."""
     return bytes([value < 0]) + abs(value).to_bytes(header.int_size, "little")
 
 
 def _text(value: bytes | None, header: Header) -> bytes:
-    return _int(-1, header) if value is None else _int(len(value), header) + value
+    return integer(-1, header) if value is None else integer(len(value), header) + value
 
 
-def _toc(header: Header, entries: list[Entry]) -> bytes:
+def toc(header: Header, entries: list[Entry]) -> bytes:
+    """What a dump begins with: header and TOC. Its length does not depend on offsets."""
     out = io.BytesIO()
     out.write(MAGIC + bytes([*header.version, header.int_size, header.offset_size, CUSTOM]) + header.compression)
-    out.writelines(_int(value, header) for value in header.created)
+    out.writelines(integer(value, header) for value in header.created)
     out.writelines(_text(value, header) for value in (header.database, header.server_version, header.dump_version))
-    out.write(_int(len(entries), header))
+    out.write(integer(len(entries), header))
     for entry in entries:
-        out.write(_int(entry.id, header) + _int(entry.had_dumper, header))
+        out.write(integer(entry.id, header) + integer(entry.had_dumper, header))
         kind = entry.kind.encode()
         out.writelines(_text(value, header) for value in (*entry.catalogue, entry.tag, kind))
-        out.write(_int(entry.section, header))
+        out.write(integer(entry.section, header))
         texts = [entry.definition, entry.drop, entry.copy, entry.namespace, entry.tablespace]
         if header.version >= (1, 14):
             texts.append(entry.access_method)
         out.writelines(_text(value, header) for value in texts)
         if header.version >= (1, 16):
-            out.write(_int(entry.relation_kind, header))
+            out.write(integer(entry.relation_kind, header))
         dependencies = [str(id).encode() for id in entry.dependencies]
         out.writelines(_text(value, header) for value in (entry.owner, entry.with_oids, *dependencies, None))
         out.write(bytes([entry.offset_state]) + entry.offset.to_bytes(header.offset_size, "little"))

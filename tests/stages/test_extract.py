@@ -209,6 +209,21 @@ def test_an_embedded_database_restored_from_the_lite_dump_gives_the_same_bytes(m
     assert (paths.IMAGES.read_bytes(), paths.EXTRACT_SUMMARY.read_bytes()) == first
 
 
+def test_a_changed_policy_costs_a_query_not_a_restore(mess: Any, catalogue: Any, params: Any) -> None:
+    catalogue()
+    clusters = Path(os.environ["MLPY_CACHE"]) / "postgres"
+    seen = []
+    for tag in ("gun", "cat"):
+        policy = {**BINARY, "labels": {"flagged": {"any": [tag]}, "clean": {"rest": True}}}
+        params(extract={"root": "http://sample.localhost/img", "policy": policy})
+        done = extract(MLPY_DATABASE_URL="")
+        assert done.returncode == 0, done.stderr
+        labels = pq.read_table(paths.IMAGES, columns=["label"])["label"].to_pylist()
+        seen.append((labels.count("flagged"), clusters.stat().st_mtime_ns))
+    assert seen[0][0] != seen[1][0]
+    assert seen[0][1] == seen[1][1], "a restore would make a new cluster beside the kept one"
+
+
 def test_two_at_once_do_not_disturb_each_other(mess: Any, catalogue: Any, workplace: Path, params: Any) -> None:
     catalogue()
     first = paths.IMAGES.read_bytes()

@@ -8,7 +8,7 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -19,13 +19,18 @@ from stages.booru import archive, databases, dump, postgres
 from stages.booru.programs import printing
 
 ROOT = Path(__file__).parents[2]
+POLICY = {"name": "test", "kind": "binary", "labels": {"one": {"any": ["tag é 1"]}, "other": {"rest": True}}}
 NEEDED = dict.fromkeys(dump.TABLES, 0)
 
 
 def restore(**environment: str) -> subprocess.CompletedProcess[str]:
-    """Run the stage as DVC does."""
+    return stage("restore", **environment)
+
+
+def stage(name: str, **environment: str) -> subprocess.CompletedProcess[str]:
+    """Run a stage as DVC does."""
     return subprocess.run(
-        [sys.executable, "-m", "stages.restore"],
+        [sys.executable, "-m", f"stages.{name}"],
         env={**os.environ, "PYTHONPATH": str(ROOT), **environment},
         capture_output=True,
         text=True,
@@ -118,12 +123,15 @@ def test_a_dump_of_2020_has_fewer_tables_and_columns(filled: Any, workplace: Pat
         "ALTER TABLE tags DROP COLUMN category",
         "DROP TABLE image_intensities, tag_aliases, tag_implications, image_hides, image_sources",
         "CREATE TABLE user_links (id bigint)",
+        "DELETE FROM image_taggings WHERE image_id > 200",
     )
     filled.dump(workplace / "board.pgdump")
-    params(restore={"dump": "board.pgdump"})
-    done = restore()
-    assert done.returncode == 0, done.stderr
+    params(restore={"dump": "board.pgdump"}, extract={"root": "http://sample.localhost/img", "policy": POLICY})
+    for name in ("restore", "extract"):
+        done = stage(name)
+        assert done.returncode == 0, done.stderr
     assert json.loads(paths.TABLES.read_text())["rows"]["image_hides"] == 0
+    assert json.loads(paths.EXTRACT_SUMMARY.read_text())["labels"] == {"one": 200, "other": 300}
 
 
 def test_what_is_no_dump_is_refused_in_one_sentence(filled: Any, workplace: Path, params: Any) -> None:
@@ -223,18 +231,37 @@ def test_a_server_that_goes_away_is_one_sentence(filled: Any, workplace: Path, p
         own.execute("SELECT pg_terminate_backend(pg_backend_pid())")
 
 
-def test_a_full_disk_is_one_sentence(filled: Any, workplace: Path, params: Any) -> None:
-    filled.sql("INSERT INTO tags SELECT i, 0, repeat('x', 1900), 'slug' FROM generate_series(100, 40000) i")
-    filled.dump(workplace / "board.pgdump")
+@pytest.fixture
+def small_disk(workplace: Path) -> Iterator[Path]:
+    """A folder on a disk of 80 MB."""
     small = workplace / "small"
     small.mkdir()
     if subprocess.run(["mount", "-t", "tmpfs", "-o", "size=80m", "none", str(small)], check=False).returncode:
         pytest.skip("only root can mount a small disk")
-    try:
-        params(restore={"dump": "board.pgdump"})
-        done = restore(MLPY_CACHE=str(small))
+    yield small
+    subprocess.run(["umount", str(small)], check=True)
+
+
+def test_a_full_disk_is_one_sentence(filled: Any, workplace: Path, params: Any, small_disk: Path) -> None:
+    filled.sql("INSERT INTO tags SELECT i, 0, repeat('x', 1900), 'slug' FROM generate_series(100, 40000) i")
+    filled.dump(workplace / "board.pgdump")
+    params(restore={"dump": "board.pgdump"})
+    done = stage("restore", MLPY_CACHE=str(small_disk))
+    assert done.returncode == 1
+    assert "disk is full" in done.stderr.splitlines()[-1]
+    assert list((small_disk / "postgres").glob("*partial")) == []
+
+
+def test_what_the_disk_cannot_hold_is_not_begun(
+    filled: Any, workplace: Path, params: Any, own_server: str, small_disk: Path
+) -> None:
+    text = "(SELECT string_agg(sha512((i * 40 + j)::text::bytea)::text, '') FROM generate_series(1, 12) j)"
+    filled.sql(f"INSERT INTO tags SELECT i, 0, {text}, 'slug' FROM generate_series(100, 10000) i")
+    filled.dump(workplace / "board.pgdump")
+    params(restore={"dump": "board.pgdump"}, extract={"root": "http://sample.localhost/img", "policy": POLICY})
+    assert stage("restore").returncode == 0
+    for name in ("restore", "extract"):
+        done = stage(name, MLPY_CACHE=str(small_disk), MLPY_DATABASE_URL="")
         assert done.returncode == 1
-        assert "disk is full" in done.stderr.splitlines()[-1]
-        assert list((small / "postgres").glob("*partial")) == []
-    finally:
-        subprocess.run(["umount", str(small)], check=True)
+        assert re.search(r"takes up to 0\.\d GB in .*small/postgres, where 0\.1 GB are free", done.stderr), done.stderr
+        assert list((small_disk / "postgres").iterdir()) == []
