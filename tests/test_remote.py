@@ -1,75 +1,176 @@
-"""The pipeline's artifacts travel by an S3 remote: pushed from one clone, pulled into another."""
+"""A model's way to the bot, as the README says it: pushed to S3, tagged, served from another machine, rolled back."""
 
 from __future__ import annotations
 
+import itertools
 import os
+import re
+import shlex
 import subprocess
 import sys
+import urllib.request
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from clones import ROOT, Clone
 from moto.server import ThreadedMotoServer
+from repository import IDENTITY, PIPELINE, Project
+from tiny import redness
 
 BIN = Path(sys.executable).parent
-KEYS = {"AWS_ACCESS_KEY_ID": "test", "AWS_SECRET_ACCESS_KEY": "test", "AWS_DEFAULT_REGION": "us-east-1"}
-STAGE = """
-stages:
-  train:
-    cmd: python -c "import os; os.makedirs('models'); open('models/moderator.onnx', 'w').write('weights')"
-    outs: [models/moderator.onnx]
-  download:
-    cmd: python -c "import os; os.makedirs('shards'); [open(f'shards/shard-{n}', 'w').write(str(n)) for n in range(3)]"
-    outs: [shards]
+SECRET = "s3cret+key/of+the+remote"
+KEYS = {"AWS_ACCESS_KEY_ID": "AKIAOFTHETEST", "AWS_SECRET_ACCESS_KEY": SECRET, "AWS_DEFAULT_REGION": "us-east-1"}
+README = (ROOT / "README.md").read_text()
+SHARDS = """  download:
+    cmd: mkdir -p data/download/shards && for n in 0 1 2; do echo $n > data/download/shards/shard-$n.parquet; done
+    outs: [data/download/shards]
 """
+THERE, BOT, BACK = re.findall(
+    r"^```sh\n(.*?)^```$",
+    README.partition("### From a training to the server, and back")[2].partition("\n### ")[0],
+    re.MULTILINE | re.DOTALL,
+)
 
 
-@pytest.fixture
+@pytest.fixture(scope="module")
 def endpoint() -> Iterator[str]:
-    """A real S3 server on loopback."""
+    """A real S3 server on loopback, with the bucket `bucket`."""
+    import boto3
+
     server = ThreadedMotoServer(ip_address="127.0.0.1", port=0)
     server.start()
     try:
         host, port = server.get_host_and_port()
-        yield f"http://{host}:{port}"
+        url = f"http://{host}:{port}"
+        boto3.client(
+            "s3", endpoint_url=url, aws_access_key_id="x", aws_secret_access_key="x", region_name="us-east-1"
+        ).create_bucket(Bucket="bucket")
+        yield url
     finally:
         server.stop()
 
 
-def run(folder: Path, *command: str) -> str:
-    environment = {**os.environ, **KEYS, "PATH": f"{BIN}:{os.environ['PATH']}", "HOME": str(folder.parent)}
-    done = subprocess.run(command, cwd=folder, env=environment, capture_output=True, text=True, check=False)
-    assert done.returncode == 0, f"{' '.join(command)}\n{done.stdout}{done.stderr}"
-    return done.stdout
+class Machine:
+    """A folder to give commands in, with a home, a cache root and S3's credentials in its environment."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        self.said = ""
+        home = folder.parent / f"home of {folder.name}"
+        home.mkdir()
+        (home / "token").write_text("a-token")
+        self.environment = {
+            name: value for name, value in os.environ.items() if not name.startswith(("MLPY_", "AWS_", "GIT_"))
+        }
+        self.environment |= KEYS | IDENTITY
+        self.environment |= {
+            "PATH": f"{BIN}:{os.environ['PATH']}",
+            "HOME": str(home),
+            "MLPY_CACHE": str(home / "cache"),
+        }
+
+    def run(self, *words: str, code: int = 0) -> str:
+        words = tuple(word.replace("/run/secrets/discord", f"{self.environment['HOME']}/token") for word in words)
+        variables = dict(
+            word.split("=", 1) for word in itertools.takewhile(lambda word: re.match("[A-Z_]+=", word), words)
+        )
+        done = subprocess.run(
+            words[len(variables) :],
+            cwd=self.folder,
+            env=self.environment | variables,
+            capture_output=True,
+            text=True,
+            check=False,
+        )
+        self.said += done.stdout + done.stderr
+        assert done.returncode == code, f"{' '.join(words)}\n{done.stdout}{done.stderr}"
+        return done.stdout + done.stderr
+
+    def follow(self, block: str, **instead: str) -> str:
+        """Give the README's commands, with words in them replaced; those that end by themselves -> what they print."""
+        for word, other in instead.items():
+            block = block.replace(word, other)
+        lines = (shlex.split(re.sub(r"#(?=\w)", r"\\#", line), comments=True) for line in block.splitlines())
+        return "".join(self.run(*words) for words in lines if words[0] != "make" and "--poll" not in words)
 
 
-def commit(folder: Path) -> None:
-    run(folder, "git", "add", "--all")
-    run(folder, "git", "-c", "user.name=test", "-c", "user.email=test@localhost", "commit", "-qm", "x")
+@pytest.fixture(scope="module")
+def there(tmp_path_factory: pytest.TempPathFactory, endpoint: str) -> Machine:
+    """Where one trains: a clone of this checkout with a toy of a pipeline, an S3 remote, and an origin to push to."""
+    folder = tmp_path_factory.mktemp("remote")
+    machine = Machine(Clone(folder).folder)
+    (machine.folder / "dvc.yaml").write_text(PIPELINE + SHARDS)
+    (machine.folder / "dvc.lock").unlink()
+    for words in (
+        ("git", "checkout", "--quiet", "-B", "main"),
+        ("git", "init", "--quiet", "--bare", "--initial-branch=main", str(folder / "origin.git")),
+        ("git", "remote", "set-url", "origin", str(folder / "origin.git")),
+        tuple(re.findall(r"`(dvc remote add [^`]+)`; credentials", README)[0].split()),
+        ("dvc", "remote", "modify", "store", "endpointurl", endpoint),
+    ):
+        machine.run(*words)
+    redness(machine.folder / "source/moderator.onnx", 50)
+    machine.run("dvc", "repro", "--quiet")
+    machine.run("git", "add", "--all")
+    machine.run("git", "commit", "--quiet", "--message", "Served before")
+    machine.run("dvc", "push", "--quiet")
+    Project(machine.folder).tags([("moderator@v1.1.0", "HEAD")])
+    redness(machine.folder / "source/moderator.onnx", 20)
+    machine.run("git", "add", "source")
+    machine.follow(THERE)
+    return machine
 
 
-def test_push_and_pull_through_s3(tmp_path: Path, endpoint: str) -> None:
-    import boto3
+@pytest.fixture(scope="module")
+def bot(there: Machine) -> Machine:
+    """Where the bot is to run: another home, no cache of DVC's, nothing but the clone and the credentials."""
+    return Machine(there.folder.parent / "mlpy")
 
-    boto3.client(
-        "s3", endpoint_url=endpoint, aws_access_key_id="test", aws_secret_access_key="test", region_name="us-east-1"
-    ).create_bucket(Bucket="artifacts")
-    ours, theirs = tmp_path / "ours", tmp_path / "theirs"
-    ours.mkdir()
-    run(ours, "git", "init", "-q")
-    run(ours, "dvc", "init", "-q")
-    run(ours, "dvc", "remote", "add", "--default", "storage", "s3://artifacts/mlpy")
-    run(ours, "dvc", "remote", "modify", "storage", "endpointurl", endpoint)
-    (ours / "dvc.yaml").write_text(STAGE)
-    run(ours, "dvc", "repro", "-q")
-    commit(ours)
-    assert "5 files pushed" in run(ours, "dvc", "push")
 
-    run(tmp_path, "git", "clone", "-q", str(ours), str(theirs))
-    assert not (theirs / "models/moderator.onnx").exists()
-    run(theirs, "dvc", "pull")
-    assert (theirs / "models/moderator.onnx").read_text() == "weights"
-    assert sorted(file.name for file in (theirs / "shards").iterdir()) == ["shard-0", "shard-1", "shard-2"]
-    assert "up to date" in run(theirs, "dvc", "status")
+def md5(machine: Machine, rev: str) -> str:
+    lock = machine.run("git", "show", f"{rev}:dvc.lock")
+    return lock.partition("path: models/moderator.onnx")[2].split("md5: ")[1][:32]
 
-    assert not any(secret in (ours / ".dvc/config").read_text() for secret in ("test", "KEY"))
+
+def test_the_readmes_commands_bring_a_model_to_the_bot_and_back(there: Machine, bot: Machine) -> None:
+    origin = f"file://{there.folder.parent / 'origin.git'}"
+    clone, rest = BOT.split("\n", 1)
+    there.run("git", "clone", "--quiet", origin, str(bot.folder))
+    assert clone.split() == ["git", "clone", "https://.../mlpy.git", "mlpy"]
+    assert not (bot.folder / "models/moderator.onnx").exists()
+    first, second = md5(there, "moderator@v1.1.0"), md5(there, "moderator@v1.2.0")
+    assert first != second
+    assert f"ready to serve moderator@v1.2.0 (md5 {second})" in bot.follow(rest, **{"https://.../mlpy.git": origin})
+    there.follow(BACK)
+    assert f"ready to serve moderator@v1.1.0 (md5 {first})" in bot.follow(rest, **{"https://.../mlpy.git": origin})
+
+
+def test_another_machine_pulls_what_was_pushed(there: Machine, bot: Machine) -> None:
+    bot.run("dvc", "pull", "train", "download")
+    assert (bot.folder / "models/moderator.onnx").read_bytes() == (there.folder / "source/moderator.onnx").read_bytes()
+    assert [(bot.folder / f"data/download/shards/shard-{n}.parquet").read_text() for n in range(3)] == [
+        "0\n",
+        "1\n",
+        "2\n",
+    ]
+    assert "up to date" in bot.run("dvc", "status", "train", "download")
+
+
+def test_credentials_are_in_no_git_file_log_or_error(there: Machine, bot: Machine, endpoint: str) -> None:
+    bot.environment["MLPY_CACHE"] += " of another"
+    refusal = urllib.request.Request(f"{endpoint}/moto-api/reset-auth", b"0", {"Content-Type": "text/plain"})
+    urllib.request.urlopen(refusal).close()  # from now on no key is known
+    command = ["python", "-m", "bot", "--model", "moderator#prod", "--check", "--repo"]
+    token = "MLPY_DISCORD_TOKEN_FILE=/run/secrets/discord"
+    error = bot.run(token, *command, f"file://{there.folder.parent / 'origin.git'}", code=1)
+    assert re.search(r"error: getting moderator of .* through DVC failed \(.*\); check the remote's address", error)
+    assert "Traceback" not in error
+    committed = there.run("git", "log", "--all", "--patch", "--", ".dvc", "dvc.lock", "source", "models", "data")
+    for said in (
+        there.said,
+        bot.said,
+        committed,
+        *(path.read_text() for path in (there.folder / ".dvc").glob("config*")),
+    ):
+        assert not any(key in said for key in (SECRET, KEYS["AWS_ACCESS_KEY_ID"]))
