@@ -133,6 +133,7 @@ def md5(machine: Machine, rev: str) -> str:
     return lock.partition("path: models/moderator.onnx")[2].split("md5: ")[1][:32]
 
 
+@pytest.mark.slow
 def test_the_readmes_commands_bring_a_model_to_the_bot_and_back(there: Machine, bot: Machine) -> None:
     origin = f"file://{there.folder.parent / 'origin.git'}"
     clone, rest = BOT.split("\n", 1)

@@ -35,7 +35,7 @@ extract:
 
 
 class Published(BaseHTTPRequestHandler):
-    """The dump, under any path. DVC asks for an ETag, which any web server sends with a file."""
+    """The dump, under any path. By the ETag `dvc update` tells whether it is another one."""
 
     def do_HEAD(self) -> None:
         self.send_response(200)

@@ -27,6 +27,7 @@ POLICY = (
 OUTS = (paths.LITE_DUMP, paths.TABLES, paths.IMAGES, paths.EXTRACT_SUMMARY)
 STAGES = ("bash", "-c", "python -m stages.restore && python -m stages.extract")
 INSTALLED = sorted(Path("/usr/lib/postgresql").glob("*/bin"))
+TODAY = pytest.mark.parametrize("address", ["of today"], indirect=True)
 
 
 @dataclass
@@ -55,7 +56,7 @@ class Board(Clone):
             process = subprocess.Popen(command, cwd=self.folder, env=environment, stdout=output, stderr=output)
             while process.poll() is None:
                 seen |= set(command_lines())
-                time.sleep(0.005)
+                time.sleep(0.01)
         return Ran(process.returncode, log.read_text(), seen)
 
     def outs(self) -> dict[Path, bytes]:
@@ -121,7 +122,7 @@ def test_its_bytes_are_those_of_the_embedded_one(board: Board, embedded: dict[Pa
     assert programs & {"pg_restore", "psql", "pg_dump"}, "the programs were seen at work"
 
 
-@pytest.mark.parametrize("address", ["of today"], indirect=True)
+@TODAY
 def test_dvc_keeps_no_password(board: Board, address: str) -> None:
     ran = board.watch("dvc", "repro", "restore", url=f"postgresql://able:{SECRET}@{address}")
     assert ran.code == 0, ran.said
@@ -137,6 +138,7 @@ def check_that_no_password_is_in(board: Board, ran: Ran) -> None:
         assert SECRET.encode() not in path.read_bytes(), path
 
 
+@TODAY
 @pytest.mark.parametrize(
     ("role", "why"),
     [
