@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import itertools
 import os
 import re
@@ -125,7 +126,25 @@ def there(tmp_path_factory: pytest.TempPathFactory, endpoint: str) -> Machine:
 @pytest.fixture(scope="module")
 def bot(there: Machine) -> Machine:
     """Where the bot is to run: another home, no cache of DVC's, nothing but the clone and the credentials."""
-    return Machine(there.folder.parent / "mlpy")
+    folder = there.folder.parent / "mlpy"
+    there.run("git", "clone", "--quiet", f"file://{there.folder.parent / 'origin.git'}", str(folder))
+    assert not (folder / "models/moderator.onnx").exists()
+    return Machine(folder)
+
+
+@contextlib.contextmanager
+def no_key_known(endpoint: str) -> Iterator[None]:
+    """Have the S3 server refuse every key for a while."""
+
+    def accept(requests: bytes) -> None:
+        asked = urllib.request.Request(f"{endpoint}/moto-api/reset-auth", requests, {"Content-Type": "text/plain"})
+        urllib.request.urlopen(asked).close()
+
+    accept(b"0")
+    try:
+        yield
+    finally:
+        accept(b"inf")
 
 
 def md5(machine: Machine, rev: str) -> str:
@@ -137,9 +156,7 @@ def md5(machine: Machine, rev: str) -> str:
 def test_the_readmes_commands_bring_a_model_to_the_bot_and_back(there: Machine, bot: Machine) -> None:
     origin = f"file://{there.folder.parent / 'origin.git'}"
     clone, rest = BOT.split("\n", 1)
-    there.run("git", "clone", "--quiet", origin, str(bot.folder))
-    assert clone.split() == ["git", "clone", "https://.../mlpy.git", "mlpy"]
-    assert not (bot.folder / "models/moderator.onnx").exists()
+    assert clone.split() == ["git", "clone", "https://.../mlpy.git", "mlpy"]  # as the fixture did
     first, second = md5(there, "moderator@v1.1.0"), md5(there, "moderator@v1.2.0")
     assert first != second
     assert f"ready to serve moderator@v1.2.0 (md5 {second})" in bot.follow(rest, **{"https://.../mlpy.git": origin})
@@ -159,12 +176,11 @@ def test_another_machine_pulls_what_was_pushed(there: Machine, bot: Machine) -> 
 
 
 def test_credentials_are_in_no_git_file_log_or_error(there: Machine, bot: Machine, endpoint: str) -> None:
-    bot.environment["MLPY_CACHE"] += " of another"
-    refusal = urllib.request.Request(f"{endpoint}/moto-api/reset-auth", b"0", {"Content-Type": "text/plain"})
-    urllib.request.urlopen(refusal).close()  # from now on no key is known
+    cache = bot.environment["MLPY_CACHE"]
     command = ["python", "-m", "bot", "--model", "moderator#prod", "--check", "--repo"]
-    token = "MLPY_DISCORD_TOKEN_FILE=/run/secrets/discord"
-    error = bot.run(token, *command, f"file://{there.folder.parent / 'origin.git'}", code=1)
+    variables = ("MLPY_DISCORD_TOKEN_FILE=/run/secrets/discord", f"MLPY_CACHE={cache} of another")
+    with no_key_known(endpoint):
+        error = bot.run(*variables, *command, f"file://{there.folder.parent / 'origin.git'}", code=1)
     assert re.search(r"error: getting moderator of .* through DVC failed \(.*\); check the remote's address", error)
     assert "Traceback" not in error
     committed = there.run("git", "log", "--all", "--patch", "--", ".dvc", "dvc.lock", "source", "models", "data")
