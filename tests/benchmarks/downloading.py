@@ -17,14 +17,12 @@ import argparse
 import contextlib
 import hashlib
 import io
-import json
 import multiprocessing
 import os
 import random
 import shutil
 import socket
 import statistics
-import subprocess
 import sys
 import tempfile
 from collections.abc import Iterator, Sequence
@@ -38,6 +36,7 @@ import pyarrow.parquet as pq
 import yaml
 from aiohttp import web
 from PIL import Image, ImageFilter
+from watching import Watched, watch
 
 from stages import errors, paths
 from stages.booru.store import Outcome, Store, Wanted
@@ -50,37 +49,21 @@ SECTION = """
   {board: remote, hosts: [127.0.0.1], rate: 1.0e+9, concurrency: 32, tries: 3, timeout: 60.0, backoff: 0.1,
    max_wait: 1.0, pause_overloaded: 1.0, pause_blocked: 1.0, max_failed: 0.0, shard_size: 1000}
 """
-WATCH = """
-import json, resource, subprocess, sys, time
-start = time.perf_counter()
-code = subprocess.call(sys.argv[2:], stdout=sys.stderr)
-took, used = time.perf_counter() - start, resource.getrusage(resource.RUSAGE_CHILDREN)
-told = {"code": code, "s": took, "cpu": used.ru_utime + used.ru_stime, "peak": used.ru_maxrss}
-json.dump(told, open(sys.argv[1], "w"))
-"""
-"""Runs a command from a process so small that the command's peak of memory does not begin at ours."""
 
 
 def say(text: str) -> None:
     print(text, flush=True)  # noqa: T201 - the command's answer
 
 
-def watched(folder: Path, *words: str | Path, expected: int = 0) -> dict[str, float]:
-    """Run a command in a folder: its seconds by the clock (`s`) and the CPU (`cpu`), its peak memory (`peak`, MB)."""
-    told = folder / "told.json"
+def watched(folder: Path, *words: str | Path, expected: int = 0) -> Watched:
+    """Run a command in a folder, to the expected exit code."""
     environment = {**os.environ, "MLPY_CACHE": str(folder / "cache"), "PYTHONPATH": str(ROOT)}
-    with (folder / "said.txt").open("w") as said:
-        subprocess.run(
-            [sys.executable, "-I", "-S", "-c", WATCH, told, *words],
-            cwd=folder,
-            env=environment,
-            stderr=said,
-            check=True,
-        )
-    run: dict[str, float] = json.loads(told.read_text())
-    if run["code"] != expected:
-        sys.exit(f"{words} ended with {run['code']}:\n{(folder / 'said.txt').read_text()}")
-    return {**run, "peak": run["peak"] / (2**20 if sys.platform == "darwin" else 2**10)}
+    with (folder / "said.txt").open("w+") as said:
+        run = watch(words, folder, environment, said)
+        said.seek(0)
+        if run.code != expected:
+            sys.exit(f"{words} ended with {run.code}:\n{said.read()}")
+    return run
 
 
 STAGE = (sys.executable, "-m", "stages.download")
@@ -153,14 +136,14 @@ def kept(files: Sequence[Path], column: str) -> tuple[int, int]:
     return len(sizes), sum(sizes)
 
 
-def ours(folder: Path, rows: Sequence[Wanted], options: argparse.Namespace) -> dict[str, float]:
+def ours(folder: Path, rows: Sequence[Wanted], options: argparse.Namespace) -> Watched:
     prepare(folder, rows, concurrency=options.connections)
     run = watched(folder, *STAGE)
     assert kept([*(folder / paths.SHARDS).iterdir()], "bytes") == options.expected
     return run
 
 
-def theirs(folder: Path, rows: Sequence[Wanted], options: argparse.Namespace) -> dict[str, float]:
+def theirs(folder: Path, rows: Sequence[Wanted], options: argparse.Namespace) -> Watched:
     prepare(folder, rows)
     words = (
         *("--input_format=parquet", "--url_col=url", f"--url_list={paths.IMAGES}", "--output_folder=out"),
@@ -192,12 +175,12 @@ def peer(options: argparse.Namespace) -> bool:
                 os.sync()  # what this one left for the disk to do is not the next one's burden
             if pair:  # the first is a warm-up
                 cells = []
-                for key in ("s", "cpu"):
-                    mine, other = (runs[way][key] for way in ("ours", "theirs"))
+                for key in ("seconds", "cpu"):
+                    mine, other = (getattr(runs[way], key) for way in ("ours", "theirs"))
                     cells += [f"{mine:.1f}", f"{other:.1f}", f"{mine / other:.2f}"]
-                cells += [f"{runs[way]['peak']:.0f}" for way in ("ours", "theirs")]
+                cells += [f"{runs[way].megabytes:.0f}" for way in ("ours", "theirs")]
                 say(f"| {pair} | {' | '.join(cells)} |")
-                ratios.append(runs["ours"]["s"] / runs["theirs"]["s"])
+                ratios.append(runs["ours"].seconds / runs["theirs"].seconds)
         say(f"\nMedian ratio {statistics.median(ratios):.2f} ({min(ratios):.2f} to {max(ratios):.2f}).")
         return statistics.median(ratios) <= options.goal
 
@@ -243,8 +226,8 @@ def grown(options: argparse.Namespace) -> bool:
     return True
 
 
-def tell(count: int, what: str, run: dict[str, float], shards: int) -> None:
-    say(f"| {count:,} | {what} | {run['s']:.1f} | {run['cpu']:.1f} | {run['peak']:.0f} | {shards} |")
+def tell(count: int, what: str, run: Watched, shards: int) -> None:
+    say(f"| {count:,} | {what} | {run.seconds:.1f} | {run.cpu:.1f} | {run.megabytes:.0f} | {shards} |")
 
 
 def main() -> int:

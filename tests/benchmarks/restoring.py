@@ -16,7 +16,6 @@ import argparse
 import contextlib
 import os
 import statistics
-import subprocess
 import sys
 import tempfile
 import time
@@ -29,6 +28,7 @@ import board
 import numpy as np
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
+from watching import watch
 
 from stages import composition, errors, paths
 from stages.booru import archive, databases, dump, postgres
@@ -47,13 +47,6 @@ COLUMNS = (
     "ours GB",
 )
 LABELS = ("flagged", "safe")
-WATCH = """
-import resource, subprocess, sys
-code = subprocess.call(sys.argv[2:])
-open(sys.argv[1], "w").write(str(resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss))
-sys.exit(code)
-"""
-"""Runs a command from a process so small that the command's peak of memory does not begin at ours."""
 
 
 class Run:
@@ -66,14 +59,10 @@ class Run:
 
     def command(self, part: str, words: Sequence[str | Path], folder: Path, **environment: str) -> None:
         """Run a command to its end. Its peak counts what it waited for, pg_dump and pg_restore, but no server."""
-        report = folder / f"{part}.peak"
-        start = time.perf_counter()
-        watched = [sys.executable, "-I", "-S", "-c", WATCH, report, *words]
-        code = subprocess.run(watched, cwd=folder, env={**clean(), **environment}).returncode
-        self.seconds[part] = time.perf_counter() - start
-        if code:
-            sys.exit(f"{part} failed with exit code {code}")
-        self.megabytes[part] = int(report.read_text()) / (2**20 if sys.platform == "darwin" else 2**10)
+        done = watch(words, folder, {**clean(), **environment})
+        if done.code:
+            sys.exit(f"{part} failed with exit code {done.code}")
+        self.seconds[part], self.megabytes[part] = done.seconds, done.megabytes
 
     def total(self) -> float:
         return self.seconds.get("createdb", 0) + self.seconds["restore"] + self.seconds["extract"]
