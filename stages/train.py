@@ -15,11 +15,11 @@ from stages.errors import run
 from stages.params import Train, load
 from stages.vision import features, networks, provenance, targets
 from stages.vision.assessment import Assessment, assess
-from stages.vision.backbones import Pooled
 from stages.vision.cache import file_hash
 from stages.vision.dataset import Data
 from stages.vision.decoding import Rows, decoded
 from stages.vision.export import FEATURES, SCORES, check_parity, export, join
+from stages.vision.partition import Front
 from stages.vision.sidecar import Sidecar
 from stages.vision.targets import Task
 from stages.vision.training import curves, fit, workplace
@@ -58,7 +58,7 @@ def _data() -> dict[str, str]:
 
 def _write_model(model: networks.Moderator, task: Task, pictures: Rows, rows: Rows, folder: Path) -> None:
     with paths.replacing(paths.MODEL) as aside:
-        if isinstance(model.front, Pooled):
+        if isinstance(model.front, Front):
             head = folder / "head.onnx"
             export(networks.Moderator(None, model.network, model.kind, model.calibration), head, rows.shape, HEAD)
             join(features.graph(model.front, pictures.shape), head, aside, task.labels)

@@ -10,20 +10,21 @@ import torch
 from torchvision.transforms import v2
 
 from stages.vision import cache
-from stages.vision.backbones import Pooled, digest
+from stages.vision.backbones import digest
 from stages.vision.decoding import Done, Rows, computed
 from stages.vision.export import FEATURES, PIXELS, export
 from stages.vision.images import Pixels
+from stages.vision.partition import Front
 from stages.vision.runtime import session
 
 RULE = 1
-"""Raise it when `stages.vision.backbones.Pooled` gives other values for the same network."""
+"""Raise it when a `Front` gives other values for the same network."""
 VIEWS_RULE = 1
 """Raise it when `views` changes pictures in another way."""
 BATCH = 16
 
 
-def graph(network: Pooled, shape: tuple[int, ...]) -> Path:
+def graph(network: Front, shape: tuple[int, ...]) -> Path:
     """The frozen network as an ONNX file, from pictures of `shape` to features; exported once."""
     constants = (network.normalise.mean.flatten().tolist(), network.normalise.std.flatten().tolist())
     # Two networks may have the same tensors and differ in padding or activation: their text shows it.
@@ -31,8 +32,8 @@ def graph(network: Pooled, shape: tuple[int, ...]) -> Path:
     return cache.once("graphs", f"{name}.onnx", lambda aside: export(network, aside, shape, (PIXELS, FEATURES)))
 
 
-def extracted(pictures: Rows, network: Pooled, threads: int) -> Rows:
-    """The frozen network's outputs: float32 rows [values].
+def extracted(pictures: Rows, network: Front, threads: int) -> Rows:
+    """The frozen network's outputs: float32 rows, [values] or a map of them.
 
     They come from the very graph that is the model's first part when it serves; and on a CPU that is several times
     faster than torch.
@@ -40,7 +41,7 @@ def extracted(pictures: Rows, network: Pooled, threads: int) -> Rows:
     return _computed(pictures, network, threads, "features", lambda _place, pixels: pixels)
 
 
-def viewed(pictures: Rows, network: Pooled, threads: int, number: int) -> Rows:
+def viewed(pictures: Rows, network: Front, threads: int, number: int) -> Rows:
     """As `extracted`, of the pictures as view `number` of each: changed at random, and every time in the same way."""
     height, width, _ = pictures.shape
     change = views((height, width))
@@ -73,7 +74,7 @@ def views(size: tuple[int, int]) -> v2.Transform:
 
 
 def _computed(
-    pictures: Rows, network: Pooled, threads: int, kind: str, see: Callable[[int, Pixels], Pixels], *rules: object
+    pictures: Rows, network: Front, threads: int, kind: str, see: Callable[[int, Pixels], Pixels], *rules: object
 ) -> Rows:
     """Features of each batch of pixels as `see` changes it, given the place of its first picture in its shard."""
     file = graph(network, pictures.shape)

@@ -13,6 +13,7 @@ from stages.params import Train
 from stages.vision.backbones import Normalised, Pooled, create, normalised
 from stages.vision.calibration import Calibration, calibrated
 from stages.vision.decoding import Rows
+from stages.vision.partition import Front, Prefix, cut
 from stages.vision.targets import Task
 
 Logits = tuple[Tensor, Tensor]
@@ -48,37 +49,28 @@ CLAMP = 8.0
 
 
 class Tuned(nn.Module):
-    """uint8 pixels [n, size, size, 3] -> logits: a pretrained network whose last blocks are trained.
+    """What the frozen layers before it give, or uint8 pixels -> logits: a network's last blocks, which are trained.
 
-    What is frozen keeps its batch norms' statistics; so does the rest, as batches of a fine-tuning are small.
+    Its batch norms keep the statistics that they came with, as batches of a fine-tuning are small.
     """
 
-    def __init__(
-        self, network: nn.Module, normalise: Normalised, trained_blocks: int, dropout: float, outputs: int, tags: int
-    ) -> None:
+    def __init__(self, body: nn.Module, width: int, dropout: float, outputs: int, tags: int) -> None:
+        """`body` gives float32 [n, width]; which of its parameters are trained is its own affair."""
         super().__init__()
-        self.normalise = normalise
-        self.network = network
+        self.body = body
         self.dropout = nn.Dropout(dropout)
-        width = cast(int, getattr(network, "head_hidden_size", None) or network.num_features)
         self.labels = nn.Linear(width, outputs)
         self.tags = nn.Linear(width, tags) if tags else None
-        blocks = group_parameters(network, network.group_matcher(coarse=False))  # type: ignore[operator]
-        trained = (
-            {name for block in sorted(blocks)[-trained_blocks:] for name in blocks[block]} if trained_blocks else ()
-        )
-        for name, parameter in network.named_parameters():
-            parameter.requires_grad_(name in trained)
+        self.train()
 
     def train(self, mode: bool = True) -> Tuned:
-        """Dropout as `mode` says; the backbone stays in evaluation mode."""
+        """Dropout as `mode` says; the body stays in evaluation mode."""
         super().train(mode)
-        self.network.eval()
+        self.body.eval()
         return self
 
-    def forward(self, pixels: Tensor) -> Logits:
-        features = self.network.forward_features(self.normalise(pixels))  # type: ignore[operator]
-        found = self.dropout(self.network.forward_head(features, pre_logits=True))  # type: ignore[operator]
+    def forward(self, rows: Tensor) -> Logits:
+        found = self.dropout(self.body(rows))
         return self.labels(found), self.tags(found) if self.tags else found[:, :0]
 
 
@@ -155,25 +147,46 @@ class MiniXception(nn.Module):
         return self.labels(found), self.tags(found) if self.tags else found[:, :0]
 
 
-def frozen(params: Train) -> Pooled | None:
-    """The part of the network that is not trained, if its outputs are to be computed once: pixels -> features.
+def frozen(params: Train) -> Front | None:
+    """The part of the network that is not trained, if its outputs are to be computed once: pixels -> its outputs.
 
     Raises:
         ModelError: if the backbone cannot be had, or does not take pictures of this size.
     """
-    if params.model != "probe":
+    if params.model == "mini_xception":
         return None
     network = create(params.backbone, params.weights)
-    pooled = Pooled(network, normalised(network, params.weights))
-    check_size(pooled, params)
-    return pooled
+    normalise = normalised(network, params.weights)
+    if params.model == "probe":
+        front: Front = Pooled(network, normalise)
+    else:
+        check_size(nn.Sequential(normalise, network), params)  # of the whole: the rest is not told of pixels
+        halves = _halves(network, params)
+        if halves is None:
+            return None
+        front = Prefix(halves[0], normalise)
+    check_size(front, params)
+    return front
+
+
+def _halves(network: nn.Module, params: Train) -> tuple[nn.Module, nn.Module] | None:
+    """What of a backbone is frozen and what follows; None if pictures are changed anew in each epoch.
+
+    From here on only the last blocks have gradients.
+    """
+    blocks = group_parameters(network, network.group_matcher(coarse=False))  # type: ignore[operator]
+    last = sorted(blocks)[-params.trained_blocks :] if params.trained_blocks else []
+    trained = {name for block in last for name in blocks[block]}
+    for name, parameter in network.named_parameters():
+        parameter.requires_grad_(name in trained)
+    return None if params.augment else cut(network, trained)
 
 
 def trained(params: Train, task: Task, rows: Rows) -> nn.Module:
-    """The part of the network that is trained, from rows of frozen features or pixels to logits.
+    """The part of the network that is trained, from rows of `frozen`'s outputs or of pixels to logits.
 
     Raises:
-        ModelError: as `frozen`.
+        ModelError: if the backbone cannot be had.
     """
     outputs, tags = task.outputs, len(task.vocabulary) if params.tag_loss else 0
     if params.model == "probe":
@@ -183,10 +196,10 @@ def trained(params: Train, task: Task, rows: Rows) -> nn.Module:
     if params.model == "mini_xception":
         return MiniXception(params.dropout, outputs, tags)
     network = create(params.backbone, params.weights)
-    normalise = normalised(network, params.weights)
-    tuned = Tuned(network, normalise, params.trained_blocks, params.dropout, outputs, tags)
-    check_size(tuned, params)
-    return tuned
+    width = cast(int, getattr(network, "head_hidden_size", None) or network.num_features)
+    halves = _halves(network, params)
+    body = halves[1] if halves else nn.Sequential(normalised(network, params.weights), network)
+    return Tuned(body, width, params.dropout, outputs, tags)
 
 
 def check_size(network: nn.Module, params: Train) -> None:

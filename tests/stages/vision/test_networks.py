@@ -20,6 +20,7 @@ from stages.vision.backbones import Normalised, Pooled, create, normalised
 from stages.vision.decoding import Rows
 from stages.vision.features import extracted
 from stages.vision.networks import Head, MiniXception, Tuned, frozen, trained
+from stages.vision.partition import Prefix, cut
 from stages.vision.targets import Examples, Task
 
 ROOT = Path(__file__).parents[3]
@@ -135,11 +136,14 @@ def blocks_trained(network: nn.Module) -> set[str]:
         (3, {"conv_head", "bn2", "blocks.6.0", "blocks.5.3", "blocks.5.2"}),
     ],
 )
-def test_only_the_last_blocks_are_trained(count: int, expected: set[str]) -> None:
-    network = create("tf_efficientnet_lite0", "none")
-    tuned = Tuned(network, normalised(network, "none"), count, 0.2, outputs=1, tags=0)
-    assert blocks_trained(network) == expected
+def test_only_the_last_blocks_are_trained(count: int, expected: set[str], task: Task) -> None:
+    values = params(model="finetune", backbone="tf_efficientnet_lite0", weights="none", trained_blocks=count)
+    front, tuned = frozen(values), trained(values, task, Rows((), (), ()))
+    assert isinstance(front, Prefix)
+    assert isinstance(tuned, Tuned)
+    assert blocks_trained(tuned.body) == expected
     assert all(parameter.requires_grad for parameter in tuned.labels.parameters())
+    assert not any(parameter.requires_grad for parameter in front.parameters())
 
 
 def test_a_tuned_network_keeps_its_statistics_and_drops_units_in_training(task: Task) -> None:
@@ -147,8 +151,8 @@ def test_a_tuned_network_keeps_its_statistics_and_drops_units_in_training(task: 
     network = trained(params(model="finetune", backbone=TINY, weights="none", dropout=0.5, tag_loss=0.1), task, rows)
     assert isinstance(network, Tuned)
     assert network.dropout.training, "as it is before Lightning trains it"
-    assert not any(module.training for module in network.network.modules())
-    assert network(pixels())[1].shape == (1, 3)
+    assert not any(module.training for module in network.body.modules())
+    assert network(network.body(pixels()))[1].shape == (1, 3)
 
 
 def test_a_head_standardises_what_training_saw() -> None:
@@ -200,7 +204,7 @@ def test_what_is_no_state_dict_is_refused(tmp_path: Path) -> None:
 def test_a_size_that_the_backbone_does_not_take_is_said(task: Task) -> None:
     values = params(model="finetune", backbone="vit_tiny_patch16_224", weights="none")
     with pytest.raises(ModelError, match=r"vit_tiny_patch16_224 does not take pictures of train\.size=64"):
-        trained(values, task, Rows((), (), ()))
+        frozen(values)
 
 
 def test_features_of_another_normalisation_are_computed_anew(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -212,3 +216,36 @@ def test_features_of_another_normalisation_are_computed_anew(tmp_path: Path, mon
         pool = Pooled(network, Normalised((mean,) * 3, (std,) * 3))
         found = extracted(rows, pool, 1).take(np.array([2, 1]))
         assert found == pytest.approx(pool(pixels(2, 32).flip(0)).numpy(), abs=1e-3)
+
+
+@pytest.mark.parametrize("backbone", [TINY, "test_resnet", "test_convnext"])
+@pytest.mark.parametrize("count", [0, 1, 3])
+def test_a_network_cut_in_two_gives_what_it_gave(backbone: str, count: int) -> None:
+    network = create(backbone, "none").eval()
+    blocks = [name for name, _ in network.named_parameters()]
+    halves = cut(network, blocks[-count:] if count else ())
+    assert halves
+    values = normalised(network, "none")(pixels(2))
+    with torch.no_grad():
+        assert torch.equal(halves[1](halves[0](values)), network(values))
+    assert not {name for name, _ in halves[0].named_parameters()} & set(blocks[-count:] if count else ())
+
+
+def test_a_network_that_is_trained_from_its_first_layer_on_is_not_cut() -> None:
+    network = create(TINY, "none")
+    assert cut(network, [name for name, _ in network.named_parameters()]) is None
+
+
+class Branching(nn.Module):
+    """What it does hangs on its input, so that no tracer can follow."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.conv = nn.Conv2d(3, 4, 3)
+
+    def forward(self, values: Tensor) -> Tensor:
+        return self.conv(values) if values.sum() > 0 else values
+
+
+def test_a_network_that_cannot_be_traced_is_not_cut() -> None:
+    assert cut(Branching(), ["conv.bias"]) is None
