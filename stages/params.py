@@ -197,7 +197,10 @@ class Train:
     """Epochs without a better validation score before training stops."""
     dropout: Annotated[float, Field(ge=0, lt=1)]
     hidden: Count
-    """Units of the probe's head."""
+    """Units of the probe's head, in each of its members."""
+    members: Count
+    """`probe`: heads that are averaged when the model serves. Each learns without its own part of the train and
+    validation splits together and judges that part; a single one learns from the train split alone."""
     tag_loss: NotNegative
     """Weight of the tags as auxiliary targets; 0 for none."""
     tag_min: Count
@@ -228,6 +231,8 @@ class Train:
             raise ValueError("train.augment cannot be with train.model=probe, whose features are computed once")
         if self.views and self.model != "probe":
             raise ValueError(f"train.views are of train.model=probe alone; for {self.model} set train.augment")
+        if self.members > 1 and self.model != "probe":
+            raise ValueError(f"train.members are of train.model=probe; for {self.model} it must be 1")
 
 
 @dataclass(frozen=True, config=CHECKED)

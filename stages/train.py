@@ -34,7 +34,7 @@ def main() -> None:
     """Train what `params.yaml` asks for."""
     params = load(Train)
     torch.set_num_threads(params.threads)
-    task = targets.read(paths.SPLITS["train"], paths.SPLITS["val"], params.tag_min)
+    task = targets.read(paths.SPLITS["train"], paths.SPLITS["val"], params.tag_min, params.members, params.seed)
     pictures = decoded(paths.SHARDS, params.size, params.background, params.threads)
     pl.seed_everything(params.seed, verbose=False)
     front = networks.frozen(params)

@@ -30,6 +30,7 @@ SMALL = {
     "hidden": 32,
     "tag_min": 12,
     "views": 0,
+    "members": 1,
     "threads": 1,
 }
 
@@ -57,7 +58,7 @@ def put(folder: Path, policy: dict[str, Any] = HOUSE) -> None:
             striped, dark = facts[image_id if image_id % 9 else image_id + 1 if image_id < 104 else 1]
             labels = [label for label, holds in (("striped", striped), ("dark", dark)) if holds]
             tags = ["drawn", *(["lines"] if striped else []), "artist:someone", f"number {image_id}"]
-            row = {"image_id": image_id, "tags": tags}
+            row = {"image_id": image_id, "group": image_id, "tags": tags}
             multilabel = policy["kind"] == "multilabel"
             rows.append(row | ({"labels": labels} if multilabel else {"label": "striped" if striped else "plain"}))
         path = folder / SPLITS[name]

@@ -11,6 +11,7 @@ from stages.params import Train
 from stages.vision import calibration, metrics
 from stages.vision.calibration import Calibration, calibrated
 from stages.vision.dataset import Data
+from stages.vision.learner import judged
 from stages.vision.sidecar import decided
 from stages.vision.targets import Task
 
@@ -29,7 +30,7 @@ def assess(network: nn.Module, task: Task, data: Data, params: Train) -> Assessm
     """Score the validation split, calibrate, choose thresholds for the parameters' goal, measure."""
     network.eval().cpu()
     batches = (data.val.__getitems__(places) for places in _parts(len(data.val), params.batch_size))
-    logits = torch.cat([network(inputs)[0].float() for inputs, _labels, _tags in batches])
+    logits = torch.cat([judged(network(inputs)[0].float(), members) for inputs, _labels, _tags, members in batches])
     labels = torch.from_numpy(task.val.labels)
     with torch.enable_grad():
         fitted = calibration.fit(logits, labels, task.kind)

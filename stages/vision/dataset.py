@@ -8,16 +8,17 @@ from typing import Any
 import numpy as np
 import pytorch_lightning as pl
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset, DistributedSampler
 from torchvision.transforms import v2
 
 from stages.params import Train
-from stages.vision.decoding import Rows
+from stages.vision.decoding import Ids, Rows
 from stages.vision.targets import Examples, Task
 
-Batch = tuple[Tensor, Tensor, Tensor]
-"""Inputs, labels [n, labels], tags [n, tags]."""
+Batch = tuple[Tensor, Tensor, Tensor, Tensor]
+"""Inputs, labels [n, labels], tags [n, tags], members [n, members] that they are for."""
 
 
 class Samples(Dataset[Batch]):
@@ -36,16 +37,20 @@ class Samples(Dataset[Batch]):
 
     def __getitems__(self, places: list[int]) -> Batch:
         ids = self.examples.ids[places]
-        taken = torch.from_numpy(self.rows.take(ids))
-        if self.views:
-            chosen = torch.randint(2 * len(self.views), (len(ids),))
-            for number, view in enumerate(self.views):
-                mine = chosen == number
-                taken[mine] = torch.from_numpy(view.take(ids[mine.numpy()]))
+        taken = torch.from_numpy(self._viewed(ids) if self.views else self.rows.take(ids))
         if self.augment:
             taken = torch.stack([self.augment(each.permute(2, 0, 1)).permute(1, 2, 0) for each in taken])
-        labels = torch.from_numpy(self.examples.labels[places])
-        return taken, labels, torch.from_numpy(self.examples.tags[places].astype(np.float32))
+        labels, members = (torch.from_numpy(each[places]) for each in (self.examples.labels, self.examples.members))
+        return taken, labels, torch.from_numpy(self.examples.tags[places].astype(np.float32)), members
+
+    def _viewed(self, ids: Ids) -> NDArray[Any]:
+        """Each picture's row, or that of a view of it."""
+        chosen = torch.randint(2 * len(self.views), (len(ids),)).numpy()
+        taken = np.empty((len(ids), *self.rows.shape), self.rows.dtype)
+        for number, source in enumerate([*self.views, self.rows]):
+            mine = chosen == number if number < len(self.views) else chosen >= number
+            taken[mine] = source.take(ids[mine])
+        return taken
 
 
 def augmentation(background: int) -> v2.Transform:

@@ -39,7 +39,8 @@ class Rows:
     @cached_property
     def arrays(self) -> list[NDArray[Any]]:
         """The files' contents: what is not taken is not read."""
-        return [np.load(file, mmap_mode="r") for file in self.files]
+        # Plain arrays over the mapped files: of numpy's own class for those each look-up is a new object.
+        return [np.asarray(np.load(file, mmap_mode="r")) for file in self.files]
 
     @cached_property
     def _every(self) -> Ids:
@@ -49,6 +50,11 @@ class Rows:
     def shape(self) -> tuple[int, ...]:
         """Of one row."""
         return self.arrays[0].shape[1:]
+
+    @property
+    def dtype(self) -> np.dtype[Any]:
+        """Of each number."""
+        return self.arrays[0].dtype
 
     def take(self, ids: Ids) -> NDArray[Any]:
         """The rows of these images, in this order: [len(ids), *shape].
@@ -60,7 +66,7 @@ class Rows:
         if missing := np.asarray(ids)[self._every[places] != ids].tolist():
             raise ModelError(f"image {missing[0]} is in a split but in no shard; run `dvc repro split`")
         ends = np.cumsum([len(each) for each in self.ids])
-        out = np.empty((len(places), *self.shape), self.arrays[0].dtype)
+        out = np.empty((len(places), *self.shape), self.dtype)
         for array, start, end in zip(self.arrays, [0, *ends], ends, strict=False):
             mine = (start <= places) & (places < end)
             out[mine] = array[places[mine] - start]

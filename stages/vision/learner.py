@@ -27,6 +27,8 @@ from stages.vision.targets import Task
 
 WATCHED = "average_precision"
 """The validation score that decides which epoch is kept, and when to stop."""
+LEAST_WEIGHT = 1e-6
+"""Of a member's pictures in a batch: a member with none must not divide by nothing."""
 MOST_WEIGHT = 20.0
 """A rarer class is not weighed more than this, or single pictures would steer the training."""
 
@@ -48,21 +50,19 @@ class Learner(pl.LightningModule):
         torch.manual_seed(self.params.seed + 1_000_003 * (self.current_epoch + 1) + self.global_rank)
 
     def training_step(self, batch: Batch, _: int) -> Tensor:
-        inputs, labels, tags = batch
+        inputs, labels, tags, members = batch
         logits, tag_logits = self.network(inputs)
-        loss = self.loss(logits, labels)
+        loss = self.loss(logits, labels, members)
         if self.params.tag_loss and tags.shape[1]:
-            # Summed over tags, averaged over pictures: a picture's few tags must not vanish among thousands of others.
-            tag_loss = functional.binary_cross_entropy_with_logits(tag_logits, tags, reduction="none").sum(1).mean()
-            loss = loss + self.params.tag_loss * tag_loss
-        self._check(loss)
-        self.log("loss_train", loss, on_step=False, on_epoch=True, sync_dist=True, batch_size=len(inputs))
-        return loss
+            loss = loss + self.params.tag_loss * tag_loss(tag_logits, tags, members)
+        self._check(loss.sum())
+        self.log("loss_train", loss.mean(), on_step=False, on_epoch=True, sync_dist=True, batch_size=len(inputs))
+        return loss.sum()  # so that each member learns as it would by itself
 
     def validation_step(self, batch: Batch, _: int) -> None:
-        inputs, labels, _tags = batch
-        logits, _tag_logits = self.network(inputs)
-        loss = self.loss(logits, labels)
+        inputs, labels, _tags, members = batch
+        logits = judged(self.network(inputs)[0], members)
+        loss = self.loss(logits[:, None], labels, members.new_ones(len(inputs), 1)).sum()
         self._check(loss)
         scores, truth = ranked(self.kind, logits.float(), labels)
         self.scores.update(scores, truth)
@@ -72,12 +72,24 @@ class Learner(pl.LightningModule):
         self.log_dict(self.scores.compute(), prog_bar=True)
         self.scores.reset()
 
-    def loss(self, logits: Tensor, labels: Tensor) -> Tensor:
-        """Of the labels, weighed by class: logits [n, outputs], labels [n, labels]."""
+    def loss(self, logits: Tensor, labels: Tensor, members: Tensor) -> Tensor:
+        """Of the labels, weighed by class: logits [n, members, outputs], labels [n, labels], members [n, members].
+
+        Returns:
+            [members], averaged over each one's pictures.
+        """
         if self.kind == "multiclass":
-            return functional.cross_entropy(logits, labels.argmax(1), weight=self.weights)
-        targets = labels[:, : logits.shape[1]]
-        return functional.binary_cross_entropy_with_logits(logits, targets, pos_weight=self.weights)
+            classes = labels.argmax(1)
+            targets = classes[:, None].expand(members.shape)
+            losses = functional.cross_entropy(logits.mT, targets, weight=self.weights, reduction="none")
+            counted = members * self.weights[classes, None]
+        else:
+            targets = labels[:, None, : logits.shape[2]].expand_as(logits)
+            losses = functional.binary_cross_entropy_with_logits(
+                logits, targets, pos_weight=self.weights, reduction="none"
+            ).mean(2)
+            counted = members
+        return (losses * members).sum(0) / counted.sum(0).clamp(min=LEAST_WEIGHT)
 
     def _check(self, loss: Tensor) -> None:
         if not math.isfinite(loss.item()):
@@ -94,6 +106,21 @@ class Learner(pl.LightningModule):
             optimizer, self.params.lr, steps, pct_start=self.params.warmup, cycle_momentum=False
         )
         return {"optimizer": optimizer, "lr_scheduler": {"scheduler": schedule, "interval": "step"}}
+
+
+def tag_loss(logits: Tensor, tags: Tensor, members: Tensor) -> Tensor:
+    """Of the tags: logits [n, members, tags], tags [n, tags], members [n, members] -> [members].
+
+    Summed over tags, averaged over pictures: a picture's few tags must not vanish among thousands of others.
+    """
+    targets = tags[:, None].expand_as(logits)
+    losses = functional.binary_cross_entropy_with_logits(logits, targets, reduction="none").sum(2)
+    return (losses * members).sum(0) / members.sum(0).clamp(min=LEAST_WEIGHT)
+
+
+def judged(logits: Tensor, members: Tensor) -> Tensor:
+    """Each picture's logits [n, outputs], averaged over those members [n, members] that judge it."""
+    return (logits * members[..., None]).sum(1) / members.sum(1, keepdim=True)
 
 
 def class_weights(task: Task, balance: bool) -> Tensor:

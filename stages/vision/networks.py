@@ -1,4 +1,7 @@
-"""The networks that are trained. Each gives [n, outputs] logits of the labels and [n, tags] logits of the tags."""
+"""The networks that are trained. Each gives logits of labels [n, members, outputs] and of tags [n, members, tags].
+
+A member is a network of its own, which shares what it can with the others; only `Head` has several.
+"""
 
 from __future__ import annotations
 
@@ -20,17 +23,19 @@ Logits = tuple[Tensor, Tensor]
 
 
 class Head(nn.Module):
-    """Frozen features [n, values] -> logits: standardised, one hidden layer shared by labels and tags."""
+    """Frozen features [n, values] -> logits: standardised, in each member one hidden layer, for labels and tags."""
 
-    def __init__(self, values: int, hidden: int, dropout: float, outputs: int, tags: int) -> None:
+    def __init__(self, values: int, hidden: int, dropout: float, outputs: int, tags: int, members: int = 1) -> None:
         super().__init__()
+        self.members = members
         self.centre: Tensor
         self.scale: Tensor
         self.register_buffer("centre", torch.zeros(values))
         self.register_buffer("scale", torch.ones(values))
-        self.hidden = nn.Sequential(nn.Linear(values, hidden), nn.ReLU(), nn.Dropout(dropout))
-        self.labels = nn.Linear(hidden, outputs)
-        self.tags = nn.Linear(hidden, tags) if tags else None
+        self.hidden = nn.Sequential(nn.Linear(values, members * hidden), nn.ReLU(), nn.Dropout(dropout))
+        # Grouped: each member's outputs come from its own hidden units.
+        self.labels = nn.Conv1d(members * hidden, members * outputs, 1, groups=members)
+        self.tags = nn.Conv1d(members * hidden, members * tags, 1, groups=members) if tags else None
 
     def standardise(self, features: Tensor) -> None:
         """Fit centre and scale to training features [n, values]; constant ones are left unscaled."""
@@ -40,8 +45,9 @@ class Head(nn.Module):
 
     def forward(self, features: Tensor) -> Logits:
         # A value far outside what training saw says no more than "far": it must not drown the others.
-        found = self.hidden(((features - self.centre) / self.scale).clamp(-CLAMP, CLAMP))
-        return self.labels(found), self.tags(found) if self.tags else found[:, :0]
+        found = self.hidden(((features - self.centre) / self.scale).clamp(-CLAMP, CLAMP)).unsqueeze(2)
+        labels, tags = self.labels(found), self.tags(found) if self.tags else found[:, :0]
+        return tuple(each.unflatten(1, (self.members, -1)).squeeze(3) for each in (labels, tags))
 
 
 CLAMP = 8.0
@@ -70,8 +76,8 @@ class Tuned(nn.Module):
         return self
 
     def forward(self, rows: Tensor) -> Logits:
-        found = self.dropout(self.body(rows))
-        return self.labels(found), self.tags(found) if self.tags else found[:, :0]
+        found = self.dropout(self.body(rows)).unsqueeze(1)
+        return self.labels(found), self.tags(found) if self.tags else found[..., :0]
 
 
 class Moderator(nn.Module):
@@ -86,7 +92,7 @@ class Moderator(nn.Module):
 
     def forward(self, pixels: Tensor) -> Tensor:
         logits, _tags = self.network(self.front(pixels))
-        return calibrated(logits, self.kind, self.calibration)
+        return calibrated(logits.mean(1), self.kind, self.calibration)
 
 
 class Separable(nn.Sequential):
@@ -143,8 +149,8 @@ class MiniXception(nn.Module):
         self.tags = nn.Linear(128, tags) if tags else None
 
     def forward(self, pixels: Tensor) -> Logits:
-        found = self.body(self.normalise(pixels))
-        return self.labels(found), self.tags(found) if self.tags else found[:, :0]
+        found = self.body(self.normalise(pixels)).unsqueeze(1)
+        return self.labels(found), self.tags(found) if self.tags else found[..., :0]
 
 
 def frozen(params: Train) -> Front | None:
@@ -190,7 +196,7 @@ def trained(params: Train, task: Task, rows: Rows) -> nn.Module:
     """
     outputs, tags = task.outputs, len(task.vocabulary) if params.tag_loss else 0
     if params.model == "probe":
-        head = Head(rows.shape[0], params.hidden, params.dropout, outputs, tags)
+        head = Head(rows.shape[0], params.hidden, params.dropout, outputs, tags, params.members)
         head.standardise(torch.from_numpy(rows.take(task.train.ids)))
         return head
     if params.model == "mini_xception":

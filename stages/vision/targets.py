@@ -14,6 +14,7 @@ import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
 from stages.errors import ModelError
+from stages.vision.crossfitting import held_out
 
 LEAST = 20
 """Training pictures that a label needs; fewer teach nothing that lasts."""
@@ -32,6 +33,8 @@ class Examples:
     """[n, labels], 0 or 1; exactly one 1 a row unless multilabel."""
     tags: NDArray[np.bool_]
     """[n, tags] of the task's vocabulary."""
+    members: NDArray[np.float32]
+    """[n, members] 1 for each member of the network that learns from the picture or, in `val`, judges it; else 0."""
 
 
 @dataclass(frozen=True)
@@ -42,7 +45,9 @@ class Task:
     """As the splits' metadata give it: name, kind, labels."""
     vocabulary: tuple[str, ...]
     train: Examples
+    """What is learnt from."""
     val: Examples
+    """What scores are measured on, each by members that have not learnt from the picture or one of its group."""
 
     @property
     def kind(self) -> str:
@@ -58,8 +63,10 @@ class Task:
         return 1 if self.kind == "binary" else len(self.labels)
 
 
-def read(train: Path, val: Path, tag_min: int) -> Task:
-    """Read the splits. The vocabulary is of tags that at least `tag_min` training pictures have; artists are none.
+def read(train: Path, val: Path, tag_min: int, members: int = 1, seed: int = 0) -> Task:
+    """Read the splits, for a network of so many members; `seed` shares them out among several.
+
+    The vocabulary is of tags that at least `tag_min` training pictures have; artists are none.
 
     Raises:
         ModelError: if a split is missing or of another layout, or a label has too few pictures to train or to measure.
@@ -74,7 +81,7 @@ def read(train: Path, val: Path, tag_min: int) -> Task:
     labels = list(policies[0]["labels"])
     task = Task(policies[0], vocabulary, *(_examples(each, labels, vocabulary) for each in tables))
     _check(task)
-    return task
+    return task if members == 1 else _crossfitted(task, tables, members, seed)
 
 
 def table(path: Path) -> pa.Table:
@@ -90,7 +97,7 @@ def table(path: Path) -> pa.Table:
     except pa.ArrowException as error:
         raise ModelError(f"{path} is no parquet file that can be read; run `dvc repro split`") from error
     names = set(rows.column_names)
-    if b"mlpy" not in (rows.schema.metadata or {}) or not {"image_id", "tags"} <= names or not names & LABELS:
+    if b"mlpy" not in (rows.schema.metadata or {}) or not {"image_id", "tags", "group"} <= names or not names & LABELS:
         raise ModelError(f"{path} lacks the policy or columns that the split stage writes; run `dvc repro split`")
     return rows
 
@@ -101,11 +108,25 @@ def labelled(rows: pa.Table, labels: tuple[str, ...]) -> NDArray[np.bool_]:
     return _many_hot(given, labels)
 
 
+def _crossfitted(task: Task, tables: list[pa.Table], members: int, seed: int) -> Task:
+    """The task of members that leave out a part of both splits each, and judge it."""
+    ids, labels, tags = (
+        np.concatenate([getattr(each, name) for each in (task.train, task.val)]) for name in ("ids", "labels", "tags")
+    )
+    order = np.argsort(ids)
+    groups = np.concatenate([each["group"].to_numpy() for each in tables])[order]
+    strata = np.unique(labels[order], axis=0, return_inverse=True)[1].reshape(-1)
+    judged = held_out(ids[order], groups, strata, members, seed)
+    each = (Examples(ids[order], labels[order], tags[order], use.astype(np.float32)) for use in (~judged, judged))
+    return Task(task.policy, task.vocabulary, *each)
+
+
 def _examples(rows: pa.Table, labels: list[str], vocabulary: tuple[str, ...]) -> Examples:
     return Examples(
         rows["image_id"].to_numpy(),
         labelled(rows, tuple(labels)).astype(np.float32),
         _many_hot(rows["tags"].to_pylist(), vocabulary),
+        np.ones((rows.num_rows, 1), np.float32),
     )
 
 

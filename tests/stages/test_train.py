@@ -38,7 +38,7 @@ def cache(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def board(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("board")
     put(folder)
-    put_params(folder, views=1)
+    put_params(folder, views=1, members=2)
     return folder
 
 
@@ -172,7 +172,7 @@ def test_two_processes_train_as_well_as_one(undisturbed: tuple[Path, str], cache
         folder = tmp_path / name
         shutil.copytree(undisturbed[0] / "data/split", folder / "data/split")
         shutil.copytree(undisturbed[0] / SHARDS, folder / SHARDS)
-        put_params(folder, views=1, **values)
+        put_params(folder, views=1, members=2, **values)
         code, said = run(folder, cache)
         assert code == 0, said
         scores.append(json.loads((folder / TRAIN_METRICS).read_text())["val"]["auroc"])

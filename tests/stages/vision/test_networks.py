@@ -17,9 +17,11 @@ from stages.errors import ModelError
 from stages.params import Train
 from stages.validation import validated
 from stages.vision.backbones import Normalised, Pooled, create, normalised
+from stages.vision.calibration import Calibration
 from stages.vision.decoding import Rows
 from stages.vision.features import extracted
-from stages.vision.networks import Head, MiniXception, Tuned, frozen, trained
+from stages.vision.learner import Learner
+from stages.vision.networks import Head, MiniXception, Moderator, Tuned, frozen, trained
 from stages.vision.partition import Prefix, cut
 from stages.vision.targets import Examples, Task
 
@@ -29,7 +31,7 @@ TINY = "test_efficientnet"  # timm's own for tests: 360 thousand parameters
 
 def params(**values: Any) -> Train:
     section = yaml.safe_load((ROOT / "params.yaml").read_text())["train"]
-    return dataclasses.replace(validated(Train, section), **{"size": 64, "views": 0, **values})
+    return dataclasses.replace(validated(Train, section), **{"size": 64, "views": 0, "members": 1, **values})
 
 
 def pixels(count: int = 1, size: int = 64) -> Tensor:
@@ -45,7 +47,7 @@ def pooled() -> Pooled:
 
 @pytest.fixture
 def task() -> Task:
-    one = Examples(np.array([1]), np.array([[1, 0]], np.float32), np.zeros((1, 3), bool))
+    one = Examples(np.array([1]), np.array([[1, 0]], np.float32), np.zeros((1, 3), bool), np.ones((1, 1), np.float32))
     return Task({"name": "house", "kind": "binary", "labels": {}}, ("a", "b", "c"), one, one)
 
 
@@ -58,7 +60,7 @@ def test_mini_xception_has_the_parameters_that_keras_counts() -> None:
 @pytest.mark.parametrize("size", [64, 256])
 def test_mini_xception_takes_any_size(size: int) -> None:
     logits, tags = MiniXception(0.5, outputs=3, tags=5).eval()(pixels(2, size))
-    assert (logits.shape, tags.shape) == ((2, 3), (2, 5))
+    assert (logits.shape, tags.shape) == ((2, 1, 3), (2, 1, 5))
 
 
 def test_lite0_is_pooled_to_7424_values(pooled: Pooled) -> None:
@@ -152,7 +154,7 @@ def test_a_tuned_network_keeps_its_statistics_and_drops_units_in_training(task: 
     assert isinstance(network, Tuned)
     assert network.dropout.training, "as it is before Lightning trains it"
     assert not any(module.training for module in network.body.modules())
-    assert network(network.body(pixels()))[1].shape == (1, 3)
+    assert network(torch.zeros(1, network.labels.in_features))[1].shape == (1, 1, 3)
 
 
 def test_a_head_standardises_what_training_saw() -> None:
@@ -161,6 +163,46 @@ def test_a_head_standardises_what_training_saw() -> None:
     head.standardise(features)
     assert head.centre.tolist() == [2.0, 5.0]
     assert head.scale.tolist() == [1.0, 1.0], "a constant is left unscaled"
+
+
+def test_a_member_learns_nothing_from_what_it_judges(task: Task) -> None:
+    torch.manual_seed(0)
+    values = params(members=3, tag_loss=0.1)
+    head = Head(4, 8, 0.0, outputs=1, tags=3, members=3)
+    learner = Learner(head, task, values)
+    learner.log = lambda *_, **__: None  # type: ignore[method-assign] # there is no trainer to log to
+    rows, labels, tags = torch.randn(6, 4), torch.eye(2)[torch.arange(6) % 2], torch.rand(6, 3).round()
+    learns = 1 - torch.eye(3).repeat(2, 1)
+
+    def gradients() -> Tensor:
+        head.zero_grad()
+        learner.training_step((rows, labels, tags, learns), 0).backward()
+        assert head.labels.weight.grad is not None
+        assert head.tags.weight.grad is not None
+        return torch.cat([head.labels.weight.grad.view(3, -1), head.tags.weight.grad.view(3, -1)], 1)
+
+    before = gradients()
+    labels[1], tags[1] = 1 - labels[1], 1 - tags[1]  # of a picture that the second member judges
+    assert [torch.equal(*each) for each in zip(before, gradients(), strict=True)] == [False, True, False]
+
+
+def test_what_serves_is_the_members_average() -> None:
+    head = Head(4, 8, 0.5, outputs=2, tags=0, members=3).eval()
+    logits = head(torch.randn(5, 4))[0]
+    assert logits.shape == (5, 3, 2)
+    found = Moderator(None, Fixed(logits), "multilabel", Calibration())(torch.zeros(5))
+    assert torch.allclose(found, logits.mean(1).sigmoid())
+
+
+class Fixed(nn.Module):
+    """Says the same whatever it is asked."""
+
+    def __init__(self, logits: Tensor) -> None:
+        super().__init__()
+        self.logits = logits
+
+    def forward(self, _: Tensor) -> tuple[Tensor, Tensor]:
+        return self.logits, self.logits[..., :0]
 
 
 @pytest.mark.parametrize(

@@ -27,7 +27,8 @@ def rows(count: int, **values: Any) -> list[Row]:
 def put(path: Path, board: list[Row], policy: dict[str, Any] | None = HOUSE) -> Path:
     said = {} if policy is None else {"mlpy": json.dumps({"policy": policy})}
     path.parent.mkdir(parents=True, exist_ok=True)
-    pq.write_table(pa.Table.from_pylist(board).replace_schema_metadata(said), path)
+    grouped = [{"group": row["image_id"]} | row for row in board]
+    pq.write_table(pa.Table.from_pylist(grouped).replace_schema_metadata(said), path)
     return path
 
 
@@ -95,6 +96,43 @@ def test_tags_are_many_hot_over_the_training_splits_vocabulary(tmp_path: Path) -
 def test_artists_are_no_tags(tmp_path: Path, val: Path) -> None:
     train = put(tmp_path / "train.parquet", rows(40, tags=["artist:someone", "cat"]))
     assert read(train, val, 1).vocabulary == ("cat",)
+
+
+def pooled(tmp_path: Path, members: int = 5, seed: int = 0) -> Task:
+    """90 pictures in groups of three, the first 60 in the training split; every tenth group is flagged."""
+    board = [
+        {"image_id": n, "group": n - n % 3, "label": "flagged" if n // 3 % 10 < 3 else "clean", "tags": ["drawn"]}
+        for n in range(240)
+    ]
+    return read(put(tmp_path / "t.parquet", board[:180]), put(tmp_path / "v.parquet", board[180:]), 1, members, seed)
+
+
+def test_one_member_learns_from_the_one_split_and_judges_the_other(train: Path, val: Path) -> None:
+    task = read(train, val, 10)
+    assert (task.train.members.tolist(), task.val.members.tolist()) == ([[1]] * 40, [[1]] * 4)
+
+
+def test_several_members_leave_out_a_part_each_of_both_splits_and_judge_it(tmp_path: Path) -> None:
+    task = pooled(tmp_path)
+    assert task.train.ids.tolist() == task.val.ids.tolist() == list(range(240))
+    assert task.train.members.shape == (240, 5)
+    assert (task.val.members.sum(1) == 1).all()
+    assert (task.train.members + task.val.members == 1).all()
+    assert task.val.members.sum(0) == pytest.approx([48] * 5, abs=12)
+
+
+def test_each_part_has_its_share_of_each_label_and_whole_groups(tmp_path: Path) -> None:
+    task = pooled(tmp_path)
+    parts = task.val.members.argmax(1)
+    assert (parts.reshape(-1, 3) == parts[::3, None]).all(), "three pictures are a group"
+    flagged = [int(task.val.labels[parts == part, 0].sum()) for part in range(5)]
+    assert flagged == pytest.approx([14.4] * 5, abs=5)
+
+
+def test_another_seed_gives_other_parts(tmp_path: Path) -> None:
+    first, again, other = (pooled(tmp_path, seed=seed).val.members for seed in (0, 0, 1))
+    assert (first == again).all()
+    assert (first != other).any()
 
 
 def test_a_missing_split_says_what_to_run(tmp_path: Path, train: Path) -> None:

@@ -61,9 +61,9 @@ def rows(value: float) -> Rows:
 
 def test_every_second_picture_is_one_of_its_views() -> None:
     nothing = np.zeros((1000, 1))
-    examples = Examples(np.arange(1000), nothing.astype(np.float32), nothing.astype(bool))
+    examples = Examples(np.arange(1000), nothing.astype(np.float32), nothing.astype(bool), nothing.astype(np.float32))
     torch.manual_seed(0)
-    taken, _, _ = Samples(examples, rows(0), views=[rows(1), rows(2)]).__getitems__(list(range(1000)))
+    taken, *_ = Samples(examples, rows(0), views=[rows(1), rows(2)]).__getitems__(list(range(1000)))
     shares = [(taken[:, 0] == value).float().mean().item() for value in (0, 1, 2)]
     assert shares == pytest.approx([0.5, 0.25, 0.25], abs=0.05)
     assert torch.equal(taken[:, 0], taken[:, 1]), "a row is of one view"
