@@ -165,6 +165,8 @@ class Train:
     """What thresholds are chosen for, on the validation split: the greatest F1; at most `goal_share` of the other
     pictures flagged; or at least `goal_share` of the label's pictures found."""
     goal_share: Share
+    int8_drop: NotNegative | None
+    """The model is served in int8 where that costs less than this of the validation AUROC; 0 or null: never try."""
     seed: Seed
     accelerator: str
     devices: Count
@@ -193,6 +195,8 @@ class Test:
     """Pictures of each label, and as many others, that are judged again under each change of theirs."""
     explained: Seed = 12
     """Of the mistakes shown, those with an overlay of what the score hangs on."""
+    parity: Seed = 256
+    """Pictures, at most, whose scores by torch are compared with those of the graphs; 0: compare nothing."""
     threads: Count = 2
     seed: Seed = 0
 

@@ -11,6 +11,7 @@ from stages.params import Train
 from stages.vision import calibration, metrics
 from stages.vision.calibration import Calibration, calibrated
 from stages.vision.dataset import Data
+from stages.vision.metrics import Floats
 from stages.vision.sidecar import decided
 from stages.vision.targets import Task
 
@@ -33,12 +34,14 @@ def assess(network: nn.Module, task: Task, data: Data, params: Train) -> Assessm
     labels = torch.from_numpy(task.val.labels)
     with torch.enable_grad():
         fitted = calibration.fit(logits, labels, task.kind)
-    scores = calibrated(logits, task.kind, fitted)
-    thresholds = calibration.thresholds(
-        scores.numpy(), task.val.labels, task.kind, task.labels, params.goal, params.goal_share
-    )
+    return judged(calibrated(logits, task.kind, fitted).numpy(), fitted, task, params)
+
+
+def judged(scores: Floats, fitted: Calibration, task: Task, params: Train) -> Assessment:
+    """Choose thresholds for the parameters' goal on calibrated scores of the validation split [n, labels], measure."""
+    thresholds = calibration.thresholds(scores, task.val.labels, task.kind, task.labels, params.goal, params.goal_share)
     ruled = [thresholds[label] for label in decided(task.kind, task.labels)]
-    found = metrics.averaged(metrics.of_labels(scores.numpy(), task.val.labels > 0, ruled))
+    found = metrics.averaged(metrics.of_labels(scores, task.val.labels > 0, ruled))
     return Assessment(fitted, thresholds, {name: round(value, metrics.DIGITS) for name, value in sorted(found.items())})
 
 

@@ -58,7 +58,7 @@ def export(
     assert program is not None  # noqa: S101 (None is what the older exporter returns)
     model = program.model_proto
     _strip(model)
-    _write(model, path, labels)
+    write(model, path, labels)
 
 
 def join(front: Path, head: Path, path: Path, labels: tuple[str, ...]) -> None:
@@ -67,10 +67,15 @@ def join(front: Path, head: Path, path: Path, labels: tuple[str, ...]) -> None:
         onnx.load(front),
         onnx.compose.add_prefix(onnx.load(head), "head/", rename_inputs=False, rename_outputs=False),
     )
-    _write(onnx.compose.merge_models(first, second, io_map=[(FEATURES, FEATURES)]), path, labels)
+    joined = onnx.compose.merge_models(first, second, io_map=[(FEATURES, FEATURES)])
+    opsets = {opset.domain: opset.version for opset in joined.opset_import}  # each comes from both
+    del joined.opset_import[:]
+    joined.opset_import.extend(onnx.helper.make_opsetid(*each) for each in opsets.items())
+    write(joined, path, labels)
 
 
-def _write(model: onnx.ModelProto, path: Path, labels: tuple[str, ...]) -> None:
+def write(model: onnx.ModelProto, path: Path, labels: tuple[str, ...]) -> None:
+    """Write a graph; `labels` are all that is kept of its notes. The same graph gives the same bytes."""
     onnx.helper.set_model_props(model, {"labels": json.dumps(labels, ensure_ascii=False)})
     onnx.checker.check_model(model)
     path.write_bytes(model.SerializeToString(deterministic=True))
