@@ -5,20 +5,18 @@ from __future__ import annotations
 import dataclasses
 import difflib
 import os
-import re
 from dataclasses import field
 from pathlib import Path
 from typing import Annotated, Any, Literal, cast
 
 import yaml
-from pydantic import ConfigDict, Field
+from pydantic import Field
 from pydantic.dataclasses import dataclass
 
 from stages import paths
 from stages.errors import ParamsError, run
-from stages.validation import Section, validated
-
-CHECKED = ConfigDict(extra="forbid", strict=True)
+from stages.policies import Policy
+from stages.validation import CHECKED, Section, validated
 
 Positive = Annotated[float, Field(gt=0)]
 NotNegative = Annotated[float, Field(ge=0)]
@@ -26,55 +24,8 @@ Count = Annotated[int, Field(ge=1)]
 Seed = Annotated[int, Field(ge=0)]
 Share = Annotated[float, Field(ge=0, le=1)]
 Fraction = Annotated[float, Field(gt=0, lt=1)]
-LABEL = re.compile(r"\w[\w -]{0,63}")
-VERDICTS = ("none", "corrupt", "too_large", "unreadable")
 Version = Literal["thumb_tiny", "thumb_small", "thumb", "small", "medium", "large", "tall", "full"]
 Format = Literal["png", "jpeg", "gif", "svg", "webm"]
-
-
-@dataclass(frozen=True, config=CHECKED)
-class TagRule:
-    """Which images a label takes: at least one tag of `any` (if given), every tag of `all`, no tag of `none`."""
-
-    any: list[str] = field(default_factory=list)
-    all: list[str] = field(default_factory=list)
-    none: list[str] = field(default_factory=list)
-    rest: bool = False
-    """Take every image that no other label takes."""
-
-    def __post_init__(self) -> None:
-        if bool(self.any or self.all or self.none) == self.rest:
-            raise ValueError("give either tags (any, all, none) or `rest: true`")
-
-
-@dataclass(frozen=True, config=CHECKED)
-class Policy:
-    """What to tell apart, by tags.
-
-    `labels` are in order of severity. In a `binary` (two labels) or `multiclass` policy the last one is the harmless
-    one: the verdict when no other reaches its threshold. In a `multilabel` policy an image has any number of labels.
-    """
-
-    name: str
-    kind: Literal["binary", "multiclass", "multilabel"]
-    labels: dict[str, TagRule]
-    overlap: Literal["exclude", "first"] = "exclude"
-    """What becomes of an image that two labels take. Of no meaning in `multilabel`."""
-    min_tags: Seed = 0
-    """Usable tags an image must have (rating, artist and error tags do not count): an untagged one says nothing."""
-
-    def __post_init__(self) -> None:
-        least, most = {"binary": (2, 2), "multiclass": (3, 1000), "multilabel": (1, 1000)}[self.kind]
-        if not least <= len(self.labels) <= most:
-            number = f"exactly {least}" if least == most else f"at least {least}"
-            raise ValueError(f"a {self.kind} policy has {number} labels; this has {len(self.labels)}")
-        if odd := [label for label in self.labels if not LABEL.fullmatch(label) or label in VERDICTS]:
-            raise ValueError(
-                f"{odd[0]!r} cannot be a label: letters, digits, spaces, _ and - are allowed, and "
-                f"{', '.join(VERDICTS)} are verdicts of their own"
-            )
-        if sum(rule.rest for rule in self.labels.values()) > 1:
-            raise ValueError("only one label can take the rest")
 
 
 @dataclass(frozen=True, config=CHECKED)
@@ -217,6 +168,8 @@ class Train:
     """What thresholds are chosen for, on the validation split: the greatest F1; at most `goal_share` of the other
     pictures flagged; or at least `goal_share` of the label's pictures found."""
     goal_share: Share
+    int8_drop: NotNegative | None
+    """The model is served in int8 where that costs less than this of the validation AUROC; 0 or null: never try."""
     seed: Seed
     accelerator: str
     devices: Count
@@ -247,6 +200,8 @@ class Test:
     """Pictures of each label, and as many others, that are judged again under each change of theirs."""
     explained: Seed = 12
     """Of the mistakes shown, those with an overlay of what the score hangs on."""
+    parity: Seed = 256
+    """Pictures, at most, whose scores by torch are compared with those of the graphs; 0: compare nothing."""
     threads: Count = 2
     seed: Seed = 0
 

@@ -31,6 +31,8 @@ SPLIT_SUMMARY = Path("data/split/summary.json")
 MODEL = Path("models/moderator.onnx")
 SIDECAR = Path("models/moderator.json")
 CHECKPOINT = Path("data/train/checkpoint.ckpt")
+GRAPHS = Path("data/train/graphs")
+"""fp32.onnx, and where it was tried int8.onnx; `MODEL` is one of them."""
 TRAIN_METRICS = Path("data/train/metrics.json")
 TRAIN_PLOTS = Path("data/train/plots")
 

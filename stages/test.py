@@ -13,7 +13,7 @@ import torch
 from stages import paths
 from stages.errors import run
 from stages.params import Test, load
-from stages.vision import curves, evaluation, label_issues, report, robustness, slices
+from stages.vision import curves, evaluation, label_issues, parity, report, robustness, slices
 from stages.vision.curves import PRECISION_RECALL, RELIABILITY, ROC, Curve
 from stages.vision.decoding import CAPS
 from stages.vision.evaluation import Predictions
@@ -62,6 +62,8 @@ def measure(predictor: Predictor, params: Test) -> Findings:
     metrics = evaluation.evaluate(predictions, sidecar, params)
     changes = robustness.tried(predictions, predictor, paths.SHARDS, params.changed, params.threads)
     metrics["recall_drop"] = robustness.drops(changes)
+    if params.parity:
+        metrics["parity"] = parity.compared(predictions, sidecar, paths.SHARDS, params)
     return Findings(
         predictions,
         metrics,

@@ -6,6 +6,7 @@ import dataclasses
 import json
 import logging
 from pathlib import Path
+from typing import Any
 
 import pytorch_lightning as pl
 import torch
@@ -13,21 +14,17 @@ import torch
 from stages import paths
 from stages.errors import run
 from stages.params import Train, load
-from stages.vision import features, networks, provenance, targets
-from stages.vision.assessment import Assessment, assess
+from stages.vision import features, networks, precision, provenance, targets
+from stages.vision.assessment import assess
 from stages.vision.cache import file_hash
 from stages.vision.dataset import Data
-from stages.vision.decoding import Rows, decoded
-from stages.vision.export import FEATURES, SCORES, check_parity, export, join
-from stages.vision.partition import Front
+from stages.vision.decoding import decoded
+from stages.vision.precision import Served
 from stages.vision.sidecar import Sidecar
 from stages.vision.targets import Task
 from stages.vision.training import curves, fit, workplace
 
 log = logging.getLogger(__name__)
-HEAD = (FEATURES, SCORES)
-PARITY = 32
-"""Validation pictures whose scores are compared between torch and ONNX Runtime."""
 
 
 def main() -> None:
@@ -47,8 +44,14 @@ def main() -> None:
         if trainer.is_global_zero:
             found = assess(network, task, data, params)
             model = networks.Moderator(front, network, task.kind, found.calibration)
-            _write_model(model, task, pictures, rows, folder)
-            _write_record(network, task, found, epochs, params, folder)
+            served = precision.serve(model, found, task, pictures, rows, params, folder)
+            checkpoint = {
+                "model": params.model,
+                "labels": list(task.labels),
+                "arguments": networks.arguments(params, task, rows),
+                "state_dict": network.state_dict(),
+            }
+            _write_record(checkpoint, task, served, epochs, params, folder)
 
 
 def _data() -> dict[str, str]:
@@ -56,21 +59,11 @@ def _data() -> dict[str, str]:
     return {name: file_hash(paths.SPLITS[name], "md5") for name in ("train", "val")}
 
 
-def _write_model(model: networks.Moderator, task: Task, pictures: Rows, rows: Rows, folder: Path) -> None:
-    with paths.replacing(paths.MODEL) as aside:
-        if isinstance(model.front, Front):
-            head = folder / "head.onnx"
-            export(networks.Moderator(None, model.network, model.kind, model.calibration), head, rows.shape, HEAD)
-            join(features.graph(model.front, pictures.shape), head, aside, task.labels)
-        else:
-            export(model, aside, pictures.shape, labels=task.labels)
-        check_parity(model, aside, pictures.take(task.val.ids[:PARITY]))
-
-
 def _write_record(
-    network: torch.nn.Module, task: Task, found: Assessment, epochs: int, params: Train, folder: Path
+    checkpoint: dict[str, Any], task: Task, served: Served, epochs: int, params: Train, folder: Path
 ) -> None:
     """The side-car, the weights in torch's format, metrics, curves."""
+    found = served.assessment
     Sidecar(
         name=task.policy["name"],
         kind=task.policy["kind"],
@@ -88,11 +81,16 @@ def _write_record(
         code=provenance.revision(provenance.sources()),
         params=dataclasses.asdict(params),
         metrics=found.metrics,
+        precision=served.precision,
+        auroc=served.auroc,
     ).write(paths.SIDECAR)
     with paths.replacing(paths.CHECKPOINT) as aside:
-        torch.save({"model": params.model, "labels": list(task.labels), "state_dict": network.state_dict()}, aside)
+        torch.save(checkpoint, aside)
     with paths.replacing(paths.TRAIN_METRICS) as aside:
-        aside.write_text(json.dumps({"val": found.metrics, "epochs": epochs}, indent=2) + "\n")
+        told: dict[str, Any] = {"val": found.metrics, "epochs": epochs}
+        if served.drop is not None:
+            told["int8"] = {"auroc": served.auroc["int8"], "drop": served.drop}
+        aside.write_text(json.dumps(told, indent=2) + "\n")
     curves(folder, paths.TRAIN_PLOTS)
     said = "  ".join(f"{name} {value:.3f}" for name, value in found.metrics.items())
     log.info("validation after %d epochs: %s", epochs, said)

@@ -8,9 +8,12 @@ import json
 from collections.abc import Iterator
 from typing import Any, TypeVar
 
-from pydantic import TypeAdapter, ValidationError
+from pydantic import ConfigDict, TypeAdapter, ValidationError
 
 from stages.errors import ParamsError
+
+CHECKED = ConfigDict(extra="forbid", strict=True)
+"""Of every dataclass that is read from `params.yaml`."""
 
 Section = TypeVar("Section")
 

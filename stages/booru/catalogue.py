@@ -17,7 +17,8 @@ from stages.booru import cdn, tags
 from stages.booru.copying import fetched
 from stages.booru.selection import REASONS, statement
 from stages.errors import PolicyError
-from stages.params import Extract, Policy
+from stages.params import Extract
+from stages.policies import Policy
 
 CORNERS = ("nw", "ne", "sw", "se")
 

@@ -7,7 +7,8 @@ from typing import Any
 from psycopg2 import sql
 
 from stages.booru.tags import Tags
-from stages.params import Extract, TagRule
+from stages.params import Extract
+from stages.policies import TagRule
 
 REASONS = ("merged", "removed", "format", "too_small", "untagged", "overlap", "no_label", "over_limit")
 """Why an image is left out: the first that applies, in this order."""

@@ -6,12 +6,14 @@ from dataclasses import dataclass
 
 import torch
 from torch import nn
+from tqdm import tqdm
 
 from stages.params import Train
 from stages.vision import calibration, metrics
 from stages.vision.calibration import Calibration, calibrated
 from stages.vision.dataset import Data
 from stages.vision.learner import judged
+from stages.vision.metrics import Floats
 from stages.vision.sidecar import decided
 from stages.vision.targets import Task
 
@@ -26,20 +28,30 @@ class Assessment:
 
 
 @torch.no_grad()
-def assess(network: nn.Module, task: Task, data: Data, params: Train) -> Assessment:
-    """Score the validation split, calibrate, choose thresholds for the parameters' goal, measure."""
+def assess(network: nn.Module, task: Task, data: Data, params: Train, fitted: Calibration | None = None) -> Assessment:
+    """Score the validation pictures, calibrate, choose thresholds for the parameters' goal, measure.
+
+    With `fitted` the calibration is given, and not fitted anew.
+    """
     network.eval().cpu()
-    batches = (data.val.__getitems__(places) for places in _parts(len(data.val), params.batch_size))
-    logits = torch.cat([judged(network(inputs)[0].float(), members) for inputs, _labels, _tags, members in batches])
-    labels = torch.from_numpy(task.val.labels)
-    with torch.enable_grad():
-        fitted = calibration.fit(logits, labels, task.kind)
-    scores = calibrated(logits, task.kind, fitted)
-    thresholds = calibration.thresholds(
-        scores.numpy(), task.val.labels, task.kind, task.labels, params.goal, params.goal_share
-    )
+    logits = []
+    with tqdm(total=len(data.val), desc="validation", unit="picture", disable=None, leave=False) as progress:
+        for places in _parts(len(data.val), params.batch_size):
+            inputs, _labels, _tags, members = data.val.__getitems__(places)
+            logits.append(judged(network(inputs)[0].float(), members))
+            progress.update(len(places))
+    every = torch.cat(logits)
+    if fitted is None:
+        with torch.enable_grad():
+            fitted = calibration.fit(every, torch.from_numpy(task.val.labels), task.kind)
+    return measured(calibrated(every, task.kind, fitted).numpy(), fitted, task, params)
+
+
+def measured(scores: Floats, fitted: Calibration, task: Task, params: Train) -> Assessment:
+    """Choose thresholds on calibrated scores of the validation pictures [n, labels], measure."""
+    thresholds = calibration.thresholds(scores, task.val.labels, task.kind, task.labels, params.goal, params.goal_share)
     ruled = [thresholds[label] for label in decided(task.kind, task.labels)]
-    found = metrics.averaged(metrics.of_labels(scores.numpy(), task.val.labels > 0, ruled))
+    found = metrics.averaged(metrics.of_labels(scores, task.val.labels > 0, ruled))
     return Assessment(fitted, thresholds, {name: round(value, metrics.DIGITS) for name, value in sorted(found.items())})
 
 

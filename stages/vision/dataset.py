@@ -15,17 +15,21 @@ from torchvision.transforms import v2
 
 from stages.params import Train
 from stages.vision.decoding import Ids, Rows
+from stages.vision.features import Streamed
 from stages.vision.targets import Examples, Task
 
 Batch = tuple[Tensor, Tensor, Tensor, Tensor]
 """Inputs, labels [n, labels], tags [n, tags], members [n, members] that they are for."""
 
 
+Source = Rows | Streamed
+
+
 class Samples(Dataset[Batch]):
     """Examples with their rows, taken a batch at a time; or with a row of one of its views, every second time."""
 
     def __init__(
-        self, examples: Examples, rows: Rows, augment: v2.Transform | None = None, views: Sequence[Rows] = ()
+        self, examples: Examples, rows: Source, augment: v2.Transform | None = None, views: Sequence[Rows] = ()
     ) -> None:
         self.examples = examples
         self.rows = rows
@@ -46,7 +50,7 @@ class Samples(Dataset[Batch]):
     def _viewed(self, ids: Ids) -> NDArray[Any]:
         """Each picture's row, or that of a view of it."""
         chosen = torch.randint(2 * len(self.views), (len(ids),)).numpy()
-        taken = np.empty((len(ids), *self.rows.shape), self.rows.dtype)
+        taken = np.empty((len(ids), *self.views[0].shape), self.views[0].dtype)
         for number, source in enumerate([*self.views, self.rows]):
             mine = chosen == number if number < len(self.views) else chosen >= number
             taken[mine] = source.take(ids[mine])
@@ -61,7 +65,7 @@ def augmentation(background: int) -> v2.Transform:
 class Data(pl.LightningDataModule):
     """The splits, shared out among the processes of a run. The order is the seed's and the epoch's alone."""
 
-    def __init__(self, task: Task, rows: Rows, params: Train, views: Sequence[Rows] = ()) -> None:
+    def __init__(self, task: Task, rows: Source, params: Train, views: Sequence[Rows] = ()) -> None:
         super().__init__()
         self.params = params
         augment = augmentation(params.background) if params.augment else None

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import logging
 import warnings
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -58,19 +59,26 @@ def export(
     assert program is not None  # noqa: S101 (None is what the older exporter returns)
     model = program.model_proto
     _strip(model)
-    _write(model, path, labels)
+    write(model, path, labels)
 
 
-def join(front: Path, head: Path, path: Path, labels: tuple[str, ...]) -> None:
-    """Write one file of two: pixels -> features, features -> scores. The front is not exported again for each head."""
-    first, second = (
-        onnx.load(front),
-        onnx.compose.add_prefix(onnx.load(head), "head/", rename_inputs=False, rename_outputs=False),
-    )
-    _write(onnx.compose.merge_models(first, second, io_map=[(FEATURES, FEATURES)]), path, labels)
+def chained(graphs: Sequence[Path], path: Path, labels: tuple[str, ...]) -> None:
+    """Write one file of one graph, or of two: pixels -> features, features -> scores.
+
+    So the first of two is not exported again for each second one.
+    """
+    model = onnx.load(graphs[0])
+    for head in graphs[1:]:
+        added = onnx.compose.add_prefix(onnx.load(head), "head/", rename_inputs=False, rename_outputs=False)
+        model = onnx.compose.merge_models(model, added, io_map=[(FEATURES, FEATURES)])
+        opsets = {opset.domain: opset.version for opset in model.opset_import}  # each comes from both
+        del model.opset_import[:]
+        model.opset_import.extend(onnx.helper.make_opsetid(*each) for each in opsets.items())
+    write(model, path, labels)
 
 
-def _write(model: onnx.ModelProto, path: Path, labels: tuple[str, ...]) -> None:
+def write(model: onnx.ModelProto, path: Path, labels: tuple[str, ...]) -> None:
+    """Write a graph; `labels` are all that is kept of its notes. The same graph gives the same bytes."""
     onnx.helper.set_model_props(model, {"labels": json.dumps(labels, ensure_ascii=False)})
     onnx.checker.check_model(model)
     path.write_bytes(model.SerializeToString(deterministic=True))

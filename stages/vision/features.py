@@ -7,11 +7,12 @@ from pathlib import Path
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from torchvision.transforms import v2
 
 from stages.vision import cache
 from stages.vision.backbones import digest
-from stages.vision.decoding import Done, Rows, computed
+from stages.vision.decoding import Done, Ids, Rows, computed
 from stages.vision.export import FEATURES, PIXELS, export
 from stages.vision.images import Pixels
 from stages.vision.partition import Front
@@ -39,6 +40,19 @@ def extracted(pictures: Rows, network: Front, threads: int) -> Rows:
     faster than torch.
     """
     return _computed(pictures, network, threads, "features", lambda _place, pixels: pixels)
+
+
+class Streamed:
+    """Rows of a graph's outputs for pictures, computed as they are taken and kept nowhere."""
+
+    def __init__(self, graph: Path, pictures: Rows, threads: int) -> None:
+        self._session = session(graph, threads)
+        self._pictures = pictures
+
+    def take(self, ids: Ids) -> NDArray[np.float32]:
+        """As `Rows.take`."""
+        parts = (self._pictures.take(ids[start : start + BATCH]) for start in range(0, len(ids), BATCH))
+        return np.concatenate([self._session.run(None, {PIXELS: part})[0] for part in parts])
 
 
 def viewed(pictures: Rows, network: Front, threads: int, number: int) -> Rows:

@@ -194,11 +194,29 @@ def trained(params: Train, task: Task, rows: Rows) -> nn.Module:
     Raises:
         ModelError: if the backbone cannot be had.
     """
-    outputs, tags = task.outputs, len(task.vocabulary) if params.tag_loss else 0
+    network = built(params, **arguments(params, task, rows))
+    if isinstance(network, Head):
+        network.standardise(torch.from_numpy(rows.take(task.train.ids)))
+    return network
+
+
+def arguments(params: Train, task: Task, rows: Rows) -> dict[str, int]:
+    """What `built` needs besides the parameters; the checkpoint keeps it."""
+    return {
+        "outputs": task.outputs,
+        "tags": len(task.vocabulary) if params.tag_loss else 0,
+        "values": rows.shape[0] if params.model == "probe" else 0,
+    }
+
+
+def built(params: Train, outputs: int, tags: int, values: int) -> nn.Module:
+    """The same network before it has seen a picture.
+
+    Raises:
+        ModelError: as `frozen`.
+    """
     if params.model == "probe":
-        head = Head(rows.shape[0], params.hidden, params.dropout, outputs, tags, params.members)
-        head.standardise(torch.from_numpy(rows.take(task.train.ids)))
-        return head
+        return Head(values, params.hidden, params.dropout, outputs, tags, params.members)
     if params.model == "mini_xception":
         return MiniXception(params.dropout, outputs, tags)
     network = create(params.backbone, params.weights)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import io
 from collections import Counter
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -177,9 +178,18 @@ def _rendered(template: str, described: Described, *, escape: bool) -> str:
         each={label: metrics["labels"][label] for label in ruled} if "labels" in metrics else {ruled[0]: metrics},
         names=NAMES,
         ruled=ruled,
+        forms=list(_forms(metrics.get("parity", {}))),
         hosts=_hosts(predictions),
         counts=Counter(label for each in predictions.actual(sidecar) for label in each.split("+")),
     )
+
+
+def _forms(parity: dict[str, Any]) -> Iterator[tuple[str, int, str, dict[str, float]]]:
+    """A row of the table of forms each: the form, pictures, the form it is compared with ("" if none), numbers."""
+    for measured in parity.values():
+        first, *others = [form for form in measured if form != "pictures"]
+        for form in (first, *others):
+            yield form, measured["pictures"], "" if form == first else first, measured[form]
 
 
 def _hosts(predictions: Predictions) -> list[str]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 import json
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
@@ -18,6 +18,7 @@ NONE = "none"
 """Verdict of a multilabel model that finds no label."""
 
 Kind = Literal["binary", "multiclass", "multilabel"]
+Precision = Literal["fp32", "int8"]
 
 
 def decided(kind: str, labels: tuple[str, ...]) -> tuple[str, ...]:
@@ -53,6 +54,10 @@ class Sidecar:
     """The `train` section it was trained with."""
     metrics: dict[str, float]
     """On the validation split."""
+    precision: Precision = "fp32"
+    """Of the graph's convolutions."""
+    auroc: dict[str, float] = field(default_factory=dict)
+    """Precision -> validation AUROC of its graph, of each that was tried."""
     resize: str = "letterbox"
     format: int = FORMAT
 

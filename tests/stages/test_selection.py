@@ -13,7 +13,8 @@ from stages.booru.catalogue import Catalogue
 from stages.booru.databases import Database
 from stages.booru.postgres import Server
 from stages.errors import PolicyError
-from stages.params import Extract, Policy, TagRule
+from stages.params import Extract
+from stages.policies import Policy, TagRule
 
 NAMES = ["gun", "Übel", "100%", "it's", "a, b", '"q"', "{x}", "artist:ann", "safe", "%(zero)s", "\\", "$1"]
 ALIASES = {10: 0, 11: 10}

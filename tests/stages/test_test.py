@@ -101,7 +101,7 @@ def prepare(folder: Path, kind: str = "binary") -> None:
         params={"model": "probe", "backbone": "tf_efficientnet_lite0"},
         metrics={"auroc": 1.0},
     ).write(folder / paths.SIDECAR)
-    section = {"bootstrap": 100, "confidence": 0.9, "worst": 6, "changed": 6, "explained": 2, "threads": 1, "seed": 0}
+    section = {"bootstrap": 100, "confidence": 0.9, "worst": 6, "changed": 6, "explained": 2, "parity": 0, "threads": 1}
     (folder / "params.yaml").write_text(yaml.safe_dump({"test": section}))
 
 

@@ -19,7 +19,7 @@ from striped import AXES, HOUSE, drawn, put, put_params, run, started
 
 from stages import train
 from stages.errors import ModelError
-from stages.paths import CHECKPOINT, MODEL, SHARDS, SIDECAR, SPLITS, TRAIN_METRICS, TRAIN_PLOTS
+from stages.paths import CHECKPOINT, GRAPHS, MODEL, SHARDS, SIDECAR, SPLITS, TRAIN_METRICS, TRAIN_PLOTS
 from stages.vision import shards
 from stages.vision.predictor import Predictor
 
@@ -95,7 +95,8 @@ def test_a_run_leaves_its_outs_and_nothing_else(undisturbed: tuple[Path, str]) -
     files = {file.relative_to(folder) for file in folder.rglob("*") if file.is_file()}
     inputs = {Path("params.yaml"), *SPLITS.values(), *(SHARDS / shards.name(number) for number in (0, 1))}
     plots = {TRAIN_PLOTS / f"{name}.tsv" for name in ("auroc", "average_precision", "loss_train", "loss_val")}
-    assert files - inputs == {MODEL, SIDECAR, CHECKPOINT, TRAIN_METRICS, *plots}
+    graphs = {GRAPHS / "fp32.onnx", GRAPHS / "int8.onnx"}
+    assert files - inputs == {MODEL, SIDECAR, CHECKPOINT, TRAIN_METRICS, *graphs, *plots}
     assert said.splitlines()[-1].startswith("validation after 30 epochs: auroc ")
 
 

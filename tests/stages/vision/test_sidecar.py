@@ -56,6 +56,14 @@ def test_a_sidecar_that_does_not_fit_is_refused(
         Sidecar.read(file)
 
 
+def test_a_sidecar_from_before_int8_is_of_fp32(sidecar: Make, tmp_path: Path) -> None:
+    file = tmp_path / "moderator.json"
+    values = dataclasses.asdict(sidecar())
+    del values["precision"], values["auroc"]
+    file.write_text(json.dumps(values))
+    assert (Sidecar.read(file).precision, Sidecar.read(file).auroc) == ("fp32", {})
+
+
 @pytest.mark.parametrize("content", [b"", b"{", b"\xff\xfe\x00", b"[]", b'"text"', b"{}"])
 def test_what_is_no_sidecar_is_refused(content: bytes, tmp_path: Path) -> None:
     file = tmp_path / "moderator.json"

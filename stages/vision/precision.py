@@ -1,0 +1,121 @@
+"""Which of a training's graphs is served: that of 8-bit integers, where it costs next to nothing, or the fp32 one."""
+
+from __future__ import annotations
+
+import logging
+import shutil
+from dataclasses import dataclass
+from pathlib import Path
+
+from stages import paths
+from stages.params import Train
+from stages.vision import features
+from stages.vision.assessment import Assessment, assess, measured
+from stages.vision.dataset import Data
+from stages.vision.decoding import Rows
+from stages.vision.export import FEATURES, SCORES, chained, check_parity, export
+from stages.vision.metrics import DIGITS
+from stages.vision.networks import Moderator
+from stages.vision.partition import Front
+from stages.vision.quantisation import quantise
+from stages.vision.sidecar import Precision
+from stages.vision.targets import Task
+
+log = logging.getLogger(__name__)
+PARITY = 32
+"""Validation pictures whose scores are compared between torch and ONNX Runtime."""
+
+
+@dataclass(frozen=True)
+class Served:
+    """What the side-car tells of the graph that is served."""
+
+    precision: Precision
+    assessment: Assessment
+    auroc: dict[str, float]
+    """Precision -> validation AUROC, of each graph that was tried."""
+
+    @property
+    def drop(self) -> float | None:
+        """Validation AUROC that int8 costs, served or not; None if it was not tried."""
+        return round(self.auroc["fp32"] - self.auroc["int8"], DIGITS) if "int8" in self.auroc else None
+
+
+def serve(
+    model: Moderator, found: Assessment, task: Task, pictures: Rows, rows: Rows, params: Train, folder: Path
+) -> Served:
+    """Export the model in fp32, quantise it, compare, and put the better choice in the model's place.
+
+    The int8 graph's thresholds and metrics are those of its own scores; its calibration is the fp32 graph's.
+
+    Args:
+        model: whose trained part is judged by `found`.
+        found: in fp32.
+        task: whose training pictures the int8 graph is calibrated with, and whose validation pictures decide.
+        pictures: uint8 rows [size, size, 3].
+        rows: what the trained part takes.
+        params: `int8_drop` decides.
+        folder: for what is only needed meanwhile.
+    """
+    graphs = _exported(model, pictures.shape, rows.shape, folder)
+    _write(graphs, paths.GRAPHS / "fp32.onnx", task.labels)
+    check_parity(model, paths.GRAPHS / "fp32.onnx", pictures.take(task.val.ids[:PARITY]))
+    served = _compared(model, graphs, found, task, pictures, params, folder)
+    with paths.replacing(paths.MODEL) as aside:
+        shutil.copyfile(paths.GRAPHS / f"{served.precision}.onnx", aside)
+    return served
+
+
+def _exported(model: Moderator, picture: tuple[int, ...], row: tuple[int, ...], folder: Path) -> list[Path]:
+    """Graphs whose chain goes from a picture's pixels to scores: the frozen part's, if there is one, and the rest's."""
+    if isinstance(model.front, Front):
+        head = folder / "head.onnx"
+        export(Moderator(None, model.network, model.kind, model.calibration), head, row, (FEATURES, SCORES))
+        return [features.graph(model.front, picture), head]
+    whole = folder / "whole.onnx"
+    export(model, whole, picture)
+    return [whole]
+
+
+def _write(graphs: list[Path], target: Path, labels: tuple[str, ...]) -> None:
+    with paths.replacing(target) as aside:
+        chained(graphs, aside, labels)
+
+
+def _compared(
+    model: Moderator,
+    graphs: list[Path],
+    found: Assessment,
+    task: Task,
+    pictures: Rows,
+    params: Train,
+    folder: Path,
+) -> Served:
+    """What int8 costs, and so which graph is to serve."""
+    auroc = {"fp32": found.metrics["auroc"]}
+    int8 = paths.GRAPHS / "int8.onnx"
+    int8.unlink(missing_ok=True)
+    if not params.int8_drop:
+        return Served("fp32", found, auroc)
+    first, *rest = graphs
+    if not quantise(first, folder / "int8.onnx", pictures, task.train.ids):
+        log.info("the model is served in fp32: it has no convolutions to quantise")
+        return Served("fp32", found, auroc)
+    _write([folder / "int8.onnx", *rest], int8, task.labels)
+    # By the graph's first part, as with several members only those may judge a picture that have not learnt from it.
+    stream = features.Streamed(folder / "int8.onnx", pictures, params.threads)
+    if rest:
+        small = assess(model.network, task, Data(task, stream, params), params, found.calibration)
+    else:
+        small = measured(stream.take(task.val.ids), found.calibration, task, params)
+    auroc["int8"] = small.metrics["auroc"]
+    precision: Precision = "int8" if auroc["fp32"] - auroc["int8"] < params.int8_drop else "fp32"
+    log.info(
+        "the model is served in %s: int8 has a validation AUROC of %.4f, fp32 of %.4f, and train.int8_drop allows a "
+        "drop of less than %g",
+        precision,
+        auroc["int8"],
+        auroc["fp32"],
+        params.int8_drop,
+    )
+    return Served(precision, small if precision == "int8" else found, auroc)
