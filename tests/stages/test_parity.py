@@ -52,7 +52,6 @@ def evaluated(folder: Path, **values: Any) -> dict[str, Any]:
     for name, column in {
         "url": [f"http://sample.localhost/img/{place}.png" for place in range(count)],
         "artist": ["someone"] * count,
-        "group": list(range(count)),
         "width": [72] * count,
         "height": [72] * count,
         "format": ["png"] * count,

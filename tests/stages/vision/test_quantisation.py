@@ -19,7 +19,7 @@ from torch import Tensor, nn
 from stages import paths
 from stages.params import Train
 from stages.validation import validated
-from stages.vision.assessment import judged
+from stages.vision.assessment import measured
 from stages.vision.calibration import Calibration
 from stages.vision.decoding import Rows
 from stages.vision.export import export
@@ -40,7 +40,7 @@ quantise(Path("fp32.onnx"), Path("again.onnx"), rows, rows.ids[0])
 
 
 class Brightness(nn.Module):
-    """uint8 pixels -> how bright they are, through more convolutions than are spared, each of which changes nothing."""
+    """uint8 pixels -> a logit of brightness, through more convolutions than are spared; each changes nothing."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -48,9 +48,9 @@ class Brightness(nn.Module):
         for each in self.same:
             each.weight.data = torch.eye(3).reshape(3, 3, 1, 1)  # type: ignore[operator, union-attr]
 
-    def forward(self, pixels: Tensor) -> Tensor:
-        bright = self.same(pixels.permute(0, 3, 1, 2).float() / 255).mean((1, 2, 3)).unsqueeze(1)
-        return torch.cat([bright, 1 - bright], 1)
+    def forward(self, pixels: Tensor) -> tuple[Tensor, Tensor]:
+        bright = self.same(pixels.permute(0, 3, 1, 2).float() / 255).mean((1, 2, 3)).reshape(-1, 1, 1)
+        return bright, bright[..., :0]
 
 
 def rows(folder: Path, pictures: np.ndarray) -> Rows:
@@ -129,13 +129,13 @@ def served(folder: Path, train_greys: range, val_greys: range, params: Train) ->
     for ids in np.split(np.arange(len(greys)), [len(train_greys)]):
         bright = greys[ids] > np.median(greys[ids])
         labels = np.stack([bright, ~bright], 1).astype(np.float32)
-        splits.append(Examples(ids, labels, np.zeros((len(ids), 0), bool)))
+        splits.append(Examples(ids, labels, np.zeros((len(ids), 0), bool), np.ones((len(ids), 1), np.float32)))
     task = Task({"name": "light", "kind": "binary", "labels": LABELS}, (), *splits)
-    paths.GRAPHS.mkdir(parents=True)
-    export(Brightness(), paths.GRAPHS / "fp32.onnx", (8, 8, 3), labels=LABELS)
-    bright = (greys[splits[1].ids] / 255).astype(np.float32)
-    found = judged(np.stack([bright, 1 - bright], 1), Calibration(), task, params)
-    return serve(found, task, pictures, params)
+    model = Moderator(None, Brightness(), "binary", Calibration())
+    with torch.no_grad():
+        scores = model(torch.from_numpy(pictures.take(splits[1].ids))).numpy()
+    found = measured(scores, Calibration(), task, params)
+    return serve(model, found, task, pictures, pictures, params, folder)
 
 
 @pytest.mark.parametrize(("darkest", "precision"), [(100, "int8"), (0, "fp32")], ids=["alike", "all dark"])
