@@ -71,14 +71,16 @@ def chained(graphs: Sequence[Path], path: Path, labels: tuple[str, ...]) -> None
     for head in graphs[1:]:
         added = onnx.compose.add_prefix(onnx.load(head), "head/", rename_inputs=False, rename_outputs=False)
         model = onnx.compose.merge_models(model, added, io_map=[(FEATURES, FEATURES)])
-        opsets = {opset.domain: opset.version for opset in model.opset_import}  # each comes from both
-        del model.opset_import[:]
-        model.opset_import.extend(onnx.helper.make_opsetid(*each) for each in opsets.items())
     write(model, path, labels)
 
 
 def write(model: onnx.ModelProto, path: Path, labels: tuple[str, ...]) -> None:
     """Write a graph; `labels` are all that is kept of its notes. The same graph gives the same bytes."""
+    used = {"", *(node.domain for node in model.graph.node)}
+    # Joining names an operator set twice, and ONNX Runtime's optimiser names all that it knows.
+    opsets = {opset.domain: opset.version for opset in model.opset_import if opset.domain in used}
+    del model.opset_import[:]
+    model.opset_import.extend(onnx.helper.make_opsetid(*each) for each in opsets.items())
     onnx.helper.set_model_props(model, {"labels": json.dumps(labels, ensure_ascii=False)})
     onnx.checker.check_model(model)
     path.write_bytes(model.SerializeToString(deterministic=True))

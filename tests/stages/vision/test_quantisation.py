@@ -90,6 +90,10 @@ def test_the_labels_stay_and_are_the_only_note(quantised: Path) -> None:
     assert {each.key: each.value for each in onnx.load(quantised).metadata_props} == {"labels": '["bright", "dark"]'}
 
 
+def test_it_needs_no_operators_but_the_standards(quantised: Path) -> None:
+    assert [opset.domain for opset in onnx.load(quantised).opset_import] == [""]
+
+
 def test_the_head_and_the_first_convolutions_stay_fp32(quantised: Path) -> None:
     graph = onnx.load(quantised).graph
     whole = {node.output[0] for node in graph.node if node.op_type == "DequantizeLinear"}
