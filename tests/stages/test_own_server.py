@@ -8,7 +8,7 @@ import socket
 import subprocess
 import tempfile
 import time
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -37,7 +37,7 @@ class Ran:
     code: int
     said: str
     seen: set[str]
-    """The command lines of all processes meanwhile."""
+    """The command lines of all processes that began meanwhile."""
 
 
 class Board(Clone):
@@ -51,11 +51,11 @@ class Board(Clone):
 
     def watch(self, *command: str, url: str | None = None) -> Ran:
         environment = self.environment | ({"MLPY_DATABASE_URL": url} if url else {})
-        log, seen = self.folder.parent / "log", set()
+        log, seen, known = self.folder.parent / "log", set(), processes()
         with log.open("w") as output:
             process = subprocess.Popen(command, cwd=self.folder, env=environment, stdout=output, stderr=output)
             while process.poll() is None:
-                seen |= set(command_lines())
+                seen |= set(command_lines(processes() - known))
                 time.sleep(0.01)
         return Ran(process.returncode, log.read_text(), seen)
 
@@ -63,10 +63,14 @@ class Board(Clone):
         return {path: (self.folder / path).read_bytes() for path in OUTS}
 
 
-def command_lines() -> Iterator[str]:
-    for file in Path("/proc").glob("[0-9]*/cmdline"):
+def processes() -> set[Path]:
+    return set(Path("/proc").glob("[0-9]*"))
+
+
+def command_lines(of: Iterable[Path]) -> Iterator[str]:
+    for process in of:
         with contextlib.suppress(OSError):
-            yield file.read_text(errors="replace")
+            yield (process / "cmdline").read_text(errors="replace")
 
 
 @contextlib.contextmanager

@@ -12,6 +12,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
+import forks
 import pyarrow as pa
 import pyarrow.parquet as pq
 import yaml
@@ -60,7 +61,7 @@ class Project:
         return subprocess.Popen(
             [sys.executable, *(words or ("-m", "stages.download"))],
             cwd=self.folder,
-            env={**os.environ, "PYTHONPATH": str(ROOT), "MLPY_CACHE": str(self.folder / "cache")},
+            env=self.environment(),
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
@@ -68,9 +69,11 @@ class Project:
         )
 
     def run(self) -> tuple[int, str]:
-        process = self.start()
-        said = process.communicate(timeout=120)[1]
-        return process.returncode, said
+        done = forks.run("stages.download", folder=self.folder, environment=self.environment())
+        return done.returncode, done.stderr
+
+    def environment(self) -> dict[str, str]:
+        return {**os.environ, "PYTHONPATH": str(ROOT), "MLPY_CACHE": str(self.folder / "cache")}
 
     def status(self) -> dict[int, str]:
         table = pq.read_table(self.folder / "data/download/status.parquet")
