@@ -1,10 +1,11 @@
-"""Stages run as commands, without the second that a new Python takes for their imports: a process that has them forks.
+"""Commands without the second that a new Python takes for the download stage's imports: a process that has them forks.
 
 What a command does with signals, or beside others, is tested on a new Python.
 """
 
 from __future__ import annotations
 
+import atexit
 import json
 import os
 import subprocess
@@ -16,7 +17,7 @@ from pathlib import Path
 ROOT = Path(__file__).parents[1]
 FORKING = """
 import json, os, runpy, sys
-import pandas, stages.composition, stages.download, stages.extract, stages.restore
+import pandas, stages.download
 for line in sys.stdin:
     module, words, folder, environment, *outputs = json.loads(line)
     child = os.fork()
@@ -35,14 +36,16 @@ for line in sys.stdin:
 
 @cache
 def forking() -> subprocess.Popen[str]:
-    """The process that forks, for all of the session. It ends when its input does."""
-    return subprocess.Popen(
+    """The process that forks, for all of the session."""
+    process = subprocess.Popen(
         [sys.executable, "-c", FORKING],
         env={**os.environ, "PYTHONPATH": str(ROOT)},
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
         text=True,
     )
+    atexit.register(process.communicate)
+    return process
 
 
 def run(
