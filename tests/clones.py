@@ -10,22 +10,29 @@ import subprocess
 from pathlib import Path
 from typing import Any
 
+import pytest
+from filelock import FileLock
+
 from stages import paths
 
 ROOT = Path(__file__).parents[1]
 
 
 class Clone:
-    """A clone of this checkout, with what is not committed yet, and a cache root of its own."""
+    """A clone of this checkout, with what is not committed yet, and a cache root of its own; or the one in `folder`."""
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder / "a clone"
-        subprocess.run(["git", "clone", "--quiet", "--no-hardlinks", str(ROOT), str(self.folder)], check=True)
         self.environment = {
             **os.environ,
             "MLPY_CACHE": str(folder / "cache"),
             "PATH": f"{ROOT / '.venv/bin'}:{os.environ['PATH']}",
         }
+        if not self.folder.exists():
+            self._make(folder)
+
+    def _make(self, folder: Path) -> None:
+        subprocess.run(["git", "clone", "--quiet", "--no-hardlinks", str(ROOT), str(self.folder)], check=True)
         self._bring_uncommitted_changes()
         (folder / "cache").mkdir()
         # The sample board's pictures are the same for every clone; the crawl, the database and the features are not.
@@ -73,3 +80,20 @@ class Clone:
 
     def json(self, path: Path) -> Any:
         return json.loads((self.folder / path).read_text())
+
+
+def after_smoke(factory: pytest.TempPathFactory) -> Clone:
+    """A clone in which the smoke experiment ran, to do with as one likes: a copy of one that is made once a session."""
+    # All of pytest-xdist's processes have their folders in one.
+    session = factory.getbasetemp().parent if "PYTEST_XDIST_WORKER" in os.environ else factory.getbasetemp()
+    first, ran = session / "after smoke", session / "smoke ran"
+    with FileLock(session / "smoke.lock"):
+        if not ran.exists():
+            shutil.rmtree(first, ignore_errors=True)
+            first.mkdir()
+            assert Clone(first).experiment() >= {"restore", "extract", "download", "split", "train", "test"}
+            ran.touch()
+    copy = factory.mktemp("copy")
+    # Links stay links, and PostgreSQL's files its user's.
+    subprocess.run(["cp", "-a", f"{first}/.", str(copy)], check=True)
+    return Clone(copy)

@@ -12,34 +12,30 @@ from pathlib import Path
 
 import pandas as pd
 import pytest
-from clones import ROOT, Clone
+from clones import ROOT, Clone, after_smoke
 
 from stages import experiments
 
 pytestmark = pytest.mark.timeout(900)
 SMOKE = ("dvc", "exp", "run", "-S", "experiment=smoke")
-QUICK = ("-S", "train.epochs=1", "-S", "test.changed=2", "-S", "test.explained=0", "-S", "test.bootstrap=100")
-CHOSEN = ("finetune", 0.0003)
+CHOSEN = ("finetune", 150)
 
 
 @pytest.fixture(scope="module")
 def clone(tmp_path_factory: pytest.TempPathFactory) -> Clone:
-    """A clone in which the smoke experiment ran."""
-    made = Clone(tmp_path_factory.mktemp("experiments"))
-    made.experiment()
-    return made
+    return after_smoke(tmp_path_factory)
 
 
 @pytest.fixture(scope="module")
 def swept(clone: Clone) -> pd.DataFrame:
-    """A sweep over a group and a parameter, by the queue: the finished runs with their names, models and rates."""
+    """A sweep over a group and a parameter, by the queue: the finished runs, by model and parameter."""
     before = computed_once(clone)
-    queued = clone.run(*SMOKE, *QUICK, "--queue", "-S", "model=probe,finetune", "-S", "train.lr=0.001,0.0003")
+    queued = clone.run(*SMOKE, "--queue", "-S", "test.bootstrap=100,150", "-S", "model=probe,finetune")
     assert queued.count("Queued experiment") == 4
     clone.run("dvc", "exp", "run", "--run-all", "--jobs", "2")
     assert computed_once(clone) == before, "queued runs download and decode nothing again"
     rows = table(clone.run("dvc", "exp", "show", "--csv"))
-    return rows[rows["Executor"].notna()].set_index(["train.model", "train.lr"])
+    return rows[rows["Executor"].notna()].set_index(["train.model", "test.bootstrap"])
 
 
 def computed_once(clone: Clone) -> dict[str, int]:
@@ -58,7 +54,7 @@ def table(csv: str) -> pd.DataFrame:
 
 
 def test_a_queued_sweep_runs_each_combination(swept: pd.DataFrame) -> None:
-    assert set(swept.index) == {(model, rate) for model in ("probe", "finetune") for rate in (0.001, 0.0003)}
+    assert set(swept.index) == {(model, count) for model in ("probe", "finetune") for count in (100, 150)}
     assert list(swept["State"]) == ["Success"] * 4
 
 
@@ -73,7 +69,7 @@ def test_what_is_shown_of_experiments_is_readable(clone: Clone, swept: pd.DataFr
 
 
 def test_two_experiments_are_compared(clone: Clone, swept: pd.DataFrame) -> None:
-    first, second = swept.loc[("probe", 0.001), "Experiment"], swept.loc[CHOSEN, "Experiment"]
+    first, second = swept.loc[("probe", 100), "Experiment"], swept.loc[CHOSEN, "Experiment"]
     said = json.loads(clone.run("dvc", "exp", "diff", first, second, "--json"))
     assert said["params"]["params.yaml"]["train.model"] == {"old": "probe", "new": "finetune"}
     assert "auroc" in said["metrics"]["data/test/metrics.json"]
@@ -83,10 +79,10 @@ def test_two_experiments_are_compared(clone: Clone, swept: pd.DataFrame) -> None
 def test_the_table_has_a_row_a_setting(clone: Clone, swept: pd.DataFrame) -> None:
     rows = clone.run("python", "-m", "stages.experiments", "compare", "--csv", "runs.csv").splitlines()
     assert {row.split(" | ")[2] for row in rows[2:]} >= {
-        "probe epochs=1 lr=0.001",
-        "probe epochs=1 lr=0.0003",
-        "finetune lr=0.001",
-        "finetune lr=0.0003",
+        "probe bootstrap=100",
+        "probe bootstrap=150",
+        "finetune bootstrap=100",
+        "finetune bootstrap=150",
     }
     assert "\n".join(rows) + "\n" == experiments.table(pd.read_csv(clone.folder / "runs.csv"))
 
@@ -110,7 +106,7 @@ def test_the_winner_is_applied_branched_and_kept(clone: Clone, swept: pd.DataFra
 
 
 def test_a_killed_experiment_goes_on_where_it_was(clone: Clone) -> None:
-    command = [*SMOKE, "-S", "train.epochs=40", "-S", "train.patience=40", "-S", "train.seed=7"]
+    command = [*SMOKE, "-S", "train.epochs=40", "-S", "train.patience=40", "-S", "train.seed=7", "train"]
     training = Path(clone.environment["MLPY_CACHE"]) / "training"
     killed = subprocess.Popen(command, cwd=clone.folder, env=clone.environment, start_new_session=True)
     until = time.monotonic() + 120

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pandas as pd
 import pytest
-from clones import ROOT, Clone
+from clones import ROOT, Clone, after_smoke
 
 from stages import paths
 
@@ -18,11 +18,7 @@ RERUNS = re.compile(r"^\| `(\w+\.\w+)` \| `(\S+)` \| (.+) \|$", re.MULTILINE)
 
 @pytest.fixture(scope="module")
 def clone(tmp_path_factory: pytest.TempPathFactory) -> Clone:
-    """A clone in which the smoke experiment ran."""
-    made = Clone(tmp_path_factory.mktemp("pipeline"))
-    (made.folder / paths.SAMPLE_DUMP).unlink(missing_ok=True)
-    assert made.experiment() >= {"restore", "extract", "download", "split", "train", "test"}
-    return made
+    return after_smoke(tmp_path_factory)
 
 
 @pytest.mark.timeout(900)
