@@ -29,6 +29,28 @@ def made_at(cache: Path) -> dict[str, int]:
     return {str(file): file.stat().st_mtime_ns for kind in ("npy", "onnx") for file in cache.glob(f"*/*.{kind}")}
 
 
+def copied(board: Path, folder: Path) -> Path:
+    """A new folder with what a board's training reads."""
+    for name in (SPLITS["train"].parent, SHARDS):
+        shutil.copytree(board / name, folder / name)
+    shutil.copy(board / "params.yaml", folder)
+    return folder
+
+
+def run_here(folder: Path, cache: Path) -> str:
+    """Train in this process, without the seconds that a new one takes for its imports -> what it said."""
+    heard = logging.handlers.BufferingHandler(1000)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.chdir(folder)
+        patch.setenv("MLPY_CACHE", str(cache))
+        logger = logging.getLogger("stages")
+        patch.setattr(logger, "level", logging.INFO)
+        logger.addHandler(heard)
+        train.main()
+        logger.removeHandler(heard)
+    return "\n".join(record.getMessage() for record in heard.buffer)
+
+
 @pytest.fixture(scope="module")
 def cache(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return tmp_path_factory.mktemp("cache")
@@ -53,10 +75,7 @@ def undisturbed(board: Path, cache: Path) -> tuple[Path, str]:
 @pytest.fixture(scope="module")
 def resumed(undisturbed: tuple[Path, str], cache: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, str]:
     """The same, of a second run that was killed after its first epoch, and then run again."""
-    folder = tmp_path_factory.mktemp("resumed")
-    shutil.copytree(undisturbed[0] / "data/split", folder / "data/split")
-    shutil.copytree(undisturbed[0] / SHARDS, folder / SHARDS)
-    shutil.copy(undisturbed[0] / "params.yaml", folder)
+    folder = copied(undisturbed[0], tmp_path_factory.mktemp("resumed") / "board")
     running = started(folder, cache)
     while not list(cache.glob("training/*/last.ckpt")):
         assert running.poll() is None, running.communicate()
@@ -65,16 +84,7 @@ def resumed(undisturbed: tuple[Path, str], cache: Path, tmp_path_factory: pytest
     running.communicate()
     assert running.returncode == -signal.SIGKILL
     assert not (folder / "models").exists()
-    heard = logging.handlers.BufferingHandler(1000)
-    with pytest.MonkeyPatch.context() as patch:
-        patch.chdir(folder)
-        patch.setenv("MLPY_CACHE", str(cache))
-        logger = logging.getLogger("stages")
-        patch.setattr(logger, "level", logging.INFO)
-        logger.addHandler(heard)
-        train.main()
-        logger.removeHandler(heard)
-    return folder, "\n".join(record.getMessage() for record in heard.buffer)
+    return folder, run_here(folder, cache)
 
 
 @pytest.fixture
@@ -169,14 +179,16 @@ def test_nothing_is_decoded_or_computed_twice(
 
 def test_two_processes_train_as_well_as_one(undisturbed: tuple[Path, str], cache: Path, tmp_path: Path) -> None:
     scores = [json.loads((undisturbed[0] / TRAIN_METRICS).read_text())["val"]["auroc"]]
-    for name, values in {"1": {"seed": 1}, "2": {"seed": 2}, "ddp": {"devices": 2, "strategy": "ddp"}}.items():
-        folder = tmp_path / name
-        shutil.copytree(undisturbed[0] / "data/split", folder / "data/split")
-        shutil.copytree(undisturbed[0] / SHARDS, folder / SHARDS)
-        put_params(folder, views=1, members=2, **values)
-        code, said = run(folder, cache)
-        assert code == 0, said
+    for seed in (1, 2):
+        folder = copied(undisturbed[0], tmp_path / str(seed))
+        put_params(folder, views=1, members=2, seed=seed)
+        run_here(folder, cache)
         scores.append(json.loads((folder / TRAIN_METRICS).read_text())["val"]["auroc"])
+    folder = copied(undisturbed[0], tmp_path / "ddp")
+    put_params(folder, views=1, members=2, devices=2, strategy="ddp")
+    code, said = run(folder, cache)
+    assert code == 0, said
+    scores.append(json.loads((folder / TRAIN_METRICS).read_text())["val"]["auroc"])
     *alone, together = scores
     spread = max(alone) - min(alone)
     assert min(alone) - spread <= together <= max(alone) + spread
@@ -235,8 +247,8 @@ def test_a_picture_of_a_split_that_no_shard_has_is_named(here: Callable[..., Non
         train.main()
 
 
-def test_without_shards_the_command_says_what_to_run(board: Path, tmp_path: Path) -> None:
-    shutil.copytree(board / "data/split", tmp_path / "data/split")
-    shutil.copy(board / "params.yaml", tmp_path)
-    said = "error: no shards in data/download/shards; run `dvc repro download`\n"
-    assert run(tmp_path, tmp_path / "cache") == (1, said)
+def test_without_shards_it_is_said_what_to_run(here: Callable[..., None]) -> None:
+    here()
+    shutil.rmtree(SHARDS)
+    with pytest.raises(ModelError, match=r"^no shards in data/download/shards; run `dvc repro download`$"):
+        train.main()
