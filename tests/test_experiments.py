@@ -18,7 +18,7 @@ from stages import experiments
 
 pytestmark = pytest.mark.timeout(900)
 SMOKE = ("dvc", "exp", "run", "-S", "experiment=smoke")
-CHOSEN = ("finetune", 150)
+CHOSEN = ("finetune", 0.0003)
 
 
 @pytest.fixture(scope="module")
@@ -28,14 +28,14 @@ def clone(tmp_path_factory: pytest.TempPathFactory) -> Clone:
 
 @pytest.fixture(scope="module")
 def swept(clone: Clone) -> pd.DataFrame:
-    """A sweep over a group and a parameter, by the queue: the finished runs, by model and parameter."""
+    """A sweep over a group and a parameter, by the queue: the finished runs, by model and rate."""
     before = computed_once(clone)
-    queued = clone.run(*SMOKE, "--queue", "-S", "test.bootstrap=100,150", "-S", "model=probe,finetune")
+    queued = clone.run(*SMOKE, "--queue", "-S", "model=probe,finetune", "-S", "train.lr=0.001,0.0003")
     assert queued.count("Queued experiment") == 4
     clone.run("dvc", "exp", "run", "--run-all", "--jobs", "2")
     assert computed_once(clone) == before, "queued runs download and decode nothing again"
     rows = table(clone.run("dvc", "exp", "show", "--csv"))
-    return rows[rows["Executor"].notna()].set_index(["train.model", "test.bootstrap"])
+    return rows[rows["Executor"].notna()].set_index(["train.model", "train.lr"])
 
 
 def computed_once(clone: Clone) -> dict[str, int]:
@@ -54,7 +54,7 @@ def table(csv: str) -> pd.DataFrame:
 
 
 def test_a_queued_sweep_runs_each_combination(swept: pd.DataFrame) -> None:
-    assert set(swept.index) == {(model, count) for model in ("probe", "finetune") for count in (100, 150)}
+    assert set(swept.index) == {(model, rate) for model in ("probe", "finetune") for rate in (0.001, 0.0003)}
     assert list(swept["State"]) == ["Success"] * 4
 
 
@@ -69,7 +69,7 @@ def test_what_is_shown_of_experiments_is_readable(clone: Clone, swept: pd.DataFr
 
 
 def test_two_experiments_are_compared(clone: Clone, swept: pd.DataFrame) -> None:
-    first, second = swept.loc[("probe", 100), "Experiment"], swept.loc[CHOSEN, "Experiment"]
+    first, second = swept.loc[("probe", 0.001), "Experiment"], swept.loc[CHOSEN, "Experiment"]
     said = json.loads(clone.run("dvc", "exp", "diff", first, second, "--json"))
     assert said["params"]["params.yaml"]["train.model"] == {"old": "probe", "new": "finetune"}
     assert "auroc" in said["metrics"]["data/test/metrics.json"]
@@ -79,10 +79,10 @@ def test_two_experiments_are_compared(clone: Clone, swept: pd.DataFrame) -> None
 def test_the_table_has_a_row_a_setting(clone: Clone, swept: pd.DataFrame) -> None:
     rows = clone.run("python", "-m", "stages.experiments", "compare", "--csv", "runs.csv").splitlines()
     assert {row.split(" | ")[2] for row in rows[2:]} >= {
-        "probe bootstrap=100",
-        "probe bootstrap=150",
-        "finetune bootstrap=100",
-        "finetune bootstrap=150",
+        "probe lr=0.001",
+        "probe lr=0.0003",
+        "finetune lr=0.001",
+        "finetune lr=0.0003",
     }
     assert "\n".join(rows) + "\n" == experiments.table(pd.read_csv(clone.folder / "runs.csv"))
 
