@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import json
+import logging
 import tempfile
 from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -45,7 +47,7 @@ def quantise(source: Path, target: Path, pictures: Rows, ids: Ids) -> bool:
         Whether there was anything to quantise; without, nothing is written.
     """
     chosen = ids[np.linspace(0, len(ids) - 1, min(SAMPLE, len(ids))).astype(int)]
-    with tempfile.TemporaryDirectory() as name:
+    with tempfile.TemporaryDirectory() as name, _quiet():
         prepared, made = Path(name, "prepared.onnx"), Path(name, "int8.onnx")
         quant_pre_process(source, prepared, skip_symbolic_shape=True)
         model = onnx.load(prepared)
@@ -93,6 +95,18 @@ def depthwise(model: onnx.ModelProto, nodes: list[str]) -> dict[str, list[dict[s
         for node in model.graph.node
         if node.op_type == "Conv" and node.name in nodes and shapes[node.input[1]][1] == 1
     }
+
+
+@contextmanager
+def _quiet() -> Iterator[None]:
+    """The quantiser tells the root logger of each scale that it mends."""
+    root = logging.getLogger()
+    level = root.level
+    root.setLevel(logging.ERROR)
+    try:
+        yield
+    finally:
+        root.setLevel(level)
 
 
 class _Batches(CalibrationDataReader):  # type: ignore[misc] # ONNX Runtime ships no types
