@@ -27,7 +27,7 @@ def measured(model: str, steps: int) -> tuple[float, float]:
     """Median seconds to make a batch, and to learn from it, of one group's model on the sample's splits."""
     params = validated(Train, yaml.safe_load(composed([f"model={model}"]))["train"])
     torch.set_num_threads(params.threads)
-    task = targets.read(paths.SPLITS["train"], paths.SPLITS["val"], params.tag_min)
+    task = targets.read(paths.SPLITS["train"], paths.SPLITS["val"], params.tag_min, params.members, params.seed)
     rows = decoded(paths.SHARDS, params.size, params.background, params.threads)
     front = networks.frozen(params)
     views = [features.viewed(rows, front, params.threads, each) for each in range(params.views)] if front else []
