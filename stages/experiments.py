@@ -27,6 +27,8 @@ NAME = re.compile("[a-z0-9][a-z0-9_]*")
 LOST = "recall_drop"
 SCORES = {"auroc": "AUROC", "average_precision": "average precision", LOST: "recall lost"}
 """What is compared, of `data/test/metrics.json`, and what a table calls it; of the drops of recall, their mean."""
+UNFINISHED = ("Queued", "Running", "Failed")
+"""What DVC says of an experiment of its queue that has no scores of its own; of others, Success or nothing."""
 CONFIDENCE = 0.95
 MODEL = "train.model"
 TASK = ["extract.policy.name", "split.group_by"]
@@ -115,13 +117,18 @@ def collected() -> pd.DataFrame:
         name for name in map(str, rows) if name.startswith(sections) and not name.startswith("extract.policy.labels.")
     ]
     scores = pd.DataFrame({name: _score(rows, name) for name in SCORES})
-    done = rows[columns][rows["Experiment"].notna() & scores.notna().all(axis=1)]
+    done = rows[columns][finished(rows) & scores.notna().all(axis=1)]
     if done.empty:
         raise MLpyError("no experiment on this commit is finished: make some with `dvc exp run`, or `dvc queue status`")
     kept = [name for name in columns if name in {*TASK, *REPEATS} or done[name].astype(str).nunique() > 1]
     found = done[kept].join(scores)
     # Read back as the file will be, so that a table is the same from either.
     return pd.read_csv(io.StringIO(found.sort_values([*TASK, *kept]).to_csv(index=False)))
+
+
+def finished(rows: pd.DataFrame) -> pd.Series[bool]:
+    """Which of DVC's rows are experiments that ended well. One that runs shows the scores of what it started from."""
+    return rows["Experiment"].notna() & ~rows["State"].isin(UNFINISHED)
 
 
 def _score(rows: pd.DataFrame, name: str) -> pd.Series[float]:

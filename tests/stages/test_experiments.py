@@ -112,3 +112,9 @@ def test_what_no_file_can_express_is_refused(conf: Path) -> None:
     with pytest.raises(ParamsError, match=r"params\.yaml lacks test\.worst, which conf/ gives"):
         experiments.keep("winner", conf)
     assert not (conf / "experiment/winner.yaml").exists()
+
+
+def test_only_what_ended_well_is_compared() -> None:
+    states = {"workspace": None, "a": "Success", "b": None, "c": "Queued", "d": "Running", "e": "Failed"}
+    rows = pd.DataFrame({"Experiment": [None, *"abcde"], "State": list(states.values())})
+    assert list(rows["Experiment"][experiments.finished(rows)]) == ["a", "b"], "b ran at once, not in the queue"
