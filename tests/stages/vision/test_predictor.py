@@ -45,8 +45,8 @@ class Redness(nn.Module):
             self.labels.bias.zero_()
 
     def forward(self, pixels: Tensor) -> tuple[Tensor, Tensor]:
-        found = self.labels(self.conv(pixels.permute(0, 3, 1, 2).float()).flatten(1))
-        return found, found[:, :0]
+        found = self.labels(self.conv(pixels.permute(0, 3, 1, 2).float()).flatten(1)).unsqueeze(1)
+        return found, found[..., :0]
 
 
 def moderator() -> Moderator:
