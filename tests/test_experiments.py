@@ -65,14 +65,15 @@ def test_what_is_shown_of_experiments_is_readable(clone: Clone, swept: pd.DataFr
     columns = head.split()
     assert {"auroc", "val.auroc", "train.model", "train.lr"} <= set(columns)
     assert [name for name in columns if "_low" in name or name.startswith(("group_sizes", "rules", "models/"))] == []
-    assert len(columns) < 25
+    assert len(columns) < 28
 
 
 def test_two_experiments_are_compared(clone: Clone, swept: pd.DataFrame) -> None:
     first, second = swept.loc[("probe", 0.001), "Experiment"], swept.loc[CHOSEN, "Experiment"]
     said = json.loads(clone.run("dvc", "exp", "diff", first, second, "--json"))
     assert said["params"]["params.yaml"]["train.model"] == {"old": "probe", "new": "finetune"}
-    assert "auroc" in said["metrics"]["data/test/metrics.json"]
+    # Of metrics those that differ, which on so few pictures need not be each.
+    assert {"auroc", "average_precision", "f1"} & said["metrics"]["data/test/metrics.json"].keys()
     assert "index.html" in clone.run("dvc", "plots", "diff", first, second)
 
 
