@@ -99,7 +99,7 @@ def test_artists_are_no_tags(tmp_path: Path, val: Path) -> None:
 
 
 def pooled(tmp_path: Path, members: int = 5, seed: int = 0) -> Task:
-    """90 pictures in groups of three, the first 60 in the training split; every tenth group is flagged."""
+    """240 pictures in groups of three, the first 180 in the training split; three groups of ten are flagged."""
     board = [
         {"image_id": n, "group": n - n % 3, "label": "flagged" if n // 3 % 10 < 3 else "clean", "tags": ["drawn"]}
         for n in range(240)
