@@ -26,6 +26,7 @@ from typing import Any, NamedTuple, Self
 
 import pyarrow as pa
 import pyarrow.parquet as pq
+from filelock import FileLock
 
 from stages.errors import CrawlError
 from stages.vision import cache, shards
@@ -92,9 +93,10 @@ class Store:
         self._index = sqlite3.connect(
             folder / "index.sqlite", isolation_level=None, timeout=60, check_same_thread=False
         )
-        self._index.execute("PRAGMA journal_mode = WAL")
+        with FileLock(folder / "index.lock", poll_interval=0.01):  # SQLite does not wait where two begin a WAL at once
+            self._index.execute("PRAGMA journal_mode = WAL")
+            self._index.executescript(TABLES)
         self._index.execute("PRAGMA synchronous = NORMAL")
-        self._index.executescript(TABLES)
         self._segment = -1
         self._name = ""
         self._end = SEGMENT

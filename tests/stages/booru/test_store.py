@@ -9,8 +9,10 @@ import signal
 import sqlite3
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
@@ -211,6 +213,18 @@ def test_processes_that_begin_a_store_at_once_keep_all_they_put(folder: Path) ->
     assert [process.returncode for process in processes] == [0] * 4
     with Store(folder) as store:
         assert found(store, *range(100)) == [body(number) for number in range(100)]
+
+
+def test_a_new_store_is_begun_by_many_at_the_same_moment(folder: Path) -> None:
+    together = threading.Barrier(8)
+
+    def begin(number: int) -> None:
+        together.wait()
+        Store(folder / str(number // 8)).close()
+
+    with ThreadPoolExecutor(8) as pool:
+        begun = [pool.submit(begin, number) for number in range(20 * 8)]
+    assert [each.exception() for each in begun] == [None] * 20 * 8
 
 
 def test_what_was_put_before_a_kill_is_found(folder: Path) -> None:
