@@ -53,7 +53,7 @@ class Sidecar:
     params: dict[str, Any]
     """The `train` section it was trained with."""
     metrics: dict[str, float]
-    """On the validation split."""
+    """On the validation pictures, each scored by members that have not learnt from it."""
     precision: Precision = "fp32"
     """Of the graph's convolutions."""
     auroc: dict[str, float] = field(default_factory=dict)
