@@ -32,7 +32,9 @@ class Clone:
             self._make(folder)
 
     def _make(self, folder: Path) -> None:
-        subprocess.run(["git", "clone", "--quiet", "--no-hardlinks", str(ROOT), str(self.folder)], check=True)
+        # An identity of its own: DVC's experiments are commits, and a new machine's git has none.
+        identity = ["--config", "user.name=test", "--config", "user.email=test@localhost"]
+        subprocess.run(["git", "clone", "-q", "--no-hardlinks", *identity, str(ROOT), str(self.folder)], check=True)
         self._bring_uncommitted_changes()
         (folder / "cache").mkdir()
         # The sample board's pictures are the same for every clone; the crawl, the database and the features are not.
@@ -54,17 +56,7 @@ class Clone:
             else:
                 (self.folder / name).unlink(missing_ok=True)
         self.run("git", "add", "--all")
-        self.run(
-            "git",
-            "-c",
-            "user.name=test",
-            "-c",
-            "user.email=test@localhost",
-            "commit",
-            "--allow-empty",
-            "-qm",
-            "As it stands",
-        )
+        self.run("git", "commit", "--allow-empty", "-qm", "As it stands")
 
     def run(self, *command: str) -> str:
         done = subprocess.run(
