@@ -52,7 +52,7 @@ def test_the_bar_follows_the_reader_through_the_parts_that_count_and_says_how_lo
     bars = terminal.getvalue()
     assert list(dict.fromkeys(re.findall(r"restore: +(\d+)%", bars))) == ["0", "25", "50", "75", "100"]
     assert re.findall(r"\| ([\d.]+k?)/([\d.]+k) ", bars)[-1] == ("4.00k", "4.00k")
-    assert re.findall(r"25%.*?\[00:00<(\d\d:\d\d)", bars) == ["00:00"], "a quarter took .2 s"
+    assert re.search(r"25%.*?\[\d\d:\d\d<\d\d:\d\d,", bars), "how long depends on the machine's other work"
 
 
 def test_where_nothing_shows_what_is_read_the_bar_ends_full(tmp_path: Path) -> None:
