@@ -2,12 +2,9 @@
 
 from __future__ import annotations
 
-import concurrent.futures
-import contextlib
 import json
 import logging
-from collections.abc import Iterator
-from concurrent.futures import Future
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -26,24 +23,17 @@ def main() -> None:
     source = archive.read(Path(params.dump))
     entries = dump.needed(source)
     dump.check_space(source, entries)
-    with hashing(source.path) as sha256, databases.new() as database:
+    with databases.new() as database, ThreadPoolExecutor(1) as beside:
+        sha256 = beside.submit(dump.sha256, source.path)
         dump.load(source, entries, database, params.jobs)
         check_sha256(source.path, sha256.result(), params.sha256)
         dump.shape(database)
         log.info("packing %s", paths.LITE_DUMP)
         with replacing(paths.LITE_DUMP) as lite, replacing(paths.TABLES) as tables:
+            rows = beside.submit(dump.row_counts, database)
             dump.pack(database, lite, params.compression, like=source.header)
-            tables.write_text(
-                json.dumps(described(source, sha256.result(), dump.row_counts(database)), indent=2) + "\n"
-            )
+            tables.write_text(json.dumps(described(source, sha256.result(), rows.result()), indent=2) + "\n")
             database.keep(dump.sha256(lite))
-
-
-@contextlib.contextmanager
-def hashing(path: Path) -> Iterator[Future[str]]:
-    """A file's SHA-256, reckoned while the database works."""
-    with concurrent.futures.ThreadPoolExecutor(1) as executor:
-        yield executor.submit(dump.sha256, path)
 
 
 def check_sha256(path: Path, actual: str, published: str | None) -> None:

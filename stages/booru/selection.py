@@ -6,6 +6,7 @@ from typing import Any
 
 from psycopg2 import sql
 
+from stages.booru import tags
 from stages.booru.tags import Tags
 from stages.params import Extract
 from stages.policies import TagRule
@@ -14,9 +15,9 @@ REASONS = ("merged", "removed", "format", "too_small", "untagged", "overlap", "n
 """Why an image is left out: the first that applies, in this order."""
 
 STATEMENT = sql.SQL("""
-WITH RECURSIVE marked AS MATERIALIZED (
+WITH RECURSIVE marked AS NOT MATERIALIZED ( -- else no second process of the server would read it
     SELECT id, number, is_alias, mask
-    FROM numbered_tags LEFT JOIN unnest(%(numbers)s::int[], %(masks)s::varbit[]) AS policy (tag, mask)
+    FROM {tags} LEFT JOIN unnest(%(numbers)s::int[], %(masks)s::varbit[]) AS policy (tag, mask)
         ON policy.tag = abs(number)
 ), tagged AS (
     SELECT image_id, bit_or(mask) AS mask, array_agg(number) AS numbers, bool_or(is_alias) AS has_alias,
@@ -125,7 +126,8 @@ def statement(params: Extract, known: Tags) -> tuple[sql.Composed, dict[str, Any
         sql.SQL("CASE WHEN {} THEN {} END").format(conditions.get(label, rest), sql.Literal(place))
         for place, label in enumerate(policy.labels)
     )
-    return STATEMENT.format(labels=labels, limited=LIMITED if params.limit else UNLIMITED), values
+    limited = LIMITED if params.limit else UNLIMITED
+    return STATEMENT.format(tags=sql.Identifier(tags.TABLE), labels=labels, limited=limited), values
 
 
 def _condition(rule: TagRule, place: int) -> sql.Composable:

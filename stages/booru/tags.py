@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import difflib
+import hashlib
 from collections.abc import Iterable
 from dataclasses import dataclass
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
+from psycopg2 import sql
 from psycopg2.extensions import cursor as Cursor  # noqa: N812 (a class with a function's name)
 
 from stages.booru.copying import fetched
@@ -20,7 +22,8 @@ UNUSABLE = ("rating", "origin", "error")
 ARTIST = "artist:"
 
 NUMBER = """
-CREATE TEMPORARY TABLE numbered_tags AS
+SELECT pg_advisory_xact_lock(hashtext(%(name)s));
+CREATE TABLE IF NOT EXISTS {table} AS
 WITH RECURSIVE chain (tag_id, target_id, hops) AS (
     SELECT id, id, 0 FROM tags
     UNION ALL
@@ -34,14 +37,18 @@ SELECT canonical.tag_id AS id, own.name, tag_id <> target_id AS is_alias,
     dense_rank() OVER (ORDER BY target.name COLLATE "C")::int
     * CASE WHEN coalesce(target.category, '') = ANY(%(unusable)s) OR starts_with(lower(target.name), %(artist)s)
         OR lower(target.name) = ANY(%(ratings)s) THEN -1 ELSE 1 END AS number
-FROM canonical JOIN tags own ON own.id = tag_id JOIN tags target ON target.id = target_id
+FROM canonical JOIN tags own ON own.id = tag_id JOIN tags target ON target.id = target_id;
+ANALYZE {table}
 """
 """Each tag's number: the rank of its canonical tag's name, from 1; negative for an unusable one."""
+TABLE = f"numbered_tags_{hashlib.sha256(repr((NUMBER, UNUSABLE, RATINGS, ARTIST)).encode()).hexdigest()[:8]}"
+"""Where the numbers are kept, beside the board's tables: only a permanent table is read by several processes of the
+server at once. It is named by what makes it, for another version may number otherwise."""
 
 
 @dataclass(frozen=True)
 class Tags:
-    """The board's tags, as numbered in the session's table `numbered_tags`."""
+    """The board's tags, as numbered in `TABLE`."""
 
     canonical: pa.Array
     """Names of the canonical tags, sorted by code point: number n is at n - 1."""
@@ -82,13 +89,13 @@ class Tags:
 
 
 def number(cursor: Cursor) -> Tags:
-    """Number the board's tags in a temporary table of this session."""
-    cursor.execute(NUMBER, {"unusable": list(UNUSABLE), "artist": ARTIST, "ratings": list(RATINGS)})
-    cursor.execute("ANALYZE numbered_tags")
-    query = 'SELECT name, number, is_alias FROM numbered_tags ORDER BY abs(number), is_alias, name COLLATE "C", id'
-    rows = pa.Table.from_batches(
-        fetched(cursor, query, {}, pa.schema({"name": pa.string(), "number": pa.int32(), "is_alias": pa.bool_()}))
-    ).combine_chunks()
+    """Number the board's tags, unless its database has the numbers already."""
+    table = sql.Identifier(TABLE)
+    values = {"name": TABLE, "unusable": list(UNUSABLE), "artist": ARTIST, "ratings": list(RATINGS)}
+    cursor.execute(sql.SQL(NUMBER).format(table=table), values)
+    query = sql.SQL('SELECT name, number, is_alias FROM {} ORDER BY abs(number), is_alias, name COLLATE "C", id')
+    columns = pa.schema({"name": pa.string(), "number": pa.int32(), "is_alias": pa.bool_()})
+    rows = pa.Table.from_batches(fetched(cursor, query.format(table).as_string(cursor), {}, columns)).combine_chunks()
     names, numbers = (rows.column(name).combine_chunks() for name in ("name", "number"))
     # Of a number's rows the first is a canonical tag's.
     _, first = np.unique(np.abs(numbers.to_numpy()), return_index=True)
