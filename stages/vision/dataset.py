@@ -9,6 +9,7 @@ import numpy as np
 import pytorch_lightning as pl
 import torch
 from numpy.typing import NDArray
+from PIL import Image
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset, DistributedSampler
 from torchvision.transforms import v2
@@ -41,20 +42,26 @@ class Samples(Dataset[Batch]):
 
     def __getitems__(self, places: list[int]) -> Batch:
         ids = self.examples.ids[places]
-        taken = torch.from_numpy(self._viewed(ids) if self.views else self.rows.take(ids))
-        if self.augment:
-            taken = torch.stack([self.augment(each.permute(2, 0, 1)).permute(1, 2, 0) for each in taken])
         labels, members = (torch.from_numpy(each[places]) for each in (self.examples.labels, self.examples.members))
-        return taken, labels, torch.from_numpy(self.examples.tags[places].astype(np.float32)), members
+        tags = torch.from_numpy(self.examples.tags[places].astype(np.float32))
+        return torch.from_numpy(self._taken(ids)), labels, tags, members
 
-    def _viewed(self, ids: Ids) -> NDArray[Any]:
+    def _taken(self, ids: Ids) -> NDArray[Any]:
+        if self.views:
+            return np.stack(self._viewed(ids))
+        if self.augment:
+            # Pillow turns a picture many times faster than torch turns a tensor.
+            return np.stack([np.asarray(self.augment(Image.fromarray(row))) for row in self.rows.each(ids)])
+        return self.rows.take(ids)
+
+    def _viewed(self, ids: Ids) -> list[NDArray[Any]]:
         """Each picture's row, or that of a view of it."""
         chosen = torch.randint(2 * len(self.views), (len(ids),)).numpy()
-        taken = np.empty((len(ids), *self.views[0].shape), self.views[0].dtype)
+        taken: dict[int, NDArray[Any]] = {}
         for number, source in enumerate([*self.views, self.rows]):
-            mine = chosen == number if number < len(self.views) else chosen >= number
-            taken[mine] = source.take(ids[mine])
-        return taken
+            mine = np.flatnonzero(chosen == number if number < len(self.views) else chosen >= number)
+            taken |= zip(mine.tolist(), source.each(ids[mine]), strict=True)
+        return [taken[place] for place in range(len(ids))]
 
 
 def augmentation(background: int) -> v2.Transform:

@@ -62,16 +62,18 @@ class Rows:
         Raises:
             ModelError: if an image is in no shard.
         """
+        return np.stack(self.each(ids)) if len(ids) else np.empty((0, *self.shape), self.dtype)
+
+    def each(self, ids: Ids) -> list[NDArray[Any]]:
+        """As `take`, but each row where it lies: read-only, and copied nowhere."""
         places = np.minimum(np.searchsorted(self._every, ids), len(self._every) - 1)
         if missing := np.asarray(ids)[self._every[places] != ids].tolist():
             raise ModelError(f"image {missing[0]} is in a split but in no shard; run `dvc repro split`")
         starts = np.cumsum([0, *map(len, self.ids)])
         files = np.searchsorted(starts, places, side="right") - 1
-        out = np.empty((len(places), *self.shape), self.dtype)
-        # A row at a time: to choose a file's rows by a mask would copy each of them twice.
-        for at, (file, row) in enumerate(zip(files.tolist(), (places - starts[files]).tolist(), strict=True)):
-            out[at] = self.arrays[file][row]
-        return out
+        return [
+            self.arrays[file][row] for file, row in zip(files.tolist(), (places - starts[files]).tolist(), strict=True)
+        ]
 
 
 Done = Callable[[int], Any]

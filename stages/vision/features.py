@@ -54,6 +54,10 @@ class Streamed:
         parts = (self._pictures.take(ids[start : start + BATCH]) for start in range(0, len(ids), BATCH))
         return np.concatenate([self._session.run(None, {PIXELS: part})[0] for part in parts])
 
+    def each(self, ids: Ids) -> list[NDArray[np.float32]]:
+        """As `Rows.each`."""
+        return list(self.take(ids))
+
 
 def viewed(pictures: Rows, network: Front, threads: int, number: int) -> Rows:
     """As `extracted`, of the pictures as view `number` of each: changed at random, and every time in the same way."""
