@@ -56,12 +56,9 @@ class Samples(Dataset[Batch]):
 
     def _viewed(self, ids: Ids) -> list[NDArray[Any]]:
         """Each picture's row, or that of a view of it."""
-        chosen = torch.randint(2 * len(self.views), (len(ids),)).numpy()
-        taken: dict[int, NDArray[Any]] = {}
-        for number, source in enumerate([*self.views, self.rows]):
-            mine = np.flatnonzero(chosen == number if number < len(self.views) else chosen >= number)
-            taken |= zip(mine.tolist(), source.each(ids[mine]), strict=True)
-        return [taken[place] for place in range(len(ids))]
+        sources = [source.each(ids) for source in (*self.views, self.rows)]
+        drawn = torch.randint(2 * len(self.views), (len(ids),)).tolist()
+        return [sources[min(number, len(self.views))][place] for place, number in enumerate(drawn)]
 
 
 def augmentation(background: int) -> v2.Transform:

@@ -46,6 +46,10 @@ class Rows:
     def _every(self) -> Ids:
         return np.concatenate(self.ids)
 
+    @cached_property
+    def _ends(self) -> Ids:
+        return np.cumsum([len(ids) for ids in self.ids])
+
     @property
     def shape(self) -> tuple[int, ...]:
         """Of one row."""
@@ -69,11 +73,9 @@ class Rows:
         places = np.minimum(np.searchsorted(self._every, ids), len(self._every) - 1)
         if missing := np.asarray(ids)[self._every[places] != ids].tolist():
             raise ModelError(f"image {missing[0]} is in a split but in no shard; run `dvc repro split`")
-        starts = np.cumsum([0, *map(len, self.ids)])
-        files = np.searchsorted(starts, places, side="right") - 1
-        return [
-            self.arrays[file][row] for file, row in zip(files.tolist(), (places - starts[files]).tolist(), strict=True)
-        ]
+        files = np.searchsorted(self._ends, places, side="right")
+        rows = places - self._ends[files]  # counted from a file's end
+        return [self.arrays[file][row] for file, row in zip(files.tolist(), rows.tolist(), strict=True)]
 
 
 Done = Callable[[int], Any]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import statistics
 import sys
 import time
@@ -35,7 +36,8 @@ def measured(model: str, steps: int) -> tuple[float, float]:
     learner = Learner(networks.trained(params, task, rows), task, params).train()
     learner.log = lambda *_, **__: None  # type: ignore[method-assign] # there is no trainer to log to
     optimizer = torch.optim.AdamW([each for each in learner.parameters() if each.requires_grad], lr=1e-4)
-    batches = iter(Data(task, rows, params, views).train_dataloader())
+    loader = Data(task, rows, params, views).train_dataloader()
+    batches = itertools.chain.from_iterable(itertools.repeat(loader))  # epoch after epoch, as a training does
     waits, works = [], []
     for number in range(steps):
         start = time.perf_counter()
