@@ -97,12 +97,12 @@ def _compared(
     int8.unlink(missing_ok=True)
     if not params.int8_drop:
         return Served("fp32", found, auroc)
-    first, *rest = graphs
+    # Of several members only those may judge a picture that have not learnt from it: by the frozen part's outputs.
+    first, *rest = graphs if params.members > 1 else [paths.GRAPHS / "fp32.onnx"]
     if not quantise(first, folder / "int8.onnx", pictures, task.train.ids):
         log.info("the model is served in fp32: it has no convolutions to quantise")
         return Served("fp32", found, auroc)
     _write([folder / "int8.onnx", *rest], int8, task.labels)
-    # By the graph's first part, as with several members only those may judge a picture that have not learnt from it.
     stream = features.Streamed(folder / "int8.onnx", pictures, params.threads)
     if rest:
         small = assess(model.network, task, Data(task, stream, params), params, found.calibration)

@@ -23,6 +23,7 @@ from stages import paths, train
 from stages.errors import ModelError
 from stages.paths import CHECKPOINT, GRAPHS, MODEL, SIDECAR, SPLITS, TEST_METRICS, TRAIN_METRICS
 from stages.vision.predictor import Predictor
+from stages.vision.quantisation import SPARED
 
 RULE = {"any": [], "all": [], "none": [], "rest": True}
 POLICY = HOUSE | {"rules": {"striped": RULE | {"any": ["lines"], "rest": False}, "plain": RULE}}
@@ -124,6 +125,17 @@ def test_the_graphs_are_files_that_the_predictor_takes(done: tuple[Path, str]) -
     assert 0 < np.abs(one - other).max() < 0.2
     operators = {node.op_type for node in onnx.load(folder / GRAPHS / "int8.onnx").graph.node}
     assert {"QuantizeLinear", "DequantizeLinear"} <= operators
+
+
+def test_the_trained_blocks_of_a_finetuned_network_are_quantised_too(board: Path, tmp_path: Path) -> None:
+    shutil.copytree(board, tmp_path / "here")
+    said = trained(tmp_path / "here", model="finetune", trained_blocks=2, epochs=1, int8_drop=1.0)
+    assert "the model is served in int8" in said
+    graph = onnx.load(tmp_path / "here" / MODEL).graph
+    whole_numbers = {node.output[0] for node in graph.node if node.op_type == "DequantizeLinear"}
+    convolutions = [node for node in graph.node if node.op_type == "Conv"]
+    assert len(convolutions) > SPARED
+    assert all(whole_numbers.issuperset(node.input[:2]) for node in convolutions[SPARED:])
 
 
 def test_the_forms_are_compared_on_the_test_split(done: tuple[Path, str]) -> None:
