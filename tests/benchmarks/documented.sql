@@ -14,5 +14,6 @@ SELECT DISTINCT image_taggings.image_id AS id
 FROM image_taggings JOIN tags ON tags.id = image_taggings.tag_id
 WHERE tags.name IN ('suggestive', 'semi-grimdark', 'grimdark');
 
-\copy (SELECT * FROM flagged WHERE id NOT IN (SELECT id FROM neither) AND id NOT IN (SELECT id FROM safe)) TO 'flagged.csv' (FORMAT csv, DELIMITER '|')
-\copy (SELECT * FROM safe WHERE id NOT IN (SELECT id FROM flagged WHERE id NOT IN (SELECT id FROM neither))) TO 'safe.csv' (FORMAT csv, DELIMITER '|')
+-- As anti-joins: with NOT IN the first list of 3.2 million images was not made in 14 minutes.
+\copy (SELECT * FROM flagged WHERE NOT EXISTS (SELECT FROM neither WHERE neither.id = flagged.id) AND NOT EXISTS (SELECT FROM safe WHERE safe.id = flagged.id)) TO 'flagged.csv' (FORMAT csv, DELIMITER '|')
+\copy (SELECT * FROM safe WHERE NOT EXISTS (SELECT FROM flagged WHERE flagged.id = safe.id AND NOT EXISTS (SELECT FROM neither WHERE neither.id = flagged.id))) TO 'safe.csv' (FORMAT csv, DELIMITER '|')
