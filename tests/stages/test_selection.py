@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
+import pyarrow as pa
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+from psycopg2 import sql
 
 from stages.booru import dump
 from stages.booru.catalogue import Catalogue
 from stages.booru.databases import Database
 from stages.booru.postgres import Server
+from stages.booru.tags import TABLE, Tags, number
 from stages.errors import PolicyError
 from stages.params import Extract
 from stages.policies import Policy, TagRule
@@ -131,11 +135,23 @@ def test_any_name_is_found_or_refused_and_never_run(database: Database, name: st
         assert cursor.fetchall() == [(len(NAMES),)]
 
 
+def test_tags_are_numbered_once_by_whoever_comes_first(database: Database) -> None:
+    def numbered(_: int) -> tuple[list[int], int]:
+        with database.cursor() as cursor:
+            numbers = number(cursor).numbers.to_pylist()
+            cursor.execute("SELECT %s::regclass::oid", [TABLE])
+            return numbers, cursor.fetchall()[0][0]
+
+    for _ in range(5):
+        with database.cursor() as cursor:
+            cursor.execute(sql.SQL("DROP TABLE IF EXISTS {}").format(sql.Identifier(TABLE)))
+        with ThreadPoolExecutor(8) as pool:
+            found = list(pool.map(numbered, range(8)))
+        assert found == [found[0]] * 8
+    assert numbered(8) == found[0]
+
+
 def test_nearest_names_are_offered_from_many(server: Server, database: Any) -> None:
-    import pyarrow as pa
-
-    from stages.booru.tags import Tags
-
     every = pa.array(
         [f"{word} {number}" for number in range(50_000) for word in ("gun", "pony", "twilight", "artist:x")]
     )
