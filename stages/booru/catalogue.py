@@ -89,34 +89,38 @@ class Catalogue:
         query = self._query.as_string(self.cursor)
         for rows in fetched(self.cursor, query, self._values, ROWS):
             self.images += len(rows)
-            for reason in pc.value_counts(rows["reason"].drop_null()).to_pylist():
-                self.dropped[reason["values"]] += reason["counts"]
+            self.dropped.update(counted(rows["reason"].drop_null()))
             yield self._told(rows.filter(pc.is_null(rows["reason"])))
 
     def _told(self, rows: pa.RecordBatch) -> pa.RecordBatch:
         labels = _lists(rows["labels"])
         names = pa.array(list(self.params.policy.labels)).take(labels.flatten())
-        self.kept.update(names.to_pylist())
+        self.kept.update(counted(names))
+        extensions = rows["extension"].dictionary_encode()
         own_tags, artist = self._tags(_lists(rows["numbers"]))
         columns = {
             **{name: rows[name] for name in rows.schema.names if name in self.schema.names},
             "label": names,
             "labels": pa.ListArray.from_arrays(labels.offsets, names),
-            "url": self._urls(rows),
-            "format": pa.array([cdn.served_format(name) for name in rows["extension"].to_pylist()], TEXT),
+            "url": self._urls(rows, extensions),
+            "format": pa.array([cdn.served_format(name) for name in extensions.dictionary.to_pylist()], TEXT).take(
+                extensions.indices
+            ),
             "merged": _lists(rows["merged"]),
             "tags": own_tags,
             "artist": artist,
         }
         return pa.RecordBatch.from_arrays([columns[name] for name in self.schema.names], schema=self.schema)
 
-    def _urls(self, rows: pa.RecordBatch) -> pa.Array:
-        columns = ("created_at", "image_id", "extension", "width", "height")
-        words = zip(*(rows[name].to_pylist() for name in columns), strict=True)
-        root, version = self.params.root, self.params.version
-        return pa.array(
-            [cdn.picture_url(root, at, id, extension, w, h, version) for at, id, extension, w, h in words], TEXT
-        )
+    def _urls(self, rows: pa.RecordBatch, extensions: pa.DictionaryArray) -> pa.Array:
+        """As `cdn.picture_url` of each row; row by row it would take seconds."""
+        version, known = self.params.version, extensions.dictionary.to_pylist()
+        names = pa.array([cdn.picture_name(name, each) for each in ("full", version) for name in known], TEXT)
+        has = cdn.has_version(rows["width"].to_numpy(), rows["height"].to_numpy(), version)
+        name = names.take(pa.array(extensions.indices.to_numpy() + len(known) * has))
+        at = rows["created_at"]
+        words = [pc.cast(each, TEXT) for each in (pc.year(at), pc.month(at), pc.day(at), rows["image_id"])]
+        return pc.binary_join_element_wise(self.params.root.rstrip("/"), *words, name, "/")
 
     def _tags(self, numbers: pa.ListArray) -> tuple[pa.ListArray, pa.Array]:
         """Each image's tags, sorted, each once; and its first artist, without the prefix."""
@@ -158,6 +162,11 @@ class Catalogue:
             "labels": {label: self.kept[label] for label in policy.labels},
             "dropped": {reason: self.dropped[reason] for reason in REASONS},
         }
+
+
+def counted(values: pa.Array) -> dict[str, int]:
+    """How often each value occurs."""
+    return {each["values"]: each["counts"] for each in pc.value_counts(values).to_pylist()}
 
 
 def _lists(texts: pa.Array) -> pa.ListArray:

@@ -6,6 +6,11 @@ Source: philomena-dev/philomena, `lib/philomena/images/thumbnailer.ex` and `lib/
 from __future__ import annotations
 
 from datetime import datetime
+from typing import Any, TypeVar
+
+from numpy.typing import NDArray
+
+Size = TypeVar("Size", int, NDArray[Any])
 
 VERSIONS: dict[str, tuple[int, int]] = {
     "thumb_tiny": (50, 50),
@@ -31,15 +36,29 @@ def served_format(image_format: str) -> str:
     return "png" if canonical in ("svg", "webm") else canonical
 
 
-def served_version(width: int, height: int, version: str) -> str:
-    """`version` if the host has it for an image of this size (px), else `full`.
+def has_version(width: Size, height: Size, version: str) -> Size:
+    """Whether the host has a version of an image of this size, in px; of arrays, of each image.
 
     A version exists only where the image is wider or higher than its box.
     """
-    if version == "full":
-        return version
-    box_width, box_height = VERSIONS[version]
-    return version if width > box_width or height > box_height else "full"
+    box_width, box_height = VERSIONS.get(version, (0, 0))
+    return (width > box_width) | (height > box_height)
+
+
+def served_version(width: int, height: int, version: str) -> str:
+    """`version` if the host has it for an image of this size (px), else `full`."""
+    return version if has_version(width, height, version) else "full"
+
+
+def picture_name(image_format: str, version: str) -> str:
+    """The file of a version that the host has, or of `full`, as `medium.png`. `image_format`: as the dump has it."""
+    canonical = canonical_format(image_format)
+    if canonical == "webm":
+        return "rendered.png"  # the still: versions of a video are videos
+    # The extension is the dump's own but for its case: jpg and jpeg both occur. An svg's picture is always rendered.
+    if canonical == "svg":
+        return f"{'rendered' if version == 'full' else version}.png"
+    return f"{version}.{image_format.lower()}"
 
 
 def picture_path(
@@ -56,14 +75,7 @@ def picture_path(
         version: a key of `VERSIONS`, or `full`.
     """
     folder = f"{created_at.year}/{created_at.month}/{created_at.day}/{image_id}"
-    canonical = canonical_format(image_format)
-    if canonical == "webm":
-        return f"{folder}/rendered.png"  # the still: versions of a video are videos
-    name = served_version(width, height, version)
-    # The extension is the dump's own but for its case: jpg and jpeg both occur. An svg's picture is always rendered.
-    if canonical == "svg":
-        return f"{folder}/{'rendered' if name == 'full' else name}.png"
-    return f"{folder}/{name}.{image_format.lower()}"
+    return f"{folder}/{picture_name(image_format, served_version(width, height, version))}"
 
 
 def picture_url(

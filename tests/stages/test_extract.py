@@ -1,10 +1,12 @@
 from __future__ import annotations
 
 import hashlib
+import itertools
 import json
 import os
 import subprocess
 import sys
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +16,7 @@ import pytest
 import stages.extract
 import stages.restore
 from stages import paths
+from stages.booru import cdn
 from stages.errors import PolicyError
 
 ROOT = Path(__file__).parents[2]
@@ -122,6 +125,35 @@ def test_a_row_tells_all_about_its_image(mess: Any, catalogue: Any) -> None:
     assert rows[4]["tags"] == ["cat", 'pokémon, 100% "it\'s"']
     assert rows[4]["name"] == 'a "name",\nof two lines'
     assert rows[13]["tags"] == ["gun"], "an image with an alias and its target has one tag"
+
+
+@pytest.mark.parametrize("version", ["full", "thumb_tiny", "tall"])
+def test_addresses_are_those_of_each_image_by_itself(board: Any, catalogue: Any, version: str) -> None:
+    board.tag(1, "gun", None)
+    board.tag(2, "toy", None)
+    shapes = itertools.product(("png", "jpg", "JPEG", "Gif", "svg", "webm"), ((16, 16), (51, 16), (16, 5000)))
+    told = {
+        id: {
+            "image_format": name,
+            "image_width": width,
+            "image_height": height,
+            "created_at": f"2021-{id % 12 + 1}-{id}",
+        }
+        for id, (name, (width, height)) in enumerate(shapes, 1)
+    }
+    for id, each in told.items():
+        board.image(id, [1 + id % 2], **each)
+    rows, _ = catalogue(
+        formats=["png", "jpeg", "gif", "svg", "webm"], min_side=1, version=version, root="https://x.org/img/"
+    )
+    assert {id: row["url"] for id, row in rows.items()} == {
+        id: cdn.picture_url(
+            "https://x.org/img",
+            datetime(2021, id % 12 + 1, id, tzinfo=UTC),
+            *(id, each["image_format"], each["image_width"], each["image_height"], version),
+        )
+        for id, each in told.items()
+    }
 
 
 def test_schema_metadata_tell_the_policy(mess: Any, catalogue: Any) -> None:
