@@ -109,6 +109,14 @@ def test_the_expected_numbers_are_those_of_the_committed_run() -> None:
     }
 
 
+def test_what_a_perfect_judge_scores_is_computed_from_what_was_seen() -> None:
+    said = (ROOT / "tests/benchmarks/README.md").read_text()
+    computed = subprocess.run(
+        [sys.executable, ROOT / "tests/benchmarks/ceiling.py"], capture_output=True, text=True, check=True
+    ).stdout
+    assert said.partition("<!-- ceiling -->\n")[2].partition("<!-- /ceiling -->")[0] == computed
+
+
 def test_the_comparison_is_made_from_the_runs() -> None:
     runs = pd.read_csv(ROOT / "tests/benchmarks/experiments.csv")
     assert README.partition("<!-- compared -->\n")[2].partition("<!-- /compared -->")[0] == experiments.table(runs)
