@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import io
 from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from PIL import Image
 from torchvision.transforms import v2
 
 from stages.vision import cache
@@ -86,9 +88,18 @@ def views(size: tuple[int, int]) -> v2.Transform:
             v2.RandomChoice([cut, v2.RandomChoice(framed), v2.Identity()], p=[0.4, 0.4, 0.2]),
             v2.RandomGrayscale(0.25),
             v2.RandomApply([v2.ColorJitter(0.2, 0.2, 0.2)], 0.3),
-            v2.RandomApply([v2.JPEG((25, 60))], 0.2),
+            v2.RandomApply([v2.Lambda(repacked)], 0.2),
         ]
     )
+
+
+def repacked(picture: torch.Tensor) -> torch.Tensor:
+    """A picture, uint8 [3, height, width], through a JPEG of a quality that is drawn; torchvision's own will go."""
+    out = io.BytesIO()
+    quality = int(torch.randint(25, 61, ()))
+    v2.functional.to_pil_image(picture).save(out, "JPEG", quality=quality)
+    found: torch.Tensor = v2.functional.pil_to_tensor(Image.open(out))
+    return found
 
 
 def _computed(

@@ -14,6 +14,7 @@ from stages.vision.assessment import Assessment, assess, measured
 from stages.vision.dataset import Data
 from stages.vision.decoding import Rows
 from stages.vision.export import FEATURES, SCORES, chained, check_parity, export
+from stages.vision.features import Streamed
 from stages.vision.metrics import DIGITS
 from stages.vision.networks import Moderator
 from stages.vision.partition import Front
@@ -57,10 +58,17 @@ def serve(
         params: `int8_drop` decides.
         folder: for what is only needed meanwhile.
     """
+    (paths.GRAPHS / "int8.onnx").unlink(missing_ok=True)
     graphs = _exported(model, pictures.shape, rows.shape, folder)
     _write(graphs, paths.GRAPHS / "fp32.onnx", task.labels)
     check_parity(model, paths.GRAPHS / "fp32.onnx", pictures.take(task.val.ids[:PARITY]))
-    served = _compared(model, graphs, found, task, pictures, params, folder)
+    served = Served("fp32", found, {"fp32": found.metrics["auroc"]})
+    if params.int8_drop and (stream := _quantised(graphs, task, pictures, params, folder)):
+        if params.members > 1:
+            small = assess(model.network, task, Data(task, stream, params), params, found.calibration)
+        else:
+            small = measured(stream.take(task.val.ids), found.calibration, task, params)
+        served = _better(found, small, params.int8_drop)
     with paths.replacing(paths.MODEL) as aside:
         shutil.copyfile(paths.GRAPHS / f"{served.precision}.onnx", aside)
     return served
@@ -82,40 +90,31 @@ def _write(graphs: list[Path], target: Path, labels: tuple[str, ...]) -> None:
         chained(graphs, aside, labels)
 
 
-def _compared(
-    model: Moderator,
-    graphs: list[Path],
-    found: Assessment,
-    task: Task,
-    pictures: Rows,
-    params: Train,
-    folder: Path,
-) -> Served:
-    """What int8 costs, and so which graph is to serve."""
-    auroc = {"fp32": found.metrics["auroc"]}
-    int8 = paths.GRAPHS / "int8.onnx"
-    int8.unlink(missing_ok=True)
-    if not params.int8_drop:
-        return Served("fp32", found, auroc)
-    # Of several members only those may judge a picture that have not learnt from it: by the frozen part's outputs.
+def _quantised(graphs: list[Path], task: Task, pictures: Rows, params: Train, folder: Path) -> Streamed | None:
+    """Write the int8 graph; what its quantised part gives for pictures, or None if there is nothing to quantise.
+
+    Of several members only those may judge a picture that have not learnt from it: that part is the frozen one then,
+    and gives features. Of a single member it is the whole, and gives scores.
+    """
     first, *rest = graphs if params.members > 1 else [paths.GRAPHS / "fp32.onnx"]
-    if not quantise(first, folder / "int8.onnx", pictures, task.train.ids):
+    part = folder / "int8.onnx"
+    if not quantise(first, part, pictures, task.train.ids):
         log.info("the model is served in fp32: it has no convolutions to quantise")
-        return Served("fp32", found, auroc)
-    _write([folder / "int8.onnx", *rest], int8, task.labels)
-    stream = features.Streamed(folder / "int8.onnx", pictures, params.threads)
-    if rest:
-        small = assess(model.network, task, Data(task, stream, params), params, found.calibration)
-    else:
-        small = measured(stream.take(task.val.ids), found.calibration, task, params)
-    auroc["int8"] = small.metrics["auroc"]
-    precision: Precision = "int8" if auroc["fp32"] - auroc["int8"] < params.int8_drop else "fp32"
+        return None
+    _write([part, *rest], paths.GRAPHS / "int8.onnx", task.labels)
+    return Streamed(part, pictures, params.threads)
+
+
+def _better(found: Assessment, small: Assessment, allowed: float) -> Served:
+    """The int8 graph's assessment, unless it costs as much of the AUROC as is `allowed`, or more."""
+    auroc = {"fp32": found.metrics["auroc"], "int8": small.metrics["auroc"]}
+    precision: Precision = "int8" if auroc["fp32"] - auroc["int8"] < allowed else "fp32"
     log.info(
         "the model is served in %s: int8 has a validation AUROC of %.4f, fp32 of %.4f, and train.int8_drop allows a "
         "drop of less than %g",
         precision,
         auroc["int8"],
         auroc["fp32"],
-        params.int8_drop,
+        allowed,
     )
     return Served(precision, small if precision == "int8" else found, auroc)

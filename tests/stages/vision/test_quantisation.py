@@ -153,7 +153,7 @@ def test_int8_is_not_served_where_training_pictures_tell_nothing_of_others(
 ) -> None:
     monkeypatch.chdir(tmp_path)
     section = yaml.safe_load((ROOT / "params.yaml").read_text())["train"]
-    params = dataclasses.replace(validated(Train, section), int8_drop=0.002, threads=1)
+    params = dataclasses.replace(validated(Train, section), int8_drop=0.002, members=1, threads=1)
     found = served(tmp_path, range(darkest, darkest + 100, 5), range(100, 200, 5), params)
     assert found.precision == precision
     assert found.auroc["fp32"] == found.assessment.metrics["auroc"] == 1

@@ -45,6 +45,7 @@ def test_a_view_is_the_same_each_time_and_unlike_the_picture_and_other_views(
     assert not np.allclose(found[0], plain)
 
 
+@pytest.mark.filterwarnings("error")
 def test_a_changed_picture_keeps_its_size_and_kind() -> None:
     change = views((64, 64))
     picture = torch.randint(256, (3, 64, 64), dtype=torch.uint8)
