@@ -89,13 +89,13 @@ class Catalogue:
         query = self._query.as_string(self.cursor)
         for rows in fetched(self.cursor, query, self._values, ROWS):
             self.images += len(rows)
-            self.dropped.update(counted(rows["reason"].drop_null()))
+            self.dropped.update(_counted(rows["reason"].drop_null()))
             yield self._told(rows.filter(pc.is_null(rows["reason"])))
 
     def _told(self, rows: pa.RecordBatch) -> pa.RecordBatch:
         labels = _lists(rows["labels"])
         names = pa.array(list(self.params.policy.labels)).take(labels.flatten())
-        self.kept.update(counted(names))
+        self.kept.update(_counted(names))
         extensions = rows["extension"].dictionary_encode()
         own_tags, artist = self._tags(_lists(rows["numbers"]))
         columns = {
@@ -164,7 +164,7 @@ class Catalogue:
         }
 
 
-def counted(values: pa.Array) -> dict[str, int]:
+def _counted(values: pa.Array) -> dict[str, int]:
     """How often each value occurs."""
     return {each["values"]: each["counts"] for each in pc.value_counts(values).to_pylist()}
 

@@ -41,7 +41,7 @@ def has_version(width: Size, height: Size, version: str) -> Size:
 
     A version exists only where the image is wider or higher than its box.
     """
-    box_width, box_height = VERSIONS.get(version, (0, 0))
+    box_width, box_height = (0, 0) if version == "full" else VERSIONS[version]
     return (width > box_width) | (height > box_height)
 
 
