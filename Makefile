@@ -34,7 +34,7 @@ lock: $(READY)  ## resolve pyproject.toml anew into requirements.lock, for every
 
 .PHONY: repro
 repro: $(READY)  ## build the sample board where it is missing, run the pipeline, print the metrics
-	@python -m stages.params --check || echo "params.yaml is not what conf/ composes: python -m stages.params writes it anew" >&2
+	@python -m stages.config --check || echo "params.yaml is not what conf/ composes: python -m stages.config writes it anew" >&2
 	dvc repro
 	@sed -n '/^## Results/,/^## Failures/{/^## Failures/d;p}' models/README.md
 	@echo "report: data/test/report.html   model card: models/README.md"
@@ -64,7 +64,7 @@ test: $(READY)  ## ruff, mypy, pytest; PYTEST="-x tests/stages/test_split.py" fo
 	ruff format --check .
 	ruff check .
 	mypy
-	python -m stages.params --check
+	python -m stages.config --check
 	pytest $(or $(PYTEST),--numprocesses 2 --dist loadscope --no-loadscope-reorder)
 
 .PHONY: format

@@ -15,16 +15,18 @@ from discord.gateway import DiscordWebSocket
 from discord.http import Route
 from yarl import URL
 
-from bot import children, logs, settings
+from bot import settings
 from bot.client import Bot
-from bot.fetching import Fetcher
-from bot.health import Health
-from bot.judging import Judge
-from bot.release import Repository
-from bot.serving import Served, Serving
+from bot.model import subprocesses
+from bot.model.release import Repository
+from bot.model.serving import Served, Serving
+from bot.operation import logs
+from bot.operation.health import Health
+from bot.pictures.fetching import Fetcher
+from bot.pictures.judging import Judge
 from bot.settings import Settings
-from bot.store import Store
-from stages.errors import MLpyError, run
+from bot.storage.store import Store
+from stages.inference import MLpyError, run
 
 log = logging.getLogger(__name__)
 
@@ -90,7 +92,7 @@ def _point(chosen: Settings) -> None:
 
 async def _serve(chosen: Settings, serving: Serving) -> None:
     async with AsyncExitStack() as stack:
-        stack.callback(children.stop_all)
+        stack.callback(subprocesses.stop_all)
         judge = Judge(chosen.judge)
         stack.callback(judge.close)
         store = await stack.enter_async_context(Store(chosen.database))

@@ -10,21 +10,21 @@ import logging
 import discord
 from discord.ext import commands, tasks
 
-from bot import review
-from bot.actions import UNDONE, refusal
+from bot.actions import review
+from bot.actions.execution import UNDONE, refusal
+from bot.actions.moderation import Moderation
 from bot.commands import COGS
 from bot.commands.answering import failed
-from bot.database import StoreError
-from bot.examining import Examiner
-from bot.fetching import Fetcher
-from bot.judging import Judge
-from bot.metrics import Metrics
-from bot.moderation import Moderation
-from bot.rulings import Rulings
-from bot.serving import Serving
+from bot.model.serving import Serving
+from bot.operation.metrics import Metrics
+from bot.pictures.examining import Examiner
+from bot.pictures.fetching import Fetcher
+from bot.pictures.judging import Judge
+from bot.pictures.memory import Rulings
 from bot.settings import Settings
-from bot.store import Store
-from stages.errors import ModelError
+from bot.storage.database import StoreError
+from bot.storage.store import Store
+from stages.inference import ModelError
 
 log = logging.getLogger(__name__)
 

@@ -10,9 +10,9 @@ from pathlib import Path
 
 import platformdirs
 
-from bot.fetching import DISCORD, FetchCaps
-from bot.judging import JudgeCaps
-from stages.errors import MLpyError
+from bot.pictures.fetching import DISCORD, FetchCaps
+from bot.pictures.judging import JudgeCaps
+from stages.inference import MLpyError
 
 ENVIRONMENT = """environment:
   MLPY_DISCORD_TOKEN        the bot's token, or

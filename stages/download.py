@@ -18,13 +18,17 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from tqdm import tqdm
 
-from stages.booru.crawler import Crawler, crawl
-from stages.booru.ranges import Filling, Ranges
-from stages.booru.store import Outcome, Store, Wanted
-from stages.errors import CrawlError, run
-from stages.params import Download, load
-from stages.paths import CRAWL, IMAGES, SHARDS, STATUS, cache_root, replacing
-from stages.vision import shards
+from stages.config.download import Download
+from stages.crawl import remote
+from stages.crawl.crawler import Crawler, crawl
+from stages.crawl.ranges import Filling, Ranges
+from stages.crawl.store import Outcome, Store, Wanted
+from stages.workspace import shards
+from stages.workspace.cache import cache_root
+from stages.workspace.errors import CrawlError, run
+from stages.workspace.files import replacing
+from stages.workspace.parameters import load
+from stages.workspace.paths import CRAWL, IMAGES, SHARDS, STATUS
 
 log = logging.getLogger(__name__)
 
@@ -88,22 +92,19 @@ def empty_folder(folder: Path) -> Iterator[Path]:
         shutil.rmtree(folder, ignore_errors=True)
 
 
+def host(params: Download) -> contextlib.AbstractContextManager[Mapping[str, tuple[str, int]]]:
+    """Open the picture host: yields host -> address and port to connect to instead."""
+    if params.host == "stages/sample":
+        from stages.sample import server
+
+        return server.opened(params)
+    return remote.opened(params)
+
+
 def fetch(params: Download, store: Store, ranges: Ranges, absent: int) -> Crawler:
     """Crawl what the store lacks, and finish shards meanwhile."""
-    with served(params) as resolve, Filling(store, ranges) as filling:
+    with host(params) as resolve, Filling(store, ranges) as filling:
         return crawl(params, store, filling.lacking(), absent, resolve, filling.settled)
-
-
-@contextlib.contextmanager
-def served(params: Download) -> Iterator[Mapping[str, tuple[str, int]]]:
-    """Serve the sample board, if it is the source, under the name of its host."""
-    if params.board == "remote":
-        yield {}
-    else:
-        from stages.booru import board
-
-        with board.serve(params.faults) as address:
-            yield dict.fromkeys(params.hosts, address)
 
 
 def write_outs(store: Store, ranges: Ranges, gave_up: GaveUp, folder: Path) -> Counter[str]:

@@ -16,9 +16,10 @@ import yaml
 from dvc.exceptions import DvcException
 from scipy import stats
 
-from stages import params, paths
-from stages.composition import ABSENT, composed, differing
-from stages.errors import MLpyError, ParamsError, run
+from stages.config.compose import ABSENT, SECTIONS, check, compose, diff
+from stages.workspace import parameters, paths
+from stages.workspace.errors import MLpyError, ParamsError, run
+from stages.workspace.files import replacing
 
 log = logging.getLogger(__name__)
 
@@ -30,7 +31,7 @@ SCORES = {"auroc": "AUROC", "average_precision": "average precision", LOST: "rec
 UNFINISHED = ("Queued", "Running", "Failed")
 """What DVC says of an experiment of its queue that has no scores of its own; of others, Success or nothing."""
 CONFIDENCE = 0.95
-MODEL = "train.model"
+MODEL = "train.model.name"
 TASK = ["extract.policy.name", "split.group_by"]
 """Runs are comparable where these are the same."""
 FOLD = "split.fold"
@@ -46,10 +47,10 @@ def nearest(values: dict[str, Any], conf: Path = paths.CONF) -> list[str]:
 
     def distance(options: dict[str, str]) -> float:
         try:
-            text = composed([f"{group}={option}" for group, option in options.items()] + ["~experiment"], conf)
+            text = compose([f"{group}={option}" for group, option in options.items()] + ["~experiment"], conf)
         except ParamsError:  # as a source that needs a value by hand
             return math.inf
-        return len(differing(values, yaml.safe_load(text)))
+        return len(diff(values, yaml.safe_load(text)))
 
     for group in GROUPS:
         others = sorted(path.stem for path in (conf / group).glob("*.yaml"))
@@ -70,21 +71,40 @@ def keep(name: str, conf: Path = paths.CONF) -> Path:
     file = conf / "experiment" / f"{name}.yaml"
     if file.exists():
         raise ParamsError(f"{file} is there already; give another name, or remove it")
-    values = params.read()
-    params.check(values)
+    values = parameters.read()
+    check(values)
     options = nearest(values, conf)
-    changed = differing(values, yaml.safe_load(composed([*options, "~experiment"], conf)))
+    if _lacks_labels(values, options, conf):
+        options = [each for each in options if not each.startswith("policy=")] + [f"policy={name}"]
+        with replacing(conf / "policy" / f"{name}.yaml") as aside:
+            aside.write_text(_policy(name, values), encoding="utf-8")
+    changed = diff(values, yaml.safe_load(compose([*options, "~experiment"], conf)))
     if gone := [key for key, (ours, _) in changed.items() if ours == ABSENT]:
         raise ParamsError(f"params.yaml lacks {gone[0]}, which conf/ gives; add a file to conf/ that does not")
-    with paths.replacing(file) as aside:
+    with replacing(file) as aside:
         aside.write_text(_experiment(name, options, changed), encoding="utf-8")
     config = conf / "config.yaml"
     text = re.sub(r"^  - experiment: .*$", f"  - experiment: {name}", config.read_text(encoding="utf-8"), flags=re.M)
-    with paths.replacing(config) as aside:
+    with replacing(config) as aside:
         aside.write_text(text, encoding="utf-8")
-    with paths.replacing(paths.PARAMS) as aside:  # equal in value; in the order in which conf/ composes it
-        aside.write_text(composed(conf=conf), encoding="utf-8")
+    with replacing(paths.PARAMS) as aside:  # equal in value; in the order in which conf/ composes it
+        aside.write_text(compose(conf=conf), encoding="utf-8")
     return file
+
+
+def _lacks_labels(values: dict[str, Any], options: list[str], conf: Path) -> bool:
+    """Whether no policy of `conf/` has these labels in this order, which an experiment's file could not mend.
+
+    Labels are in order of severity, and what is merged over a mapping keeps the mapping's order and keys.
+    """
+    theirs = yaml.safe_load(compose([*options, "~experiment"], conf))
+    return list(values["extract"]["policy"]["labels"]) != list(theirs["extract"]["policy"]["labels"])
+
+
+def _policy(name: str, values: dict[str, Any]) -> str:
+    """The text of a policy's file."""
+    body = yaml.safe_dump({"extract": {"policy": values["extract"]["policy"]}}, sort_keys=False, allow_unicode=True)
+    return f"# @package _global_\n# Kept from a run, with the experiment {name}.\n{body}"
 
 
 def _experiment(name: str, options: list[str], changed: dict[str, tuple[Any, Any]]) -> str:
@@ -111,7 +131,7 @@ def collected() -> pd.DataFrame:
         rows = pd.DataFrame(dvc.api.exp_show())
     except DvcException as error:
         raise MLpyError(f"DVC cannot list experiments: {error}") from error
-    sections = tuple(f"{name}." for name in params.SECTIONS)
+    sections = tuple(f"{name}." for name in SECTIONS)
     # A policy's name stands for its rules.
     columns = [
         name for name in map(str, rows) if name.startswith(sections) and not name.startswith("extract.policy.labels.")
@@ -144,7 +164,7 @@ def _score(rows: pd.DataFrame, name: str) -> pd.Series[float]:
 def told_apart(runs: pd.DataFrame) -> pd.Series[str]:
     """A short name of each run's setting: its model, then only as many parameters as tell settings apart."""
     keys = [name for name in map(str, runs) if name not in {*TASK, *REPEATS, *SCORES, MODEL}]
-    keys.sort(key=lambda name: name != "train.backbone")  # stable
+    keys.sort(key=lambda name: name != "train.model.backbone")  # stable
     names = runs[MODEL] if MODEL in runs else pd.Series("", runs.index)
     runs = runs[keys].astype(object).where(runs[keys].notna(), "none")
     whole = runs.astype(str).agg(" ".join, axis=1) if keys else names
@@ -211,7 +231,7 @@ def main() -> None:
         return
     runs = pd.read_csv(options.read) if options.read else collected()
     if options.csv:
-        with paths.replacing(options.csv) as aside:
+        with replacing(options.csv) as aside:
             runs.to_csv(aside, index=False)
     print(table(runs), end="")  # noqa: T201
 

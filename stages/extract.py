@@ -11,12 +11,13 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from tqdm import tqdm
 
-from stages import paths
-from stages.booru import dump
-from stages.booru.catalogue import Catalogue
-from stages.errors import run
-from stages.params import Extract, load
-from stages.paths import replacing
+from stages.catalogue.images import Catalogue
+from stages.config.extract import Extract
+from stages.dump import transfer
+from stages.workspace import paths
+from stages.workspace.errors import run
+from stages.workspace.files import replacing
+from stages.workspace.parameters import load
 
 log = logging.getLogger(__name__)
 ROW_GROUP = 65_536
@@ -24,7 +25,7 @@ ROW_GROUP = 65_536
 
 def main() -> None:
     params = load(Extract)
-    with dump.live(paths.LITE_DUMP) as database, database.cursor() as cursor:
+    with transfer.live(paths.LITE_DUMP) as database, database.cursor() as cursor:
         catalogue = Catalogue(cursor, params)
         with replacing(paths.IMAGES) as images, replacing(paths.EXTRACT_SUMMARY) as summary:
             write(catalogue, images)

@@ -8,12 +8,13 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
-from stages import paths
-from stages.booru import archive, databases, dump
-from stages.booru.archive import Archive
-from stages.errors import DumpError, run
-from stages.params import Restore, load
-from stages.paths import replacing
+from stages.config.restore import Restore
+from stages.dump import archive, databases, transfer
+from stages.dump.archive import Archive
+from stages.workspace import paths
+from stages.workspace.errors import DumpError, run
+from stages.workspace.files import replacing
+from stages.workspace.parameters import load
 
 log = logging.getLogger(__name__)
 
@@ -21,19 +22,19 @@ log = logging.getLogger(__name__)
 def main() -> None:
     params = load(Restore)
     source = archive.read(Path(params.dump))
-    entries = dump.needed(source)
-    dump.check_space(source, entries)
+    entries = transfer.needed(source)
+    transfer.check_space(source, entries)
     with databases.new() as database, ThreadPoolExecutor(1) as beside:
-        sha256 = beside.submit(dump.sha256, source.path)
-        dump.load(source, entries, database, params.jobs)
+        sha256 = beside.submit(transfer.sha256, source.path)
+        transfer.load(source, entries, database, params.jobs)
         check_sha256(source.path, sha256.result(), params.sha256)
-        dump.shape(database)
+        transfer.shape(database)
         log.info("packing %s", paths.LITE_DUMP)
         with replacing(paths.LITE_DUMP) as lite, replacing(paths.TABLES) as tables:
-            rows = beside.submit(dump.row_counts, database)
-            dump.pack(database, lite, params.compression, like=source.header)
+            rows = beside.submit(transfer.row_counts, database)
+            transfer.pack(database, lite, params.compression, like=source.header)
             tables.write_text(json.dumps(described(source, sha256.result(), rows.result()), indent=2) + "\n")
-            database.keep(dump.sha256(lite))
+            database.keep(transfer.sha256(lite))
 
 
 def check_sha256(path: Path, actual: str, published: str | None) -> None:

@@ -10,12 +10,15 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from stages.errors import MLpyError, run
-from stages.params import Split, load
-from stages.paths import IMAGES, SHARDS, SPLIT_SUMMARY, SPLITS, replacing
-from stages.vision import grouping, perceptual, shards, splits
-from stages.vision.grouping import Ints, Rule
-from stages.vision.splits import Names
+from stages.config.split import Split
+from stages.dataset import grouping, perceptual, splits
+from stages.dataset.grouping import Ints, Rule
+from stages.dataset.splits import Names
+from stages.workspace import shards
+from stages.workspace.errors import MLpyError, run
+from stages.workspace.files import replacing
+from stages.workspace.parameters import load
+from stages.workspace.paths import IMAGES, SHARDS, SPLIT_SUMMARY, SPLITS
 
 log = logging.getLogger(__name__)
 
@@ -63,7 +66,7 @@ def links(pictures: pa.Table, params: Split) -> list[Rule]:
         grouping.equal("original_bytes", pictures["sha512"]),
         grouping.equal("series", grouping.series(pictures["artist"], pictures["name"])),
         grouping.perceptual(hashes, params.phash_bits),
-        grouping.intensities(np.stack([*corners, aspect], axis=1), reach, hashes, params.confirm_bits),
+        grouping.intensities(np.stack([*corners, aspect], axis=1), reach, hashes, params.phash_max_distance),
     ]
     return rules + ([grouping.equal("artist", pictures["artist"])] if params.group_by == "artist" else [])
 
@@ -86,7 +89,7 @@ def summarise(pictures: pa.Table, catalogue: int, rules: list[Rule], groups: Int
     if sizes["largest_group"] > LARGE * len(groups):
         log.warning(
             "the largest group holds %d of %d pictures; rules may link what is merely alike: see %s, and a lower "
-            "split.confirm_bits (16) or split.phash_bits",
+            "split.phash_max_distance (16) or split.phash_bits",
             *(sizes["largest_group"], len(groups), SPLIT_SUMMARY),
         )
     labels = splits.policy(pictures.schema)["labels"]

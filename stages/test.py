@@ -8,20 +8,22 @@ import shutil
 from dataclasses import astuple, dataclass
 from typing import Any
 
-import torch
-
-from stages import paths
-from stages.errors import run
-from stages.params import Test, load
-from stages.vision import curves, evaluation, label_issues, parity, report, robustness, slices
-from stages.vision.curves import PRECISION_RECALL, RELIABILITY, ROC, Curve
-from stages.vision.decoding import CAPS
-from stages.vision.evaluation import Predictions
-from stages.vision.label_issues import Issue
-from stages.vision.predictor import Predictor
-from stages.vision.robustness import Robustness
-from stages.vision.sidecar import Sidecar, decided
-from stages.vision.slices import Slice
+from stages.config.test import Test
+from stages.dataset.arrays import CAPS
+from stages.evaluation import curves, label_issues, parity, report, robustness, slices
+from stages.evaluation.curves import PRECISION_RECALL, RELIABILITY, ROC, Curve
+from stages.evaluation.label_issues import Issue
+from stages.evaluation.predictions import Predictions, evaluate, predict
+from stages.evaluation.predictions import mistakes as worst_mistakes
+from stages.evaluation.predictions import write_predictions as write_predictions_table
+from stages.evaluation.robustness import Robustness
+from stages.evaluation.slices import Slice
+from stages.inference.predictor import Predictor
+from stages.inference.sidecar import Sidecar, decided
+from stages.workspace import paths
+from stages.workspace.errors import run
+from stages.workspace.files import replacing
+from stages.workspace.parameters import load
 
 log = logging.getLogger(__name__)
 
@@ -45,7 +47,6 @@ class Findings:
 
 def main() -> None:
     params = load(Test)
-    torch.set_num_threads(params.threads)
     predictor = Predictor(paths.MODEL, paths.SIDECAR, params.threads, CAPS)
     found = measure(predictor, params)
     write_predictions(found, predictor.sidecar)
@@ -58,11 +59,11 @@ def main() -> None:
 def measure(predictor: Predictor, params: Test) -> Findings:
     """Judge the test split, then its slices, its changed pictures, its labels."""
     sidecar = predictor.sidecar
-    predictions = evaluation.predict(paths.SPLITS["test"], paths.SHARDS, predictor)
-    metrics = evaluation.evaluate(predictions, sidecar, params)
-    changes = robustness.tried(predictions, predictor, paths.SHARDS, params.changed, params.threads)
+    predictions = predict(paths.SPLITS["test"], paths.SHARDS, predictor)
+    metrics = evaluate(predictions, sidecar, params)
+    changes = robustness.tried(predictions, predictor, paths.SHARDS, params.corruption_count, params.threads)
     metrics["recall_drop"] = robustness.drops(changes)
-    if params.parity:
+    if params.parity_count:
         metrics["parity"] = parity.compared(predictions, sidecar, paths.SHARDS, params)
     return Findings(
         predictions,
@@ -74,11 +75,11 @@ def measure(predictor: Predictor, params: Test) -> Findings:
 
 
 def write_predictions(found: Findings, sidecar: Sidecar) -> None:
-    with paths.replacing(paths.PREDICTIONS) as aside:
-        evaluation.write_predictions(found.predictions, sidecar, aside)
-    with paths.replacing(paths.TEST_METRICS) as aside:
+    with replacing(paths.PREDICTIONS) as aside:
+        write_predictions_table(found.predictions, sidecar, aside)
+    with replacing(paths.TEST_METRICS) as aside:
         aside.write_text(json.dumps(found.metrics, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
-    with paths.replacing(paths.LABEL_ISSUES) as aside:
+    with replacing(paths.LABEL_ISSUES) as aside:
         curves.write_table(aside, label_issues.COLUMNS, label_issues.rows(found.issues, found.predictions))
 
 
@@ -112,7 +113,7 @@ def write_plots(found: Findings, sidecar: Sidecar) -> list[str]:
 
 def write_reports(found: Findings, predictor: Predictor, plots: list[str], params: Test) -> None:
     predictions, sidecar = found.predictions, predictor.sidecar
-    mistakes = evaluation.mistakes(predictions, sidecar, params.worst)
+    mistakes = worst_mistakes(predictions, sidecar, params.worst_count)
     described = report.Described(
         found.metrics,
         params.confidence,
@@ -121,13 +122,13 @@ def write_reports(found: Findings, predictor: Predictor, plots: list[str], param
         plots,
         found.slices,
         found.changes,
-        report.mistakes(mistakes, predictions, paths.SHARDS, predictor, params.explained),
-        report.issues(found.issues[: params.worst], predictions, paths.SHARDS, predictor),
+        report.mistakes(mistakes, predictions, paths.SHARDS, predictor, params.saliency_count),
+        report.issues(found.issues[: params.worst_count], predictions, paths.SHARDS, predictor),
         len(found.issues),
     )
-    with paths.replacing(paths.REPORT) as aside:
+    with replacing(paths.REPORT) as aside:
         aside.write_text(report.page(described), encoding="utf-8")
-    with paths.replacing(paths.MODEL_CARD) as aside:
+    with replacing(paths.MODEL_CARD) as aside:
         aside.write_text(report.card(described), encoding="utf-8")
 
 

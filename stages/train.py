@@ -8,47 +8,48 @@ import logging
 from pathlib import Path
 from typing import Any
 
-import pytorch_lightning as pl
-import torch
-
-from stages import paths
-from stages.errors import run
-from stages.params import Train, load
-from stages.vision import features, networks, precision, provenance, targets
-from stages.vision.assessment import assess
-from stages.vision.cache import file_hash
-from stages.vision.dataset import Data
-from stages.vision.decoding import decoded
-from stages.vision.precision import Served
-from stages.vision.sidecar import Sidecar
-from stages.vision.targets import Task
-from stages.vision.training import curves, fit, workplace
+from stages.config.train import Train
+from stages.dataset import targets
+from stages.dataset.arrays import decoded
+from stages.dataset.targets import Task
+from stages.inference.sidecar import Sidecar
+from stages.training import features, fitting, networks, precision, provenance
+from stages.training.batches import Data
+from stages.training.precision import Served
+from stages.training.validation import assess
+from stages.workspace import paths
+from stages.workspace.cache import file_hash
+from stages.workspace.errors import run
+from stages.workspace.files import replacing
+from stages.workspace.parameters import load
 
 log = logging.getLogger(__name__)
 
 
 def main() -> None:
-    """Train what `params.yaml` asks for."""
+    """Train the model that `params.yaml` describes."""
     params = load(Train)
-    torch.set_num_threads(params.threads)
-    task = targets.read(paths.SPLITS["train"], paths.SPLITS["val"], params.tag_min, params.members, params.seed)
+    heads, copies = getattr(params.model, "heads", 1), getattr(params.model, "augmented_copies", 0)
+    task = targets.read(paths.SPLITS["train"], paths.SPLITS["val"], params.model.tag_min, heads, params.seed)
+    fitting.repeatable(params)
     pictures = decoded(paths.SHARDS, params.size, params.background, params.threads)
-    pl.seed_everything(params.seed, verbose=False)
-    front = networks.frozen(params)
-    rows = features.extracted(pictures, front, params.threads) if front else pictures
-    views = [features.viewed(pictures, front, params.threads, each) for each in range(params.views)] if front else []
-    network = networks.trained(params, task, rows)
-    with workplace(params, _data(), rows.names, provenance.digest(provenance.sources())) as folder:
+    architecture = fitting.architecture(params, task)
+    stem = networks.frozen_stem(architecture)
+    rows = features.extracted(pictures, stem, params.threads) if stem else pictures
+    views = [features.viewed(pictures, stem, params.threads, each) for each in range(copies)] if stem else []
+    network = networks.trainable_part(architecture, rows.shape[0])
+    fitting.standardise(network, rows, task.train.ids)
+    with fitting.workplace(params, _data(), rows.names, provenance.digest(provenance.sources())) as folder:
         data = Data(task, rows, params, views)
-        trainer, epochs = fit(network, task, data, params, folder)
+        trainer, epochs = fitting.fit(network, task, data, params, folder)
         if trainer.is_global_zero:
             found = assess(network, task, data, params)
-            model = networks.Moderator(front, network, task.kind, found.calibration)
+            model = networks.ExportModel(stem, network, task.kind, found.calibration)
             served = precision.serve(model, found, task, pictures, rows, params, folder)
             checkpoint = {
-                "model": params.model,
                 "labels": list(task.labels),
-                "arguments": networks.arguments(params, task, rows),
+                "architecture": dataclasses.asdict(architecture),
+                "features": rows.shape[0],
                 "state_dict": network.state_dict(),
             }
             _write_record(checkpoint, task, served, epochs, params, folder)
@@ -73,8 +74,8 @@ def _write_record(
         thresholds=found.thresholds,
         calibration={
             **dataclasses.asdict(found.calibration),
-            "goal": params.goal,
-            "goal_share": None if params.goal == "f1" else params.goal_share,
+            "threshold_objective": params.threshold_objective,
+            "target_rate": None if params.threshold_objective == "f1" else params.target_rate,
         },
         policy=task.policy,
         data=_data(),
@@ -84,16 +85,16 @@ def _write_record(
         precision=served.precision,
         auroc=served.auroc,
     ).write(paths.SIDECAR)
-    with paths.replacing(paths.CHECKPOINT) as aside:
-        torch.save(checkpoint, aside)
-    with paths.replacing(paths.TRAIN_METRICS) as aside:
-        told: dict[str, Any] = {"val": found.metrics, "epochs": epochs}
+    with replacing(paths.CHECKPOINT) as aside:
+        fitting.save(checkpoint, aside)
+    with replacing(paths.TRAIN_METRICS) as aside:
+        metrics: dict[str, Any] = {"val": found.metrics, "epochs": epochs}
         if served.drop is not None:
-            told["int8"] = {"auroc": served.auroc["int8"], "drop": served.drop}
-        aside.write_text(json.dumps(told, indent=2) + "\n")
-    curves(folder, paths.TRAIN_PLOTS)
-    said = "  ".join(f"{name} {value:.3f}" for name, value in found.metrics.items())
-    log.info("validation after %d epochs: %s", epochs, said)
+            metrics["int8"] = {"auroc": served.auroc["int8"], "drop": served.drop}
+        aside.write_text(json.dumps(metrics, indent=2) + "\n")
+    fitting.curves(folder, paths.TRAIN_PLOTS)
+    scores = "  ".join(f"{name} {value:.3f}" for name, value in found.metrics.items())
+    log.info("validation after %d epochs: %s", epochs, scores)
 
 
 if __name__ == "__main__":

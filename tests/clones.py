@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 from filelock import FileLock
 
-from stages import paths
+from stages.workspace.cache import cache_root
 
 ROOT = Path(__file__).parents[1]
 
@@ -38,8 +38,8 @@ class Clone:
         self._bring_uncommitted_changes()
         (folder / "cache").mkdir()
         # The sample board's pictures are the same for every clone; the crawl, the database and the features are not.
-        (paths.cache_root() / "sample").mkdir(exist_ok=True)
-        (folder / "cache/sample").symlink_to(paths.cache_root() / "sample")
+        (cache_root() / "sample").mkdir(exist_ok=True)
+        (folder / "cache/sample").symlink_to(cache_root() / "sample")
 
     def _bring_uncommitted_changes(self) -> None:
         listed = subprocess.run(

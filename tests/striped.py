@@ -16,8 +16,9 @@ import pyarrow.parquet as pq
 import yaml
 from PIL import Image
 
-from stages.paths import SHARDS, SPLITS
-from stages.vision import shards
+from stages.config.compose import compose
+from stages.workspace import shards
+from stages.workspace.paths import SHARDS, SPLITS
 
 ROOT = Path(__file__).parents[1]
 HOUSE = {"name": "house", "kind": "binary", "labels": ["striped", "plain"]}
@@ -29,8 +30,8 @@ SMALL = {
     "batch_size": 16,
     "hidden": 32,
     "tag_min": 12,
-    "views": 0,
-    "members": 1,
+    "augmented_copies": 0,
+    "heads": 1,
     "threads": 1,
 }
 
@@ -70,9 +71,15 @@ def put(folder: Path, policy: dict[str, Any] = HOUSE) -> None:
         shards.write(folder / SHARDS / shards.name(number), pictures)
 
 
-def put_params(folder: Path, **values: Any) -> None:
-    whole = yaml.safe_load((ROOT / "params.yaml").read_text())
-    (folder / "params.yaml").write_text(yaml.safe_dump({"train": whole["train"] | SMALL | values}))
+def put_params(folder: Path, model: str = "probe", **values: Any) -> None:
+    """Write `params.yaml` for a small training of a model; `values` are of the train section or of its model's."""
+    section = yaml.safe_load(compose([f"model={model}"], ROOT / "conf"))["train"]
+    for name, value in {**SMALL, **values}.items():
+        if name in section["model"]:
+            section["model"][name] = value
+        elif name in section or name in values:
+            section[name] = value
+    (folder / "params.yaml").write_text(yaml.safe_dump({"train": section}))
 
 
 def started(folder: Path, cache: Path) -> subprocess.Popen[str]:

@@ -35,7 +35,7 @@ def swept(clone: Clone) -> pd.DataFrame:
     clone.run("dvc", "exp", "run", "--run-all", "--jobs", "2")
     assert computed_once(clone) == before, "queued runs download and decode nothing again"
     rows = table(clone.run("dvc", "exp", "show", "--csv"))
-    return rows[rows["Executor"].notna()].set_index(["train.model", "train.lr"])
+    return rows[rows["Executor"].notna()].set_index(["train.model.name", "train.lr"])
 
 
 def computed_once(clone: Clone) -> dict[str, int]:
@@ -65,7 +65,7 @@ def test_what_is_shown_of_experiments_is_readable(clone: Clone, swept: pd.DataFr
     venv.unlink()
     head = next(line for line in shown.splitlines() if "Experiment" in line)
     columns = head.split()
-    assert {"auroc", "val.auroc", "train.model", "train.lr"} <= set(columns)
+    assert {"auroc", "val.auroc", "train.model.name", "train.lr"} <= set(columns)
     assert [name for name in columns if "_low" in name or name.startswith(("group_sizes", "rules", "models/"))] == []
     assert len(columns) < 28
 
@@ -73,7 +73,7 @@ def test_what_is_shown_of_experiments_is_readable(clone: Clone, swept: pd.DataFr
 def test_two_experiments_are_compared(clone: Clone, swept: pd.DataFrame) -> None:
     first, second = swept.loc[("probe", 0.001), "Experiment"], swept.loc[CHOSEN, "Experiment"]
     said = json.loads(clone.run("dvc", "exp", "diff", first, second, "--json"))
-    assert said["params"]["params.yaml"]["train.model"] == {"old": "probe", "new": "finetune"}
+    assert said["params"]["params.yaml"]["train.model.name"] == {"old": "probe", "new": "finetune"}
     # Of metrics those that differ, which on so few pictures need not be each.
     assert {"auroc", "average_precision", "f1"} & said["metrics"]["data/test/metrics.json"].keys()
     assert "index.html" in clone.run("dvc", "plots", "diff", first, second)
@@ -96,12 +96,12 @@ def test_the_winner_is_applied_branched_and_kept(clone: Clone, swept: pd.DataFra
     assert "better" in clone.run("git", "branch", "--list", "better")
     clone.run("dvc", "exp", "apply", winner)
     drifted = subprocess.run(
-        ["python", "-m", "stages.params", "--check"], cwd=clone.folder, env=clone.environment, capture_output=True
+        ["python", "-m", "stages.config", "--check"], cwd=clone.folder, env=clone.environment, capture_output=True
     )
     assert drifted.returncode == 1
-    assert b"train.model: params.yaml has 'finetune', conf/ composes 'probe'" in drifted.stderr
+    assert b"train.model.name: params.yaml has 'finetune', conf/ composes 'probe'" in drifted.stderr
     clone.run("python", "-m", "stages.experiments", "keep", "winner")
-    clone.run("python", "-m", "stages.params", "--check")
+    clone.run("python", "-m", "stages.config", "--check")
     kept = (clone.folder / "conf/experiment/winner.yaml").read_text()
     assert "- override /model: finetune\n" in kept
     assert "batch_size" not in kept, "what the group says is not said again"

@@ -10,7 +10,7 @@ import pandas as pd
 import pytest
 from clones import ROOT, Clone, after_smoke
 
-from stages import paths
+from stages.workspace import paths
 
 RERUNS = re.compile(r"^\| `(\w+\.\w+)` \| `(\S+)` \| (.+) \|$", re.MULTILINE)
 """A row of the README's table: a parameter, a value for it, the stages that rerun."""
@@ -74,5 +74,5 @@ def test_every_plot_can_be_drawn(clone: Clone) -> None:
 def test_the_predictor_judges_a_picture(clone: Clone) -> None:
     shard = min((clone.folder / paths.SHARDS).glob("shard-*.parquet"))
     (clone.folder / "picture").write_bytes(pd.read_parquet(shard).bytes[0])
-    answer = json.loads(clone.run("python", "-m", "stages.vision.predictor", "picture", "--json"))
+    answer = json.loads(clone.run("python", "-m", "stages.inference.predictor", "picture", "--json"))
     assert answer["verdict"] in ("flagged", "clean")

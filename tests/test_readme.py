@@ -17,10 +17,10 @@ import yaml
 
 from bot import settings
 from bot.client import PERMISSIONS
-from bot.judging import JudgeCaps
-from bot.policy import UNJUDGED
-from stages import experiments, params
-from stages.composition import composed
+from bot.pictures.judging import JudgeCaps
+from bot.rules.policy import UNJUDGED
+from stages import experiments
+from stages.config.compose import check, compose
 
 ROOT = Path(__file__).parents[1]
 README = (ROOT / "README.md").read_text()
@@ -74,14 +74,14 @@ def test_overrides_of_experiments_compose() -> None:
         given = [word for flag, word in itertools.pairwise(words) if flag == "-S"]
         ours = [word for word in given if not word.startswith("policy=vehicles")]
         firsts = [f"{word.split('=')[0]}={word.split('=', 1)[1].split(',')[0]}" for word in ours]
-        params.check(yaml.safe_load(composed(firsts, conf=ROOT / "conf")))
+        check(yaml.safe_load(compose(firsts, conf=ROOT / "conf")))
 
 
 def test_the_example_of_a_policy_is_valid(tmp_path: Path) -> None:
     (example,) = fenced("yaml")
-    values = yaml.safe_load(composed(conf=ROOT / "conf"))
+    values = yaml.safe_load(compose(conf=ROOT / "conf"))
     values["extract"] |= yaml.safe_load(example)["extract"]
-    params.check(values)
+    check(values)
 
 
 def test_the_expected_numbers_are_those_of_the_committed_run() -> None:

@@ -15,8 +15,8 @@ import pytest
 import yaml
 from clones import ROOT, Clone
 
-from stages import paths
-from stages.composition import composed
+from stages.config.compose import compose
+from stages.workspace import paths
 
 README = (ROOT / "README.md").read_text()
 DUMP = ROOT / "tests/stages/dumps/postgresql-17.pgdump"
@@ -79,7 +79,7 @@ def said(address: str) -> list[list[str]]:
 def test_a_dump_that_is_not_the_published_one_is_refused(clone: Clone) -> None:
     dump, wrong = clone.folder.parent / "a board.pgdump", "f" * 64
     dump.symlink_to(DUMP)
-    clone.run("python", "-m", "stages.params", "source=furbooru", f"restore.dump='{dump}'", f"restore.sha256={wrong}")
+    clone.run("python", "-m", "stages.config", "source=furbooru", f"restore.dump='{dump}'", f"restore.sha256={wrong}")
     done = subprocess.run(
         ["dvc", "repro", "restore"],
         cwd=clone.folder,
@@ -115,7 +115,7 @@ def test_another_board_is_a_file_in_conf(clone: Clone) -> None:
     (conf / "source/example.yaml").write_text(
         theirs.replace("furrycdn.org", "pictures.example.org").replace("furbooru", "example").replace("4.0", "1.5")
     )
-    values = yaml.safe_load(composed(["source=example"], conf))
+    values = yaml.safe_load(compose(["source=example"], conf))
     assert values["restore"]["dump"] == "data/example.pgdump"
     assert values["extract"]["root"] == "https://pictures.example.org/img"
     assert (values["download"]["hosts"], values["download"]["rate"]) == (["pictures.example.org"], 1.5)

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 import discord
 from discord import app_commands
 
-from stages.errors import MLpyError
+from stages.inference import MLpyError
 
 if TYPE_CHECKING:
     from bot.client import Bot

@@ -9,14 +9,14 @@ import discord
 from discord import app_commands
 from discord.ext import commands
 
-from bot.actions import lacking
+from bot.actions.execution import lacking
 from bot.commands.answering import Interaction, answer, guild_of
-from bot.media import references
-from bot.policy import UNJUDGED, Action
+from bot.pictures.references import references
+from bot.rules.policy import UNJUDGED, Action
 
 if TYPE_CHECKING:
     from bot.client import Bot
-    from bot.examining import Finding
+    from bot.pictures.examining import Finding
 
 moderator = app_commands.checks.has_permissions(manage_messages=True)
 MOST = 1000

@@ -9,10 +9,10 @@ import discord
 from discord import app_commands
 from discord.ext import commands
 
-from bot.actions import lacking
+from bot.actions.execution import lacking
 from bot.commands.answering import Interaction, answer, guild_of
-from bot.policy import UNJUDGED, Action, GuildPolicy, Mode, Rule
-from stages.vision.sidecar import Sidecar, decided
+from bot.rules.policy import UNJUDGED, Action, GuildPolicy, Mode, Rule
+from stages.inference.sidecar import Sidecar, decided
 
 if TYPE_CHECKING:
     from bot.client import Bot

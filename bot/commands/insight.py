@@ -11,10 +11,10 @@ import discord
 from discord import app_commands
 from discord.ext import commands
 
-from bot import report
 from bot.commands.answering import Interaction, answer, guild_of
-from bot.policy import Action
-from bot.tables import Decision, decisions
+from bot.operation import exports
+from bot.rules.policy import Action
+from bot.storage.tables import Decision, decisions
 
 if TYPE_CHECKING:
     from bot.client import Bot
@@ -78,7 +78,7 @@ class Insight(commands.Cog):
         found = await self._bot.store.decisions(
             decisions.c.guild_id == guild.id, decisions.c.created_at >= since, limit=MOST
         )
-        rows = await self._bot.judge.thread(report.precision, found)
+        rows = await self._bot.judge.thread(exports.precision, found)
         lines = [f"{len(found)} pictures in {days} days"]
         for title, counts in (
             ("verdicts", Counter(each.verdict for each in found)),
@@ -86,9 +86,9 @@ class Insight(commands.Cog):
             ("moderators", Counter(each.state for each in found if each.moderator_id)),
         ):
             lines.append(f"{title}: " + (", ".join(f"{name} {n}" for name, n in counts.most_common(10)) or "none"))
-        text = "\n".join(lines) + (f"\n```\n{report.table(rows)}\n```" if rows else "")
+        text = "\n".join(lines) + (f"\n```\n{exports.table(rows)}\n```" if rows else "")
         files = []
         if export:
-            data = await self._bot.judge.thread(report.as_csv, found)
+            data = await self._bot.judge.thread(exports.as_csv, found)
             files = [discord.File(io.BytesIO(data.encode()), "decisions.csv")]
         await answer(interaction, text[:2000], files=files)

@@ -9,7 +9,7 @@ from discord import app_commands
 from discord.ext import commands
 
 from bot.commands.answering import Interaction, answer
-from stages.vision.sidecar import Sidecar
+from stages.inference.sidecar import Sidecar
 
 if TYPE_CHECKING:
     from bot.client import Bot

@@ -17,6 +17,8 @@ from pathlib import Path
 
 import numpy as np
 
+from stages.workspace.files import replacing
+
 sys.path.insert(0, str(Path(__file__).parents[2]))
 
 import dumping
@@ -24,8 +26,8 @@ import tables
 from making import Keys
 from tables import Size
 
-from stages import errors, paths
-from stages.booru import databases, dump, philomena, programs
+from stages.dump import databases, programs, transfer
+from stages.workspace import errors
 
 CHUNK = 16_384
 """Keys of a part."""
@@ -42,7 +44,7 @@ def write(target: Path, size: Size, installed: Path | None = None) -> None:
     parts = {
         name: [functools.partial(part, name, size, first) for first in firsts(name, size)] for name in tables.TABLES
     }
-    with tempfile.TemporaryDirectory(prefix="mlpy-board-") as folder, paths.replacing(target) as aside:
+    with tempfile.TemporaryDirectory(prefix="mlpy-board-") as folder, replacing(target) as aside:
         empty = Path(folder) / "empty.pgdump"
         contents(empty, size, installed)
         dumping.fill(empty, aside, parts)
@@ -58,10 +60,10 @@ def contents(empty: Path, size: Size, installed: Path | None) -> None:
     try:
         with databases.new() as database:
             with database.cursor() as cursor:
-                cursor.execute(philomena.SCHEMA + Path(__file__).with_name("board.sql").read_text())
+                cursor.execute(database.SCHEMA + Path(__file__).with_name("board.sql").read_text())
                 if size.bare:
                     cursor.execute(Path(__file__).with_name("bare.sql").read_text())
-            dump.pack(database, empty, compression=dumping.LEVEL)
+            transfer.pack(database, empty, compression=dumping.LEVEL)
     finally:
         programs._programs = own
 

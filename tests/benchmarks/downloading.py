@@ -38,16 +38,16 @@ from aiohttp import web
 from PIL import Image, ImageFilter
 from watching import Watched, watch
 
-from stages import errors, paths
-from stages.booru.store import Outcome, Store, Wanted
+from stages.crawl.store import Outcome, Store, Wanted
+from stages.workspace import errors, paths
 
 ROOT = Path(__file__).parents[2]
 DIFFERENT = 100
 """JPEGs that the server has; it serves them under as many names as are asked for."""
 CAPS = {"max_bytes": 25_000_000, "max_pixels": 50_000_000}
 SECTION = """
-  {board: remote, hosts: [127.0.0.1], rate: 1.0e+9, concurrency: 32, tries: 3, timeout: 60.0, backoff: 0.1,
-   max_wait: 1.0, pause_overloaded: 1.0, pause_blocked: 1.0, max_failed: 0.0, shard_size: 1000}
+  {host: stages/crawl/remote.py, hosts: [127.0.0.1], rate: 1.0e+9, concurrency: 32, tries: 3, timeout: 60.0,
+   backoff: 0.1,   max_wait: 1.0, pause_overloaded: 1.0, pause_blocked: 1.0, max_failed: 0.0, shard_size: 1000}
 """
 
 

@@ -16,8 +16,8 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.csv
 
-from stages.booru import archive
-from stages.booru.archive import DATA_BLOCK, OFFSET
+from stages.dump import archive
+from stages.dump.archive import DATA_BLOCK, OFFSET
 
 PROCESSES = 2
 LEVEL = 6

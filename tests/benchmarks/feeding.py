@@ -13,20 +13,21 @@ sys.path.insert(0, str(Path(__file__).parents[2]))
 import torch
 import yaml
 
-from stages import paths
-from stages.composition import composed
-from stages.params import Train
-from stages.validation import validated
-from stages.vision import features, networks, targets
-from stages.vision.dataset import Data
-from stages.vision.decoding import decoded
-from stages.vision.learner import Learner
-from stages.vision.training import keep_memory
+from stages.config.compose import compose
+from stages.config.train import Train
+from stages.dataset import targets
+from stages.dataset.arrays import decoded
+from stages.training import features, networks
+from stages.training.batches import Data
+from stages.training.fitting import keep_memory
+from stages.training.learner import Learner
+from stages.workspace import paths
+from stages.workspace.parameters import validated
 
 
 def measured(model: str, steps: int) -> tuple[float, float]:
     """Median seconds to make a batch, and to learn from it, of one group's model on the sample's splits."""
-    params = validated(Train, yaml.safe_load(composed([f"model={model}"]))["train"])
+    params = validated(Train, yaml.safe_load(compose([f"model={model}"]))["train"])
     torch.set_num_threads(params.threads)
     task = targets.read(paths.SPLITS["train"], paths.SPLITS["val"], params.tag_min, params.members, params.seed)
     rows = decoded(paths.SHARDS, params.size, params.background, params.threads)

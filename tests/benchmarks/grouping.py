@@ -23,7 +23,7 @@ import pyarrow as pa
 
 sys.path.insert(0, str(Path(__file__).parents[2]))
 
-from stages.vision import grouping
+from stages.dataset import grouping
 
 WEIGHTS = np.tile([0.85, 0.15], 5) / 5
 took: dict[str, float] = {}

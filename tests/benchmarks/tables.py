@@ -9,8 +9,8 @@ from dataclasses import dataclass
 import numpy as np
 from making import Keys, Row, chosen, hexadecimal, where
 
-from stages.booru import philomena
-from stages.booru.tags import RATINGS
+from stages.catalogue.tags import RATINGS
+from stages.philomena import database
 
 FAVES, COMMENTS, TOPICS, POSTS, GALLERIES = 75, 12_000_000, 60_000, 5_000_000, 100_000
 TAG_CHANGES, SOURCE_CHANGES = 25_000_000, 2_000_000
@@ -118,7 +118,7 @@ def tags(size: Size, keys: Keys) -> Row:
     kinds = chosen(keys.whole(31, 12), ["character", "oc", "species", "content-official"], "")
     category = np.where(ids < FIRST_FREE, "rating", np.where(artist, "origin", kinds))
     return [
-        ids, (size.images / ids).astype(np.int64), names, [philomena.slug(name) for name in names],
+        ids, (size.images / ids).astype(np.int64), names, [database.slug(name) for name in names],
         where(category != "", category, None), where(keys.chance(32) < 0.1, keys.text(33, 20, 200), None),
         where(keys.chance(34) < 0.2, keys.text(35, 10, 60), None),
     ]  # fmt: skip

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 from databases import Place, Postgres, SqlitePlace
 
-from stages.booru.postgres import cluster
+from stages.dump.postgres import cluster
 
 
 @pytest.fixture(scope="session")

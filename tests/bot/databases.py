@@ -10,8 +10,8 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, Protocol
 
-from stages.booru import postgres
-from stages.booru.postgres import Server
+from stages.dump import postgres
+from stages.dump.postgres import Server
 
 
 class Place(Protocol):

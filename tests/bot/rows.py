@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from bot.tables import Decision, Ruling, Scored
+from bot.storage.tables import Decision, Ruling, Scored
 
 
 def decision(number: int = 1, **changes: Any) -> Decision:

@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from bot.judging import Judge, JudgeCaps
+from bot.pictures.judging import Judge, JudgeCaps
 
 BUDGET = 10
 

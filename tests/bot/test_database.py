@@ -17,12 +17,12 @@ import pytest
 from databases import Place, Postgres, SqlitePlace
 from rows import decision, ruling, scored
 
-from bot import database
-from bot.database import StoreError
-from bot.policy import GuildPolicy
-from bot.store import Store
-from bot.tables import OPEN, Decision
-from stages.errors import MLpyError
+from bot.rules.policy import GuildPolicy
+from bot.storage import database
+from bot.storage.database import StoreError
+from bot.storage.store import Store
+from bot.storage.tables import OPEN, Decision
+from stages.workspace.errors import MLpyError
 
 SECRET = "hunter2"
 

@@ -14,9 +14,9 @@ from faulty_cdn import BODIES, PNG, SIGNED, Cdn, faulty_cdn
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from bot.fetching import DISCORD, FetchCaps, Fetcher, NotAPictureError, PublicResolver, UnfetchedError
-from bot.media import Reference
-from bot.policy import UNJUDGED
+from bot.pictures.fetching import DISCORD, FetchCaps, Fetcher, NotAPictureError, PublicResolver, UnfetchedError
+from bot.pictures.references import Reference
+from bot.rules.policy import UNJUDGED
 
 CAPS = FetchCaps(max_bytes=100_000, seconds=5.0, tries=3, pause=0.01)
 HASTY = FetchCaps(max_bytes=100_000, seconds=0.4, tries=3, pause=0.01)

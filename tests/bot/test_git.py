@@ -12,8 +12,8 @@ from threading import Timer
 import pytest
 from repository import Project, run
 
-from bot.release import Repository
-from stages.errors import ModelError
+from bot.model.release import Repository
+from stages.workspace.errors import ModelError
 
 ROOT = Path(__file__).parents[2]
 
@@ -103,7 +103,7 @@ def test_a_ref_that_another_process_has_locked_is_waited_for(plain: Project, tmp
 
 def test_several_processes_may_fetch_at_once(plain: Project, tmp_path: Path, copies: Path) -> None:
     ours = plain.copy(tmp_path / "ours")
-    code = f"from bot.release import *; print(Repository({ours.url!r}).latest('tag-50'))"
+    code = f"from bot.model.release import *; print(Repository({ours.url!r}).latest('tag-50'))"
 
     def another(_: int) -> str:
         return run(ROOT, sys.executable, "-c", code)
@@ -159,7 +159,7 @@ def test_a_broken_copy_is_told_and_touches_no_repository_around_it(plain: Projec
 
 
 def test_a_host_that_does_not_answer_is_left(monkeypatch: pytest.MonkeyPatch, copies: Path) -> None:
-    monkeypatch.setattr("bot.git.FETCH_SECONDS", 0.5)
+    monkeypatch.setattr("bot.model.git.FETCH_SECONDS", 0.5)
     with socket.create_server(("127.0.0.1", 0)) as server:
         url = f"http://127.0.0.1:{server.getsockname()[1]}/x.git"
         with pytest.raises(ModelError, match=f"fetching {url} took longer than 0.5 s and was stopped; see whether the"):

@@ -18,11 +18,11 @@ import pytest
 from containers import drawing, encoded
 from tinted import KINDS, SIZE, file, predictor
 
-from bot.judging import FullError, Judge, JudgeCaps, Look, digest, look, worst
-from stages.errors import PictureError
-from stages.vision.images import pixels
-from stages.vision.phash import phash
-from stages.vision.predictor import Predictor
+from bot.pictures.judging import FullError, Judge, JudgeCaps, Look, digest, look, worst
+from stages.inference.decoding import pixels
+from stages.inference.phash import phash
+from stages.inference.predictor import Predictor
+from stages.workspace.errors import PictureError
 
 CAPS = JudgeCaps(queue=4, threads=2, batch=8)
 Models = dict[str, Predictor]

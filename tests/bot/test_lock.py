@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from bot.lock import Entry, locked
-from stages.errors import ModelError
+from bot.model.lock import Entry, locked
+from stages.workspace.errors import ModelError
 
 YAML = "artifacts: {moderator: {path: models/moderator.onnx}}"
 LOCK = "stages: {train: {outs: [{path: models/moderator.onnx, md5: %s}, {path: models/moderator.json, md5: %s}]}}"

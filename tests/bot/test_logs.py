@@ -6,7 +6,7 @@ import io
 import json
 import logging
 
-from bot import logs
+from bot.operation import logs
 
 
 def written(*entries: object) -> str:

@@ -11,7 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from tinted import sidecar
 
-from bot.policy import UNJUDGED, Action, GuildPolicy, Mode, Outcome, Rule, carried_out, merged, outcome, refused
+from bot.rules.policy import UNJUDGED, Action, GuildPolicy, Mode, Outcome, Rule, carried_out, merged, outcome, refused
 
 LABELS = ("red", "green", "blue", "corrupt")
 ids = st.integers(0, 2**64 - 1)

@@ -11,9 +11,9 @@ import pytest
 from repository import Project, run
 from tiny import blue, red
 
-from bot.release import Release, Repository
-from stages.errors import ModelError
-from stages.vision.predictor import Predictor
+from bot.model.release import Release, Repository
+from stages.inference.predictor import Predictor
+from stages.workspace.errors import ModelError
 
 ROOT = Path(__file__).parents[2]
 
@@ -96,7 +96,7 @@ def test_a_stage_is_followed_on_another_machine(
     assert second.md5 in ours.git("show", "second:dvc.lock")
     assert second.md5 != first.md5
 
-    monkeypatch.setattr("bot.release.DVC_SECONDS", 0.001)  # what was served once is served again without it
+    monkeypatch.setattr("bot.model.release.DVC_SECONDS", 0.001)  # what was served once is served again without it
     ours.gto("assign", "moderator", "--version", "v1.0.0", "--stage", "prod", "--force")
     assert served() == first
 
@@ -157,7 +157,7 @@ def test_bare_and_linked_repositories_are_used_in_place(registered: Project, tmp
 
 
 def test_several_processes_may_do_it_at_once(registered: Project, cache: Path) -> None:
-    code = f"from bot.release import *; print(Repository({registered.url!r}).release('main').version)"
+    code = f"from bot.model.release import *; print(Repository({registered.url!r}).release('main').version)"
 
     def another(_: int) -> str:
         return run(ROOT, sys.executable, "-c", code)
@@ -274,5 +274,5 @@ def test_a_cache_that_cannot_be_written_is_told(registered: Project, tmp_path: P
 
 
 def test_neither_torch_nor_pandas_nor_dvc_nor_gto_is_imported() -> None:
-    code = "import sys; import bot.release; print({'torch', 'pandas', 'dvc', 'gto'} & set(sys.modules))"
+    code = "import sys; import bot.model.release; print({'torch', 'pandas', 'dvc', 'gto'} & set(sys.modules))"
     assert run(ROOT, sys.executable, "-c", code) == "set()"

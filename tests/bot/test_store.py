@@ -11,10 +11,10 @@ import pytest
 from databases import Place
 from rows import decision, ruling, scored
 
-from bot import store as store_module
-from bot.policy import Action, GuildPolicy, Mode, Rule
-from bot.store import Store
-from bot.tables import APPROVED, CLOSED, DELETED, OPEN, WRONG, Decision, decisions, signed, unsigned
+from bot.rules.policy import Action, GuildPolicy, Mode, Rule
+from bot.storage import store as store_module
+from bot.storage.store import Store
+from bot.storage.tables import APPROVED, CLOSED, DELETED, OPEN, WRONG, Decision, decisions, signed, unsigned
 
 DAY = 86_400
 POLICY = GuildPolicy(

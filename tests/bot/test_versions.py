@@ -7,8 +7,8 @@ from pathlib import Path
 import pytest
 from repository import Project
 
-from bot.release import Repository
-from stages.errors import ModelError
+from bot.model.release import Repository
+from stages.workspace.errors import ModelError
 
 
 @pytest.fixture(scope="module")
@@ -83,7 +83,7 @@ def test_gto_is_asked_anew_only_if_a_tag_changed(
     ours = tagged.copy(tmp_path / "ours")
     repository = Repository(str(ours.folder))
     assert repository.latest("moderator#prod") == ours.git("rev-parse", "first")
-    monkeypatch.setattr("bot.release.GTO_SECONDS", 0.001)
+    monkeypatch.setattr("bot.model.release.GTO_SECONDS", 0.001)
     assert repository.latest("moderator#prod") == ours.git("rev-parse", "first")
     ours.tag("moderator#prod#4", "second", 200)
     with pytest.raises(

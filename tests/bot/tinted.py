@@ -10,8 +10,8 @@ import numpy as np
 from onnx import TensorProto, helper, numpy_helper
 from PIL import Image
 
-from stages.vision.predictor import Predictor
-from stages.vision.sidecar import Sidecar, decided
+from stages.inference.predictor import Predictor
+from stages.inference.sidecar import Sidecar, decided
 
 SIZE = 32
 KINDS = ("binary", "multiclass", "multilabel")

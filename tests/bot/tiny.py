@@ -10,7 +10,7 @@ import numpy as np
 from onnx import TensorProto, helper, numpy_helper
 from PIL import Image
 
-from stages.vision.sidecar import Sidecar
+from stages.inference.sidecar import Sidecar
 
 SIZE = 32
 

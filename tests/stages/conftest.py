@@ -10,9 +10,10 @@ from typing import Any
 import psycopg2.extras
 import pytest
 import yaml
+from drawn import encoded, sidecar  # noqa: F401 (fixtures)
 
-from stages.booru import postgres
-from stages.booru.postgres import Server
+from stages.dump import postgres
+from stages.dump.postgres import Server
 
 SCHEMA = (Path(__file__).parent / "philomena.sql").read_text()
 

@@ -11,9 +11,9 @@ import yaml
 from hypothesis import given
 from hypothesis import strategies as st
 
-from stages import experiments, params
-from stages.composition import composed
-from stages.errors import ParamsError
+from stages import experiments
+from stages.config.compose import check, compose
+from stages.workspace.errors import ParamsError
 
 CONF = Path(__file__).parents[2] / "conf"
 
@@ -31,7 +31,7 @@ def runs(*settings: dict[str, object], scores: tuple[float, ...] = (0.7, 0.8, 0.
 
 
 def test_a_table_tells_means_intervals_and_paired_differences() -> None:
-    rows = experiments.table(runs({"train.model": "probe"}, {"train.model": "finetune"})).splitlines()
+    rows = experiments.table(runs({"train.model.name": "probe"}, {"train.model.name": "finetune"})).splitlines()
     # Student's t of .975 and 2 degrees is 4.303: .1 / sqrt(3) * 4.303 = .248.
     assert (
         rows[2] == "| house | content | probe | 3 | 0.800 (0.552 to 1.000) |  | 0.400 (0.276 to 0.524) |  | 0.000 |  |"
@@ -41,13 +41,15 @@ def test_a_table_tells_means_intervals_and_paired_differences() -> None:
 
 
 def test_folds_that_only_one_setting_has_are_not_compared() -> None:
-    table = runs({"train.model": "probe"}, {"train.model": "finetune"})
-    rows = experiments.table(table[(table["train.model"] == "probe") | (table["split.fold"] == 2)]).splitlines()
+    table = runs({"train.model.name": "probe"}, {"train.model.name": "finetune"})
+    rows = experiments.table(table[(table["train.model.name"] == "probe") | (table["split.fold"] == 2)]).splitlines()
     assert rows[3] == "| house | content | finetune | 1 | 0.800 | -0.100 | 0.450 | +0.000 | 0.000 | +0.000 |"
 
 
 def test_a_value_that_is_not_set_is_a_setting_too() -> None:
-    table = runs({"train.model": "probe", "extract.limit": None}, {"train.model": "probe", "extract.limit": 50.0})
+    table = runs(
+        {"train.model.name": "probe", "extract.limit": None}, {"train.model.name": "probe", "extract.limit": 50.0}
+    )
     assert set(experiments.told_apart(table)) == {"probe limit=none", "probe limit=50"}
 
 
@@ -55,7 +57,7 @@ def test_a_value_that_is_not_set_is_a_setting_too() -> None:
     st.lists(st.tuples(st.sampled_from("ab"), st.sampled_from([1e-3, 2e-3]), st.booleans()), min_size=1, unique=True)
 )
 def test_settings_have_names_of_their_own(chosen: list[tuple[str, float, bool]]) -> None:
-    keys = ("train.model", "train.lr", "train.balance")
+    keys = ("train.model.name", "train.lr", "train.balance")
     table = runs(*(dict(zip(keys, each, strict=True)) for each in chosen))
     assert experiments.told_apart(table).nunique() == len(chosen)
 
@@ -78,18 +80,18 @@ def conf(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     ids=" ".join,
 )
 def test_what_is_kept_composes_to_the_same_parameters(conf: Path, overrides: list[str], said: object) -> None:
-    wanted = composed(overrides, conf)
+    wanted = compose(overrides, conf)
     Path("params.yaml").write_text(wanted)
     file = experiments.keep("winner", conf)
     assert (yaml.safe_load(file.read_text()) or {}) == said
-    assert yaml.safe_load(composed(conf=conf)) == yaml.safe_load(wanted)
-    assert Path("params.yaml").read_text() == composed(conf=conf)
+    assert yaml.safe_load(compose(conf=conf)) == yaml.safe_load(wanted)
+    assert Path("params.yaml").read_text() == compose(conf=conf)
 
 
 def test_a_group_can_still_be_chosen_over_what_is_kept(conf: Path) -> None:
-    Path("params.yaml").write_text(composed(["model=finetune"], conf))
+    Path("params.yaml").write_text(compose(["model=finetune"], conf))
     experiments.keep("winner", conf)
-    assert yaml.safe_load(composed(["model=probe"], conf))["train"]["model"] == "probe"
+    assert yaml.safe_load(compose(["model=probe"], conf))["train"]["model"]["name"] == "probe"
 
 
 @pytest.mark.parametrize(
@@ -98,18 +100,18 @@ def test_a_group_can_still_be_chosen_over_what_is_kept(conf: Path) -> None:
 )
 def test_a_name_that_cannot_be_is_refused(conf: Path, name: str, said: str) -> None:
     before = (conf / "config.yaml").read_text()
-    Path("params.yaml").write_text(composed(["train.lr=0.5"], conf))
+    Path("params.yaml").write_text(compose(["train.lr=0.5"], conf))
     with pytest.raises(ParamsError, match=said):
         experiments.keep(name, conf)
     assert (conf / "config.yaml").read_text() == before
 
 
 def test_what_no_file_can_express_is_refused(conf: Path) -> None:
-    values = yaml.safe_load(composed(conf=conf))
-    del values["test"]["worst"]
+    values = yaml.safe_load(compose(conf=conf))
+    del values["test"]["worst_count"]
     Path("params.yaml").write_text(yaml.safe_dump(values))
-    params.check(values)
-    with pytest.raises(ParamsError, match=r"params\.yaml lacks test\.worst, which conf/ gives"):
+    check(values)
+    with pytest.raises(ParamsError, match=r"params\.yaml lacks test\.worst_count, which conf/ gives"):
         experiments.keep("winner", conf)
     assert not (conf / "experiment/winner.yaml").exists()
 

@@ -15,9 +15,9 @@ import pytest
 
 import stages.extract
 import stages.restore
-from stages import paths
-from stages.booru import cdn
-from stages.errors import PolicyError
+from stages.philomena import addresses
+from stages.workspace import paths
+from stages.workspace.errors import PolicyError
 
 ROOT = Path(__file__).parents[2]
 BINARY = {
@@ -147,7 +147,7 @@ def test_addresses_are_those_of_each_image_by_itself(board: Any, catalogue: Any,
         formats=["png", "jpeg", "gif", "svg", "webm"], min_side=1, version=version, root="https://x.org/img/"
     )
     assert {id: row["url"] for id, row in rows.items()} == {
-        id: cdn.picture_url(
+        id: addresses.picture_url(
             "https://x.org/img",
             datetime(2021, id % 12 + 1, id, tzinfo=UTC),
             *(id, each["image_format"], each["image_width"], each["image_height"], version),

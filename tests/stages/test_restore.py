@@ -14,13 +14,13 @@ from typing import Any
 
 import pytest
 
-from stages import paths
-from stages.booru import archive, databases, dump, postgres
-from stages.booru.programs import printing
+from stages.dump import archive, databases, postgres, transfer
+from stages.dump.programs import printing
+from stages.workspace import paths
 
 ROOT = Path(__file__).parents[2]
 POLICY = {"name": "test", "kind": "binary", "labels": {"one": {"any": ["tag é 1"]}, "other": {"rest": True}}}
-NEEDED = dict.fromkeys(dump.TABLES, 0)
+NEEDED = dict.fromkeys(transfer.TABLES, 0)
 
 
 def restore(**environment: str) -> subprocess.CompletedProcess[str]:
@@ -73,9 +73,9 @@ def test_needed_tables_and_columns_only(filled: Any, workplace: Path, params: An
     assert done.returncode == 0, done.stderr
 
     lite = archive.read(paths.LITE_DUMP)
-    assert {entry.name for entry in lite.entries if entry.kind == "TABLE"} == set(dump.TABLES)
+    assert {entry.name for entry in lite.entries if entry.kind == "TABLE"} == set(transfer.TABLES)
     assert {entry.kind for entry in lite.entries} <= {"TABLE", "TABLE DATA", "ENCODING", "STDSTRINGS", "SEARCHPATH"}
-    for name, table in dump.TABLES.items():
+    for name, table in transfer.TABLES.items():
         copy = next(entry.copy.decode() for entry in lite.entries if entry.kind == "TABLE DATA" and entry.name == name)
         assert set(re.findall(r"\w+", copy.split("(")[1].split(")")[0])) == {*table.columns, *table.optional_columns}
 
@@ -109,7 +109,7 @@ def test_normalise_makes_two_dumps_of_equal_boards_equal(filled: Any, tmp_path: 
     filled.sql('DROP DATABASE "copy"', database="postgres")
     assert first.read_bytes() != second.read_bytes()
     for path in (first, second):
-        dump.normalise(path)
+        transfer.normalise(path)
     assert first.read_bytes() == second.read_bytes()
     listed = postgres.run([postgres.binary("pg_restore"), "-l", first])
     assert "1970-01-01" in listed
@@ -189,7 +189,7 @@ def test_a_killed_restore_leaves_nothing_that_a_later_one_trusts(filled: Any, wo
     assert list(databases.home().glob("*")) == [], "the second has tidied up after the first, and after itself"
     assert not paths.LITE_DUMP.exists()
     assert restore().returncode == 0
-    hash = dump.sha256(paths.LITE_DUMP)[:40]
+    hash = transfer.sha256(paths.LITE_DUMP)[:40]
     assert {path.name[:40] for path in databases.home().glob("*")} == {hash}
 
 
@@ -207,19 +207,19 @@ def test_a_server_older_than_pg_restore_gets_the_same_tables(
     source = archive.read(filled.dump(workplace / "board.pgdump"))
     packed = []
     for newest in (0, 99):  # that takes pg_restore's settings: every server, none
-        monkeypatch.setattr(dump, "SETS_TIMEOUT", newest)
+        monkeypatch.setattr(transfer, "SETS_TIMEOUT", newest)
         with databases.new() as database:
-            dump.load(source, dump.needed(source), database)
-            dump.shape(database)
-            dump.pack(database, workplace / "lite", 1)
+            transfer.load(source, transfer.needed(source), database)
+            transfer.shape(database)
+            transfer.pack(database, workplace / "lite", 1)
         packed.append((workplace / "lite").read_bytes())
     assert packed[0] == packed[1]
-    with databases.new() as database, pytest.raises(dump.DumpError, match=r"psql failed: .*no_such_setting"):
-        dump.load_script(["echo", "SET no_such_setting = 0;\n"], database)
-    with printing(["echo", dump.TIMEOUT.decode() + "SELECT 1;"], dump.TIMEOUT, dump.DumpError) as script:
+    with databases.new() as database, pytest.raises(transfer.DumpError, match=r"psql failed: .*no_such_setting"):
+        transfer.load_script(["echo", "SET no_such_setting = 0;\n"], database)
+    with printing(["echo", transfer.TIMEOUT.decode() + "SELECT 1;"], transfer.TIMEOUT, transfer.DumpError) as script:
         assert script.read() == b"SELECT 1;\n"
-    with databases.new() as database, pytest.raises(dump.DumpError, match="false failed"):
-        dump.load_script(["false"], database)
+    with databases.new() as database, pytest.raises(transfer.DumpError, match="false failed"):
+        transfer.load_script(["false"], database)
 
 
 def test_a_server_that_goes_away_is_one_sentence(filled: Any, workplace: Path, params: Any) -> None:

@@ -21,9 +21,10 @@ import yaml
 from PIL import Image
 
 from stages import split
-from stages.errors import MLpyError, PolicyError
-from stages.paths import IMAGES, SHARDS, SPLIT_SUMMARY, SPLITS
-from stages.vision import perceptual, shards
+from stages.dataset import perceptual
+from stages.workspace import shards
+from stages.workspace.errors import MLpyError, PolicyError
+from stages.workspace.paths import IMAGES, SHARDS, SPLIT_SUMMARY, SPLITS
 
 ROOT = Path(__file__).parents[2]
 TEXTS = {"label", "url", "format", "sha512", "artist", "name"}
@@ -104,7 +105,7 @@ def sha256(data: bytes) -> str:
 
 def put_params(**values: Any) -> None:
     whole = yaml.safe_load((ROOT / "params.yaml").read_text())
-    whole["split"] |= {"seed": 0, "fold": 0, "folds": 5, "confirm_bits": 64} | values
+    whole["split"] |= {"seed": 0, "fold": 0, "folds": 5, "phash_max_distance": 64} | values
     Path("params.yaml").write_text(yaml.safe_dump(whole))
 
 

@@ -19,11 +19,11 @@ from PIL import Image
 from torch import Tensor, nn
 
 import stages.test
-from stages import paths
-from stages.errors import ModelError
-from stages.vision import curves, shards
-from stages.vision.export import export
-from stages.vision.sidecar import Sidecar
+from stages.evaluation import curves
+from stages.inference.sidecar import Sidecar
+from stages.training.export import export
+from stages.workspace import paths, shards
+from stages.workspace.errors import ModelError
 
 GREYS = [40, 200, 60, 120, 220, 90, 160, 240, 140, 30, 180, 210]
 """Brightness of each picture; its score is this / 255."""
@@ -94,14 +94,22 @@ def prepare(folder: Path, kind: str = "binary") -> None:
         size=32,
         background=128,
         thresholds={"bright": 0.5},
-        calibration={"temperature": 1.0, "bias": [0.0], "goal": "f1", "goal_share": None},
+        calibration={"temperature": 1.0, "bias": [0.0], "threshold_objective": "f1", "target_rate": None},
         policy=policy,
         data={"train": "0" * 32, "val": "1" * 32},
         code="abc",
-        params={"model": "probe", "backbone": "tf_efficientnet_lite0"},
+        params={"model": {"name": "probe", "backbone": "tf_efficientnet_lite0"}},
         metrics={"auroc": 1.0},
     ).write(folder / paths.SIDECAR)
-    section = {"bootstrap": 100, "confidence": 0.9, "worst": 6, "changed": 6, "explained": 2, "parity": 0, "threads": 1}
+    section = {
+        "bootstrap": 100,
+        "confidence": 0.9,
+        "worst_count": 6,
+        "corruption_count": 6,
+        "saliency_count": 2,
+        "parity_count": 0,
+        "threads": 1,
+    }
     (folder / "params.yaml").write_text(yaml.safe_dump({"test": section}))
 
 

@@ -18,10 +18,10 @@ import pytest
 from striped import AXES, HOUSE, drawn, put, put_params, run, started
 
 from stages import train
-from stages.errors import ModelError
-from stages.paths import CHECKPOINT, GRAPHS, MODEL, SHARDS, SIDECAR, SPLITS, TRAIN_METRICS, TRAIN_PLOTS
-from stages.vision import shards
-from stages.vision.predictor import Predictor
+from stages.inference.predictor import Predictor
+from stages.workspace import shards
+from stages.workspace.errors import ModelError
+from stages.workspace.paths import CHECKPOINT, GRAPHS, MODEL, SHARDS, SIDECAR, SPLITS, TRAIN_METRICS, TRAIN_PLOTS
 
 
 def made_at(cache: Path) -> dict[str, int]:
@@ -60,7 +60,7 @@ def cache(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def board(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("board")
     put(folder)
-    put_params(folder, views=1, members=2)
+    put_params(folder, augmented_copies=1, heads=2)
     return folder
 
 
@@ -115,7 +115,7 @@ def test_the_sidecar_says_how_scores_are_read(undisturbed: tuple[Path, str]) -> 
     assert (said["name"], said["kind"], said["labels"]) == ("house", "binary", HOUSE["labels"])
     assert (said["size"], said["background"], said["resize"]) == (64, 128, "letterbox")
     assert said["thresholds"].keys() == {"striped"}
-    assert said["calibration"].keys() == {"temperature", "bias", "goal", "goal_share"}
+    assert said["calibration"].keys() == {"temperature", "bias", "threshold_objective", "target_rate"}
     assert said["policy"] == HOUSE
     assert said["params"]["epochs"] == 30
     assert {len(digest) for digest in said["data"].values()} == {32}
@@ -181,11 +181,11 @@ def test_two_processes_train_as_well_as_one(undisturbed: tuple[Path, str], cache
     scores = [json.loads((undisturbed[0] / TRAIN_METRICS).read_text())["val"]["auroc"]]
     for seed in (1, 2):
         folder = copied(undisturbed[0], tmp_path / str(seed))
-        put_params(folder, views=1, members=2, seed=seed)
+        put_params(folder, augmented_copies=1, heads=2, seed=seed)
         run_here(folder, cache)
         scores.append(json.loads((folder / TRAIN_METRICS).read_text())["val"]["auroc"])
     folder = copied(undisturbed[0], tmp_path / "ddp")
-    put_params(folder, views=1, members=2, devices=2, strategy="ddp")
+    put_params(folder, augmented_copies=1, heads=2, devices=2, strategy="ddp")
     code, said = run(folder, cache)
     assert code == 0, said
     scores.append(json.loads((folder / TRAIN_METRICS).read_text())["val"]["auroc"])

@@ -26,7 +26,7 @@ async def cdn(monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[Cdn]:
     await site.start()
     server.base = f"http://127.0.0.1:{site._server.sockets[0].getsockname()[1]}"  # type: ignore[union-attr]
     monkeypatch.setattr(simcord.backend.cdn, "CDN_BASE", server.base)
-    monkeypatch.setattr("bot.actions.PAUSE", 0.01)
+    monkeypatch.setattr("bot.actions.execution.PAUSE", 0.01)
     monkeypatch.setattr(discord.asset.Asset, "BASE", server.base)
     yield server
     await runner.cleanup()

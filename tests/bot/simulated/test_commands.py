@@ -12,7 +12,7 @@ from simcord.backend.errors import SetupError
 from tiny import blue, red
 from world import World
 
-from bot.policy import Action, Mode, Rule
+from bot.rules.policy import Action, Mode, Rule
 
 RULES = (Rule("flagged", 0.6, Action.FLAG), Rule("flagged", 0.9, Action.DELETE))
 

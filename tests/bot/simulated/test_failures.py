@@ -11,9 +11,9 @@ import pytest
 from tiny import blue, red, redness
 from world import World
 
-from bot.judging import Judge
-from bot.policy import Action, Mode, Rule
-from stages.errors import ModelError
+from bot.pictures.judging import Judge
+from bot.rules.policy import Action, Mode, Rule
+from stages.workspace.errors import ModelError
 
 DELETE = (Rule("flagged", 0.6, Action.DELETE),)
 

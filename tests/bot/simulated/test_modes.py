@@ -6,7 +6,7 @@ import pytest
 from tiny import blue, red
 from world import World
 
-from bot.policy import Action, Mode, Rule
+from bot.rules.policy import Action, Mode, Rule
 
 DELETES = (Rule("flagged", 0.6, Action.FLAG), Rule("flagged", 0.9, Action.DELETE))
 

@@ -12,7 +12,7 @@ from simcord.backend.models.message import MessageSticker
 from tiny import animated, blue, red
 from world import World
 
-from bot.policy import Mode
+from bot.rules.policy import Mode
 
 
 async def verdicts(world: World) -> dict[str, str]:
@@ -90,7 +90,7 @@ async def test_the_worst_frame_of_an_animation_counts(world: World, kind: str, o
 
 
 async def test_only_so_many_pictures_of_a_message_are_looked_at(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("bot.moderation.PICTURES", 2)
+    monkeypatch.setattr("bot.actions.moderation.PICTURES", 2)
     await world.post(blue(1), blue(2), blue(3))
     assert sorted(each.verdict for each in await world.decisions()) == ["clean", "clean", "too_many"]
 

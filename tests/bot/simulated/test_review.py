@@ -10,7 +10,7 @@ from PIL import Image
 from tiny import red
 from world import World
 
-from bot.policy import Action, Mode, Rule
+from bot.rules.policy import Action, Mode, Rule
 
 RULES = (Rule("flagged", 0.6, Action.FLAG),)
 

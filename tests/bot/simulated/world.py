@@ -20,14 +20,14 @@ from simcord.enums import OverwriteType
 from simcord.env import Env
 
 from bot.client import PERMISSIONS, Bot
-from bot.fetching import FetchCaps, Fetcher
-from bot.judging import Judge, JudgeCaps
-from bot.policy import GuildPolicy, Mode
-from bot.release import Release, Repository
-from bot.serving import Served, Serving
+from bot.model.release import Release, Repository
+from bot.model.serving import Served, Serving
+from bot.pictures.fetching import FetchCaps, Fetcher
+from bot.pictures.judging import Judge, JudgeCaps
+from bot.rules.policy import GuildPolicy, Mode
 from bot.settings import Settings
-from bot.store import Store
-from bot.tables import Decision
+from bot.storage.store import Store
+from bot.storage.tables import Decision
 
 MD5 = "0" * 32
 

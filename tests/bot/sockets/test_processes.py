@@ -16,7 +16,7 @@ from repository import Project
 from room import NOW, PASSWORD, TOKEN, Room
 from tiny import blue, red, redness
 
-from stages.booru import postgres
+from stages.dump import postgres
 
 pytestmark = pytest.mark.asyncio(loop_scope="module")
 

@@ -1,0 +1,1 @@
+"""Doing what was decided, and telling the moderators."""

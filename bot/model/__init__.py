@@ -1,0 +1,1 @@
+"""The tagged model: git, lock file, DVC, and which release serves now."""

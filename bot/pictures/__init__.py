@@ -1,0 +1,1 @@
+"""A message's pictures: references, fetching, decoding, scores, memory."""

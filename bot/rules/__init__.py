@@ -1,0 +1,1 @@
+"""Scores and circumstances -> what is to be done."""

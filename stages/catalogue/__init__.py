@@ -1,0 +1,1 @@
+"""A policy and the database -> a row for each image."""

@@ -1,0 +1,140 @@
+"""The policy -> one SQL statement, which judges every image of the board in one pass over its tags."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from psycopg2 import sql
+
+from stages.catalogue import tags
+from stages.catalogue.tags import Tags
+from stages.config.extract import Extract, TagRule
+
+REASONS = ("merged", "removed", "format", "too_small", "untagged", "overlap", "no_label", "over_limit")
+"""Why an image is left out: the first that applies, in this order."""
+
+STATEMENT = sql.SQL("""
+WITH RECURSIVE marked AS NOT MATERIALIZED ( -- else no second process of the server would read it
+    SELECT id, number, is_alias, mask
+    FROM {tags} LEFT JOIN unnest(%(numbers)s::int[], %(masks)s::varbit[]) AS policy (tag, mask)
+        ON policy.tag = abs(number)
+), tagged AS (
+    SELECT image_id, bit_or(mask) AS mask, array_agg(number) AS numbers, bool_or(is_alias) AS has_alias,
+        count(*) FILTER (WHERE number > 0) AS usable
+    FROM image_taggings JOIN marked ON marked.id = tag_id
+    GROUP BY image_id
+), chain AS ( -- A was merged into B and B into C: so was A into C
+    SELECT image_id, target_id FROM image_duplicates
+    UNION
+    SELECT chain.image_id, next.target_id FROM chain JOIN image_duplicates next ON next.image_id = chain.target_id
+), merged AS (
+    SELECT target_id, array_agg(image_id ORDER BY image_id) AS ids FROM chain WHERE image_id <> target_id GROUP BY 1
+), facts AS (
+    SELECT images.*, lower(image_format) AS extension, numbers, merged.ids AS merged_ids,
+        least(image_width, image_height) AS side,
+        CASE WHEN NOT has_alias THEN usable -- an image may have both an alias and its target: one tag
+            ELSE (SELECT count(DISTINCT number) FROM unnest(numbers) number WHERE number > 0) END AS usable,
+        coalesce(mask, %(zero)s::varbit) AS mask,
+        gone.image_id IS NOT NULL AS is_merged,
+        coalesce(hidden_from_users, false) OR hidden.image_id IS NOT NULL AS is_removed
+    FROM images
+        LEFT JOIN tagged ON tagged.image_id = images.id
+        LEFT JOIN merged ON merged.target_id = images.id
+        LEFT JOIN (SELECT DISTINCT image_id FROM image_duplicates WHERE image_id <> target_id) gone
+            ON gone.image_id = images.id
+        LEFT JOIN (SELECT DISTINCT image_id FROM image_hides) hidden ON hidden.image_id = images.id
+), taken AS (
+    SELECT *, array_remove(ARRAY[{labels}]::int[], NULL) AS labels FROM facts
+), judged AS (
+    SELECT *, CASE
+        WHEN is_merged THEN 'merged'
+        WHEN is_removed THEN 'removed'
+        WHEN coalesce(CASE extension WHEN 'jpg' THEN 'jpeg' ELSE extension END <> ALL(%(formats)s), true) THEN 'format'
+        WHEN coalesce(side < %(min_side)s, true) THEN 'too_small'
+        WHEN coalesce(usable, 0) < %(min_tags)s THEN 'untagged'
+        WHEN %(exclusive)s AND %(exclude)s AND cardinality(labels) > 1 THEN 'overlap'
+        WHEN %(exclusive)s AND cardinality(labels) = 0 THEN 'no_label'
+    END AS fault
+    FROM taken
+), limited AS ({limited})
+SELECT reason, limited.id, CASE WHEN %(exclusive)s THEN labels[1:1] ELSE labels END,
+    image_width, image_height, extension, image_sha512_hash, image_size,
+    corners.nw_intensity, corners.ne_intensity, corners.sw_intensity, corners.se_intensity,
+    merged_ids, CASE WHEN reason IS NULL THEN numbers END, image_name, created_at
+FROM limited LEFT JOIN (
+    SELECT DISTINCT ON (image_id) * FROM image_intensities
+    ORDER BY image_id, nw_intensity, ne_intensity, sw_intensity, se_intensity
+) corners ON corners.image_id = limited.id
+ORDER BY limited.id
+""")
+
+UNLIMITED = sql.SQL("SELECT *, fault AS reason FROM judged")
+LIMITED = sql.SQL("""
+    SELECT judged.*, CASE WHEN fault IS NULL AND chosen.id IS NULL THEN 'over_limit' ELSE fault END AS reason
+    FROM judged LEFT JOIN (
+        SELECT DISTINCT id FROM (
+            SELECT id, row_number() OVER (PARTITION BY label ORDER BY md5(%(seed)s || ':' || id), id) AS place
+            FROM judged, unnest(CASE
+                WHEN cardinality(labels) = 0 THEN ARRAY[-1] WHEN %(exclusive)s THEN labels[1:1] ELSE labels
+            END) AS label
+            WHERE fault IS NULL
+        ) placed WHERE place <= %(limit)s
+    ) chosen ON chosen.id = judged.id
+""")
+
+
+def statement(params: Extract, known: Tags) -> tuple[sql.Composed, dict[str, Any]]:
+    """The one statement that judges every image, and its parameters.
+
+    Each tag of the policy has a bit; an image's mask tells which of them it has.
+    """
+    policy = params.policy
+    numbers = known.resolved(name for rule in policy.labels.values() for name in (*rule.any, *rule.all, *rule.none))
+    bits = {number: bit for bit, number in enumerate(dict.fromkeys(numbers.values()))}
+    width = max(1, len(bits))
+
+    def mask(*of: int) -> str:
+        return "".join("1" if bit in of else "0" for bit in range(width))
+
+    def rule_masks(rule: TagRule) -> dict[str, str]:
+        return {
+            word: mask(*(bits[numbers[name]] for name in names))
+            for word, names in (("any", rule.any), ("all", rule.all), ("none", rule.none))
+        }
+
+    values: dict[str, Any] = {
+        "numbers": list(bits),
+        "masks": [mask(bit) for bit in bits.values()],
+        "zero": mask(),
+        "formats": list(params.formats),
+        "min_side": params.min_side,
+        "min_tags": policy.min_tags,
+        "exclusive": policy.kind != "multilabel",
+        "exclude": policy.overlap == "exclude",
+        "limit": params.limit,
+        "seed": str(params.seed),
+    }
+    conditions: dict[str, sql.Composable] = {}
+    for place, (label, rule) in enumerate(policy.labels.items()):
+        if not rule.rest:
+            values |= {f"{word}{place}": bits for word, bits in rule_masks(rule).items()}
+            conditions[label] = _condition(rule, place)
+    taken = sql.SQL(" OR ").join(conditions.values()) if conditions else sql.SQL("false")
+    rest = sql.SQL("NOT ({})").format(taken)
+    labels = sql.SQL(", ").join(
+        sql.SQL("CASE WHEN {} THEN {} END").format(conditions.get(label, rest), sql.Literal(place))
+        for place, label in enumerate(policy.labels)
+    )
+    limited = LIMITED if params.limit else UNLIMITED
+    return STATEMENT.format(tags=sql.Identifier(tags.TABLE), labels=labels, limited=limited), values
+
+
+def _condition(rule: TagRule, place: int) -> sql.Composable:
+    """SQL that tells whether a rule takes an image, by its mask."""
+    terms = [sql.SQL("mask & {none}::varbit = %(zero)s::varbit")]
+    if rule.any:
+        terms.append(sql.SQL("mask & {any}::varbit <> %(zero)s::varbit"))
+    if rule.all:
+        terms.append(sql.SQL("mask & {all}::varbit = {all}::varbit"))
+    own = {word: sql.Placeholder(f"{word}{place}") for word in ("any", "all", "none")}
+    return sql.SQL("({})").format(sql.SQL(" AND ").join(term.format(**own) for term in terms))

@@ -1,0 +1,1 @@
+"""The parameters: a typed section a stage, and `conf/` composed into `params.yaml`."""

@@ -1,0 +1,84 @@
+"""`conf/` -> the text of `params.yaml`, by Hydra, byte for byte as `dvc exp run` writes it; how two params differ."""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import hydra
+import yaml
+from hydra.errors import HydraException
+from omegaconf import OmegaConf
+from omegaconf.errors import OmegaConfBaseException
+
+from stages.config.download import Download
+from stages.config.extract import Extract
+from stages.config.restore import Restore
+from stages.config.split import Split
+from stages.config.test import Test
+from stages.config.train import Train
+from stages.workspace import paths
+from stages.workspace.errors import ParamsError
+from stages.workspace.parameters import validated
+
+SECTIONS: dict[str, type[Any]] = {
+    kind.__name__.lower(): kind for kind in (Restore, Extract, Download, Split, Train, Test)
+}
+ABSENT = "(absent)"
+
+
+def compose(overrides: Sequence[str] = (), conf: Path = paths.CONF) -> str:
+    """Compose `conf/` with Hydra's overrides, such as `policy=people` or `train.lr=0.01`, into a params file's text.
+
+    Raises:
+        ParamsError: if Hydra cannot compose, or the result is not a set of valid parameters.
+    """
+    try:
+        with hydra.initialize_config_dir(str(conf.absolute()), version_base=None):
+            config = hydra.compose("config", overrides=list(overrides))
+        OmegaConf.resolve(config)
+    except (HydraException, OmegaConfBaseException) as error:
+        raise ParamsError(f"conf/ does not compose: {' '.join(str(error).split())}") from error
+    check(OmegaConf.to_container(config))  # type: ignore[arg-type]
+    return OmegaConf.to_yaml(config)
+
+
+def check(values: dict[str, Any]) -> None:
+    """Check a whole params file: every section, and no other.
+
+    Raises:
+        ParamsError: as `validated` does; or for a section of no stage.
+    """
+    for name in values.keys() - SECTIONS.keys():
+        near = difflib.get_close_matches(name, SECTIONS, 1)
+        raise ParamsError(f"{name} is not the section of a stage" + (f"; did you mean {near[0]}?" if near else ""))
+    for name, kind in SECTIONS.items():
+        validated(kind, values.get(name))
+
+
+def diff(ours: Any, theirs: Any, key: str = "") -> dict[str, tuple[Any, Any]]:
+    """The leaves in which two params differ: key in dots -> the two values, `ABSENT` where one has none.
+
+    The order of keys counts where it means something: the labels of a policy are in order of severity.
+    """
+    if not (isinstance(ours, dict) and isinstance(theirs, dict)):
+        return {} if ours == theirs else {key: (ours, theirs)}
+    if key == LABELS and ours.keys() == theirs.keys() and list(ours) != list(theirs):
+        return {key: (ours, theirs)}
+    leaves: dict[str, tuple[Any, Any]] = {}
+    for name in [*ours, *(name for name in theirs if name not in ours)]:
+        leaves |= diff(ours.get(name, ABSENT), theirs.get(name, ABSENT), f"{key}.{name}" if key else name)
+    return leaves
+
+
+LABELS = "extract.policy.labels"
+
+
+def differences(values: dict[str, Any], text: str) -> list[str]:
+    """A line for each key in which a params file's `values` are not those of `text`, which `conf/` composes to."""
+    return [
+        f"{key}: {paths.PARAMS} has {ours!r}, conf/ composes {theirs!r}"
+        for key, (ours, theirs) in diff(values, yaml.safe_load(text)).items()
+    ]

@@ -1,0 +1,19 @@
+"""Parameters of the restore stage."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+from pydantic import Field
+
+from stages.workspace.parameters import Count, section
+
+
+@section
+class Restore:
+    dump: Annotated[str, Field(min_length=1)]
+    sha256: Annotated[str, Field(pattern="^[0-9a-f]{64}$")] | None = None
+    """The published checksum, compared when given."""
+    jobs: Count = 2
+    compression: Annotated[int, Field(ge=0, le=9)] = 1
+    """zlib level of `lite.pgdump`."""

@@ -1,0 +1,1 @@
+"""Pictures from a host: pace, retries, what is kept, the shards."""

@@ -1,0 +1,14 @@
+"""A board's own picture host, out on the network: there is nothing to start."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Iterator, Mapping
+
+from stages.config.download import Download
+
+
+@contextlib.contextmanager
+def opened(params: Download) -> Iterator[Mapping[str, tuple[str, int]]]:
+    """Yield host -> address and port to connect to instead: none, names are resolved."""
+    yield {}

@@ -1,0 +1,291 @@
+"""pg_dump's custom format: header, table of contents (TOC), one block of data a table.
+
+Source: PostgreSQL's `src/bin/pg_dump/pg_backup_archiver.c` and `pg_backup_custom.c`. Archive versions 1.12 (PostgreSQL
+9.0) to 1.16 (17 and 18). Everything here comes from outside: lengths are checked against the file's size.
+"""
+
+from __future__ import annotations
+
+import datetime as dt
+import io
+import os
+import shutil
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import BinaryIO
+
+from stages.workspace.errors import DumpError
+
+OLDEST, NEWEST = (1, 12), (1, 16)
+MAGIC = b"PGDMP"
+CUSTOM = 1
+NO_OFFSET, OFFSET, NO_DATA = 1, 2, 3
+DATA_BLOCK = 1
+EPOCH = (0, 0, 0, 1, 0, 70, 0)
+"""1970-01-01, as `struct tm` has it: s, min, h, day, month from 0, year from 1900, daylight saving."""
+
+
+@dataclass(frozen=True)
+class Header:
+    version: tuple[int, int, int]
+    int_size: int
+    offset_size: int
+    compression: bytes
+    created: tuple[int, ...]
+    """Local time of the machine that dumped, as `struct tm`: 7 numbers."""
+    database: bytes | None
+    server_version: bytes | None
+    dump_version: bytes | None
+
+    @property
+    def date(self) -> str:
+        """When the dump was made, as ISO 8601, without a zone."""
+        second, minute, hour, day, month, year, _ = self.created
+        try:
+            return dt.datetime(year + 1900, month + 1, day, hour, minute, second).isoformat()  # noqa: DTZ001
+        except ValueError:
+            return "unknown"
+
+
+@dataclass(frozen=True)
+class Entry:
+    """One object in the TOC."""
+
+    id: int
+    had_dumper: int
+    catalogue: tuple[bytes | None, bytes | None]
+    """OIDs, of no meaning outside the cluster that was dumped."""
+    tag: bytes
+    kind: str
+    """As `TABLE`, `TABLE DATA`, `EXTENSION`."""
+    section: int
+    definition: bytes | None
+    drop: bytes | None
+    copy: bytes | None
+    """The COPY statement that the data goes into."""
+    namespace: bytes | None
+    tablespace: bytes | None
+    access_method: bytes | None
+    relation_kind: int
+    owner: bytes | None
+    with_oids: bytes | None
+    dependencies: tuple[int, ...]
+    offset_state: int
+    offset: int
+
+    @property
+    def name(self) -> str:
+        return self.tag.decode(errors="replace")
+
+
+@dataclass(frozen=True)
+class Archive:
+    path: Path
+    header: Header
+    entries: tuple[Entry, ...]
+    toc_end: int
+    size: int
+
+    def extents(self) -> dict[int, tuple[int, int]]:
+        """Entry id -> first and past-the-last byte of its data, where the TOC tells."""
+        placed = sorted((entry.offset, entry.id) for entry in self.entries if entry.offset_state == OFFSET)
+        ends = [*(offset for offset, _ in placed), self.size][1:]
+        return {id: (offset, end) for (offset, id), end in zip(placed, ends, strict=True)}
+
+
+class _Reader:
+    def __init__(self, file: BinaryIO, size: int) -> None:
+        self.file = file
+        self.size = size
+        self.int_size = 4
+
+    def take(self, count: int) -> bytes:
+        data = self.file.read(count) if 0 <= count <= self.size else b""
+        if len(data) != count:
+            raise EOFError
+        return data
+
+    def byte(self) -> int:
+        return self.take(1)[0]
+
+    def int(self) -> int:
+        sign = self.byte()
+        value = int.from_bytes(self.take(self.int_size), "little")
+        return -value if sign else value
+
+    def text(self) -> bytes | None:
+        length = self.int()
+        return None if length < 0 else self.take(length)
+
+
+def read(path: Path) -> Archive:
+    """Read a dump's header and TOC, and check that its last block is whole.
+
+    Raises:
+        DumpError: if it is missing, of another format, of a version that we do not know, or cut off.
+    """
+    try:
+        size = path.stat().st_size
+        with path.open("rb") as file:
+            start = file.read(512)
+            _check_kind(path, start)
+            file.seek(len(MAGIC))
+            archive = _read(path, _Reader(file, size))
+            if not _is_whole(archive, file):
+                raise EOFError
+    except FileNotFoundError:
+        raise DumpError(f"{path} is missing; see the dump's source in conf/source/ for how to get it") from None
+    except IsADirectoryError:
+        raise DumpError(f"{path} is a folder; name the one file that `pg_dump -Fc` writes") from None
+    except PermissionError:
+        raise DumpError(f"{path} cannot be read: permission denied") from None
+    except (EOFError, ValueError):
+        raise DumpError(f"{path} is cut off or damaged; fetch it again and compare its SHA-256") from None
+    return archive
+
+
+def _check_kind(path: Path, start: bytes) -> None:
+    if start.startswith(MAGIC):
+        return
+    kinds = {
+        b"toc.dat": "a tar dump",
+        b"\x1f\x8b": "compressed with gzip; unpack it first",
+        b"\x28\xb5\x2f\xfd": "compressed with zstd; unpack it first",
+        b"BZh": "compressed with bzip2; unpack it first",
+        b"\xfd7zXZ": "compressed with xz; unpack it first",
+    }
+    kind = next((kind for magic, kind in kinds.items() if start.startswith(magic)), "no PostgreSQL dump")
+    if b"PostgreSQL database" in start or start.lstrip().upper().startswith((b"CREATE ", b"SET ", b"BEGIN")):
+        kind = "a plain SQL dump"
+    raise DumpError(f"{path} is {'empty' if not start else kind}; what is needed is the custom format of `pg_dump -Fc`")
+
+
+def _read(path: Path, reader: _Reader) -> Archive:
+    version = (reader.byte(), reader.byte(), reader.byte())
+    if not OLDEST <= version[:2] <= NEWEST:
+        raise DumpError(
+            f"{path} is of archive version {version[0]}.{version[1]}; those from {OLDEST[0]}.{OLDEST[1]} to "
+            f"{NEWEST[0]}.{NEWEST[1]} (PostgreSQL 18) can be read"
+        )
+    reader.int_size, offset_size = reader.byte(), reader.byte()
+    if reader.byte() != CUSTOM:
+        raise DumpError(f"{path} is a tar or folder dump; what is needed is the custom format of `pg_dump -Fc`")
+    if reader.int_size not in (4, 8) or offset_size not in (4, 8):
+        raise ValueError
+    header = Header(
+        version=version,
+        int_size=reader.int_size,
+        offset_size=offset_size,
+        compression=reader.take(1 if version >= (1, 15) else 1 + reader.int_size),
+        created=tuple(reader.int() for _ in range(7)),
+        database=reader.text(),
+        server_version=reader.text(),
+        dump_version=reader.text(),
+    )
+    entries = tuple(_read_entry(reader, header) for _ in range(reader.int()))
+    if not entries:
+        raise DumpError(f"{path} is an empty dump: it holds no tables")
+    return Archive(path, header, entries, reader.file.tell(), reader.size)
+
+
+def _read_entry(reader: _Reader, header: Header) -> Entry:
+    values = {
+        "id": reader.int(),
+        "had_dumper": reader.int(),
+        "catalogue": (reader.text(), reader.text()),
+        "tag": reader.text() or b"",
+        "kind": (reader.text() or b"").decode(),
+        "section": reader.int(),
+        "definition": reader.text(),
+        "drop": reader.text(),
+        "copy": reader.text(),
+        "namespace": reader.text(),
+        "tablespace": reader.text(),
+        "access_method": reader.text() if header.version >= (1, 14) else None,
+        "relation_kind": reader.int() if header.version >= (1, 16) else 0,
+        "owner": reader.text(),
+        "with_oids": reader.text(),
+        "dependencies": tuple(int(word) for word in iter(reader.text, None)),
+        "offset_state": reader.byte(),
+        "offset": int.from_bytes(reader.take(header.offset_size), "little"),
+    }
+    return Entry(**values)  # type: ignore[arg-type]  # read in the file's order, named once
+
+
+def _is_whole(archive: Archive, file: BinaryIO) -> bool:
+    """Whether the last block ends where the file does. Always so when the TOC has no offsets: pg_restore will see."""
+    extents = archive.extents()
+    if not extents:
+        return True
+    last = max(extents.values())[0]
+    file.seek(last)
+    reader = _Reader(file, archive.size)
+    reader.int_size = archive.header.int_size
+    if reader.byte() != DATA_BLOCK:  # large objects: not of a board, and of another structure
+        return True
+    reader.int()
+    while length := reader.int():
+        if not 0 < length <= archive.size - file.tell():
+            return False
+        file.seek(length, os.SEEK_CUR)
+    return file.tell() == archive.size
+
+
+def rewrite(archive: Archive, target: Path, header: Header, entries: dict[int, Entry]) -> None:
+    """Write `archive` to `target` with another header and TOC, its data as they are.
+
+    `entries`: an entry's old id -> what takes its place. One that is left out must have no data.
+    """
+    moved = len(toc(header, list(entries.values()))) - archive.toc_end  # offsets are of fixed width
+    placed = [
+        replace(entry, offset=entry.offset + moved) if entry.offset_state == OFFSET else entry
+        for entry in entries.values()
+    ]
+    with archive.path.open("rb") as source, target.open("wb") as file:
+        file.write(toc(header, placed))
+        source.seek(archive.toc_end)
+        for id, (start, end) in sorted(archive.extents().items(), key=lambda item: item[1]):
+            _copy(source, file, start - source.tell())
+            file.write(source.read(1) + integer(entries[id].id, header))
+            source.seek(header.int_size + 1, os.SEEK_CUR)
+            _copy(source, file, end - source.tell())
+        shutil.copyfileobj(source, file)
+
+
+def _copy(source: BinaryIO, target: BinaryIO, count: int) -> None:
+    while count > 0 and (data := source.read(min(count, 1 << 20))):
+        target.write(data)
+        count -= len(data)
+
+
+def integer(value: int, header: Header) -> bytes:
+    """A number as the format writes it."""
+    return bytes([value < 0]) + abs(value).to_bytes(header.int_size, "little")
+
+
+def _text(value: bytes | None, header: Header) -> bytes:
+    return integer(-1, header) if value is None else integer(len(value), header) + value
+
+
+def toc(header: Header, entries: list[Entry]) -> bytes:
+    """What a dump begins with: header and TOC. Its length does not depend on offsets."""
+    out = io.BytesIO()
+    out.write(MAGIC + bytes([*header.version, header.int_size, header.offset_size, CUSTOM]) + header.compression)
+    out.writelines(integer(value, header) for value in header.created)
+    out.writelines(_text(value, header) for value in (header.database, header.server_version, header.dump_version))
+    out.write(integer(len(entries), header))
+    for entry in entries:
+        out.write(integer(entry.id, header) + integer(entry.had_dumper, header))
+        kind = entry.kind.encode()
+        out.writelines(_text(value, header) for value in (*entry.catalogue, entry.tag, kind))
+        out.write(integer(entry.section, header))
+        texts = [entry.definition, entry.drop, entry.copy, entry.namespace, entry.tablespace]
+        if header.version >= (1, 14):
+            texts.append(entry.access_method)
+        out.writelines(_text(value, header) for value in texts)
+        if header.version >= (1, 16):
+            out.write(integer(entry.relation_kind, header))
+        dependencies = [str(id).encode() for id in entry.dependencies]
+        out.writelines(_text(value, header) for value in (entry.owner, entry.with_oids, *dependencies, None))
+        out.write(bytes([entry.offset_state]) + entry.offset.to_bytes(header.offset_size, "little"))
+    return out.getvalue()

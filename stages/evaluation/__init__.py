@@ -1,0 +1,1 @@
+"""The model on the test split: metrics, curves, slices, corruptions, the report."""

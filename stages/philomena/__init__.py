@@ -1,0 +1,1 @@
+"""What Philomena's own code prescribes: picture addresses, tables."""

@@ -1,0 +1,118 @@
+"""A Philomena board's database: its public tables, and what a row of each follows from.
+
+Source: philomena-dev/philomena, `priv/repo/structure.sql`; the tables and columns of the boards' public dumps.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import fcntl
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
+from urllib.parse import quote_plus
+
+import psycopg2
+from psycopg2 import sql
+from psycopg2.extras import execute_values
+
+from stages.dump import postgres, transfer
+from stages.dump.programs import binary, run
+from stages.workspace.errors import DatabaseError
+
+SCHEMA = """
+CREATE EXTENSION citext;
+CREATE TABLE users (
+    id bigint PRIMARY KEY, name citext NOT NULL, slug text NOT NULL, created_at timestamp(0) NOT NULL
+);
+CREATE TABLE images (
+    id bigint PRIMARY KEY, created_at timestamp(0) NOT NULL, updated_at timestamp(0) NOT NULL,
+    image_width integer, image_height integer, image_size integer, comment_count integer DEFAULT 0 NOT NULL,
+    score integer DEFAULT 0 NOT NULL, favorites integer DEFAULT 0 NOT NULL, upvotes integer DEFAULT 0 NOT NULL,
+    downvotes integer DEFAULT 0 NOT NULL, hides integer DEFAULT 0 NOT NULL, image_aspect_ratio double precision,
+    user_id bigint REFERENCES users, hidden_from_users boolean DEFAULT false NOT NULL, image_mime_type text,
+    image_format text, image_name text, version_path text, image_sha512_hash text, image_orig_sha512_hash text,
+    description text
+);
+CREATE TABLE tags (
+    id bigint PRIMARY KEY, image_count bigint DEFAULT 0 NOT NULL, name citext NOT NULL UNIQUE, slug text NOT NULL,
+    category text, description text, short_description text
+);
+CREATE TABLE image_taggings (
+    image_id bigint NOT NULL REFERENCES images, tag_id bigint NOT NULL REFERENCES tags, PRIMARY KEY (image_id, tag_id)
+);
+CREATE TABLE image_intensities (
+    image_id bigint PRIMARY KEY REFERENCES images, nw_intensity double precision NOT NULL,
+    ne_intensity double precision NOT NULL, sw_intensity double precision NOT NULL,
+    se_intensity double precision NOT NULL
+);
+CREATE TABLE image_duplicates (image_id bigint PRIMARY KEY REFERENCES images, target_id bigint REFERENCES images);
+CREATE TABLE image_hides (image_id bigint PRIMARY KEY REFERENCES images, reason text NOT NULL);
+CREATE TABLE image_sources (image_id bigint NOT NULL REFERENCES images, source text NOT NULL);
+CREATE TABLE image_faves (
+    image_id bigint NOT NULL REFERENCES images, user_id bigint NOT NULL REFERENCES users,
+    created_at timestamp(0) NOT NULL, PRIMARY KEY (image_id, user_id)
+);
+CREATE TABLE tag_aliases (tag_id bigint PRIMARY KEY REFERENCES tags, target_tag_id bigint NOT NULL REFERENCES tags);
+CREATE TABLE tag_implications (tag_id bigint NOT NULL REFERENCES tags, target_tag_id bigint NOT NULL REFERENCES tags);
+CREATE TABLE comments (
+    id bigint PRIMARY KEY, image_id bigint NOT NULL REFERENCES images, user_id bigint REFERENCES users,
+    created_at timestamp(0) NOT NULL, body text NOT NULL
+);
+CREATE INDEX index_image_taggings_on_tag_id ON image_taggings (tag_id);
+CREATE INDEX index_comments_on_image_id ON comments (image_id);
+"""
+
+Row = dict[str, object]
+SLUG = {"-": "-dash-", "/": "-fwslash-", "\\": "-bwslash-", ":": "-colon-", ".": "-dot-", "+": "-plus-"}
+
+
+def slug(name: str) -> str:
+    """A tag's name as the board writes it in addresses."""
+    return quote_plus("".join(SLUG.get(character, character) for character in name))
+
+
+def write(tables: Mapping[str, Iterable[Row]], folder: Path, target: Path) -> None:
+    """Dump a board with these rows to `target`; the same rows give the same bytes.
+
+    Args:
+        tables: name -> rows, those that others refer to first; all rows of a table have the same columns.
+        folder: where a cluster is made; it is gone afterwards. One process at a time uses it.
+        target: a file.
+
+    Raises:
+        DatabaseError: if PostgreSQL cannot be had, or refuses.
+    """
+    with folder.with_name(f"{folder.name}.builder").open("a") as mutex:
+        fcntl.flock(mutex, fcntl.LOCK_EX)
+        postgres.delete(folder)  # of a killed run
+        try:
+            _write(tables, folder, target)
+        finally:
+            postgres.delete(folder)
+    transfer.normalise(target)
+
+
+def _write(tables: Mapping[str, Iterable[Row]], folder: Path, target: Path) -> None:
+    with postgres.cluster(folder) as server:
+        with contextlib.closing(server.connect()) as connection, connection.cursor() as cursor:
+            cursor.execute("CREATE DATABASE board TEMPLATE template0")
+        try:
+            with contextlib.closing(server.connect("board")) as connection, connection.cursor() as cursor:
+                cursor.execute(SCHEMA)
+                for name, rows in tables.items():
+                    _insert(cursor, name, list(rows))
+        except psycopg2.Error as error:
+            reason = (str(error).splitlines() or [type(error).__name__])[0]
+            raise DatabaseError(f"PostgreSQL refused the sample board's rows: {reason}") from error
+        run([binary("pg_dump"), "-Fc", "-f", target, "-d", server.dsn("board")])
+
+
+def _insert(cursor: psycopg2.extensions.cursor, table: str, rows: Sequence[Row]) -> None:
+    if not rows:
+        return
+    columns = list(rows[0])
+    statement = sql.SQL("INSERT INTO {} ({}) VALUES %s").format(
+        sql.Identifier(table), sql.SQL(", ").join(map(sql.Identifier, columns))
+    )
+    values = [tuple(row[column] for column in columns) for row in rows]
+    execute_values(cursor, statement.as_string(cursor), values, page_size=1000)

@@ -1,0 +1,1 @@
+"""The sample board: its packages, uploads, dump and picture server."""

@@ -1,0 +1,1 @@
+"""Networks, features, fitting, calibration, export, quantisation."""

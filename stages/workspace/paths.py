@@ -1,0 +1,38 @@
+"""Where every artifact lies, relative to the root. `dvc.yaml` names the same paths; a test compares them."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+PARAMS = Path("params.yaml")
+CONF = Path("conf")
+
+SAMPLE_DUMP = Path("data/sample/dump.pgdump")
+
+LITE_DUMP = Path("data/restore/lite.pgdump")
+TABLES = Path("data/restore/tables.json")
+
+IMAGES = Path("data/extract/images.parquet")
+EXTRACT_SUMMARY = Path("data/extract/summary.json")
+
+SHARDS = Path("data/download/shards")
+STATUS = Path("data/download/status.parquet")
+CRAWL = Path("data/download/crawl.json")
+
+SPLITS = {name: Path(f"data/split/{name}.parquet") for name in ("train", "val", "test")}
+SPLIT_SUMMARY = Path("data/split/summary.json")
+
+MODEL = Path("models/moderator.onnx")
+SIDECAR = Path("models/moderator.json")
+CHECKPOINT = Path("data/train/checkpoint.ckpt")
+GRAPHS = Path("data/train/graphs")
+"""fp32.onnx, and where it was tried int8.onnx; `MODEL` is one of them."""
+TRAIN_METRICS = Path("data/train/metrics.json")
+TRAIN_PLOTS = Path("data/train/plots")
+
+TEST_METRICS = Path("data/test/metrics.json")
+TEST_PLOTS = Path("data/test/plots")
+PREDICTIONS = Path("data/test/predictions.parquet")
+LABEL_ISSUES = Path("data/test/label_issues.csv")
+REPORT = Path("data/test/report.html")
+MODEL_CARD = Path("models/README.md")

@@ -1,0 +1,101 @@
+"""A folder in which the download stage runs as a command."""
+
+from __future__ import annotations
+
+import copy
+import hashlib
+import json
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import forks
+import pyarrow as pa
+import pyarrow.parquet as pq
+import yaml
+from faults import FaultyHost
+
+ROOT = Path(__file__).parents[3]
+SECTION: dict[str, Any] = yaml.safe_load("""
+  {host: stages/crawl/remote.py, hosts: [127.0.0.1], rate: 400.0, concurrency: 4, tries: 3, timeout: 2.0,
+   backoff: 0.01, max_wait: 1.0,   pause_overloaded: 0.1, pause_blocked: 0.1, max_bytes: 1000000, max_pixels: 1000000, max_failed: 0.3, shard_size: 50}
+""")
+
+
+FORKS = """
+import os, runpy, sys
+import pandas, stages.download
+for _ in sys.stdin:
+    child = os.fork()
+    if not child:
+        runpy.run_module("stages.download", run_name="__main__")
+    print(child, flush=True)
+    print(os.waitpid(child, 0)[1], flush=True)
+"""
+"""Runs the stage once a line, without the second that its imports take. Prints the process id, then how it ended."""
+
+
+class Project:
+    """A folder with a catalogue and parameters, in which the stage runs as a command."""
+
+    def __init__(self, folder: Path, urls: dict[int, str], **changed: object) -> None:
+        self.folder = folder
+        (folder / "data/extract").mkdir(parents=True)
+        self.list(urls)
+        (folder / "params.yaml").write_text(yaml.safe_dump({"download": {**copy.deepcopy(SECTION), **changed}}))
+
+    def list(self, urls: dict[int, str]) -> None:
+        """Write the catalogue."""
+        schema = pa.schema([("image_id", pa.int64()), ("url", pa.string()), ("sha512", pa.string())])
+        rows = [{"image_id": number, "url": url} for number, url in urls.items()]
+        pq.write_table(pa.Table.from_pylist(rows, schema), self.folder / "data/extract/images.parquet")
+
+    def clear(self) -> None:
+        """Delete the outs, as DVC does before it runs a stage."""
+        shutil.rmtree(self.folder / "data/download", ignore_errors=True)
+
+    def start(self, *words: str) -> subprocess.Popen[str]:
+        return subprocess.Popen(
+            [sys.executable, *(words or ("-m", "stages.download"))],
+            cwd=self.folder,
+            env=self.environment(),
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+        )
+
+    def run(self) -> tuple[int, str]:
+        done = forks.run("stages.download", folder=self.folder, environment=self.environment())
+        return done.returncode, done.stderr
+
+    def environment(self) -> dict[str, str]:
+        return {**os.environ, "PYTHONPATH": str(ROOT), "MLPY_CACHE": str(self.folder / "cache")}
+
+    def status(self) -> dict[int, str]:
+        table = pq.read_table(self.folder / "data/download/status.parquet")
+        return dict(zip(table["image_id"].to_pylist(), table["status"].to_pylist(), strict=True))
+
+    def crawl(self) -> dict[str, Any]:
+        told: dict[str, Any] = json.loads((self.folder / "data/download/crawl.json").read_text())
+        return told
+
+    def outs(self) -> dict[str, str]:
+        files = [*(self.folder / "data/download").glob("[!.]*"), *(self.folder / "data/download/shards").glob("*")]
+        return {file.name: hashlib.md5(file.read_bytes()).hexdigest() for file in files if file.suffix == ".parquet"}
+
+    def shards(self) -> dict[str, tuple[int, int]]:
+        """What tells whether a shard was written anew: inode and time."""
+        files = sorted((self.folder / "data/download/shards").iterdir())
+        return {file.name: (file.stat().st_ino, file.stat().st_mtime_ns) for file in files}
+
+    def finished(self) -> int:
+        """Shards in the cache."""
+        return len([*(self.folder / "cache/pictures").glob("*.parquet")])
+
+
+def pictures(host: FaultyHost, count: int) -> dict[int, str]:
+    return {number: host.url(f"picture/{number}") for number in range(count)}

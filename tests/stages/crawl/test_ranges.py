@@ -1,0 +1,102 @@
+"""The catalogue range by range, and the shards that are written while a crawl goes on."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from test_store import body, ok
+
+from stages.crawl.ranges import Filling, Ranges
+from stages.crawl.store import Outcome, Store, Wanted
+from stages.workspace import shards
+from stages.workspace.errors import CrawlError
+
+
+def catalogue(file: Path, ids: list[int]) -> Path:
+    urls = [f"https://example.org/{number}.png" for number in ids]
+    columns = {"image_id": pa.array(ids, pa.int64()), "url": pa.array(urls, pa.string())}
+    pq.write_table(pa.table({**columns, "sha512": pa.array([None] * len(ids), pa.string())}), file)
+    return file
+
+
+@pytest.fixture
+def store(tmp_path: Path) -> Iterator[Store]:
+    with Store(tmp_path / "pictures") as store:
+        yield store
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tmp_path_factory.mktemp("catalogues")
+
+
+@settings(deadline=None, max_examples=50)
+@given(ids=st.sets(st.integers(0, 10**12)).map(sorted), size=st.integers(1, 10**9))
+def test_every_picture_is_in_its_range_once_and_in_order(folder: Path, ids: list[int], size: int) -> None:
+    ranges = Ranges(catalogue(folder / "images.parquet", ids), size)
+    walked = list(ranges)
+    assert [each.image_id for pictures in walked for each in pictures] == ids
+    numbers = [{ranges.number(each) for each in pictures} for pictures in walked]
+    assert numbers == [{number} for number in sorted({each // size for each in ids})]
+    assert list(ranges) == walked
+
+
+def test_a_picture_without_a_hash_has_an_empty_one(tmp_path: Path) -> None:
+    assert list(Ranges(catalogue(tmp_path / "images.parquet", [7]), 5)) == [
+        [Wanted(7, "https://example.org/7.png", "")]
+    ]
+
+
+def settle(store: Store, filling: Filling, *pictures: Wanted) -> None:
+    for each in pictures:
+        store.put(each, ok(body(each.image_id)), body(each.image_id))
+        filling.settled(each)
+
+
+def finished(store: Path, count: int) -> list[list[int]]:
+    """The ids in each finished shard, once there are `count`."""
+    for _ in range(500):
+        if len(files := [*store.glob("*.parquet")]) >= count:
+            break
+        time.sleep(0.01)
+    return sorted(shards.read(file, ["image_id"])["image_id"].to_pylist() for file in files)
+
+
+def test_a_shard_is_written_once_all_its_pictures_are_settled_and_not_before(store: Store, tmp_path: Path) -> None:
+    known = Wanted(3, "https://example.org/3.png", "")
+    store.put(known, ok(body(3)), body(3))
+    with Filling(store, Ranges(catalogue(tmp_path / "images.parquet", [1, 2, 3, 11, 12, 21]), 10)) as filling:
+        one, two, eleven, twelve, last = filling.lacking()
+        settle(store, filling, one, twelve)
+        store.put(eleven, Outcome("missing", 404))
+        assert finished(tmp_path / "pictures", 0) == []
+        filling.settled(eleven)
+        assert finished(tmp_path / "pictures", 1) == [[12]]
+        filling.settled(two)  # given up
+        assert finished(tmp_path / "pictures", 2) == [[1, 3], [12]]
+        settle(store, filling, last)
+    assert list(store.find([one, two, last]))[1] is None
+
+
+def test_damage_to_an_older_picture_does_not_stop_a_crawl(
+    store: Store, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    known = Wanted(3, "https://example.org/3.png", "")
+    store.put(known, ok(body(4)), body(3))
+    with Filling(store, Ranges(catalogue(tmp_path / "images.parquet", [1, 3, 11]), 10)) as filling:
+        one, eleven = filling.lacking()
+        settle(store, filling, one, eleven)
+        assert finished(tmp_path / "pictures", 1) == [[11]]
+    assert "damaged" in caplog.text
+
+
+def test_no_catalogue_says_what_to_run(tmp_path: Path) -> None:
+    with pytest.raises(CrawlError, match="run `dvc repro extract`"):
+        Ranges(tmp_path / "images.parquet", 5)

@@ -1,0 +1,110 @@
+"""Live databases: embedded or on a server of the user's own."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from stages.dump import databases, postgres
+from stages.workspace.errors import DatabaseError
+
+ROOT = Path(__file__).parents[3]
+SECRET = "s3cret-of-the-user"
+
+
+def names(server: postgres.Server) -> set[str]:
+    connection = server.connect()
+    with connection.cursor() as cursor:
+        cursor.execute("SELECT datname FROM pg_database WHERE datname LIKE 'mlpy%'")
+        found = {name for (name,) in cursor.fetchall()}
+    connection.close()
+    return found
+
+
+@pytest.mark.parametrize("place", ["embedded", "own server"])
+def test_a_database_is_there_when_it_is_complete(place: str, server: Any, workplace: Path, request: Any) -> None:
+    if place == "own server":
+        request.getfixturevalue("own_server")
+    hash = os.urandom(32).hex()
+    before = names(server)
+    with contextlib.suppress(KeyError), databases.new() as database:
+        database.keep(hash)
+        raise KeyError
+    with databases.new():
+        pass
+    with databases.kept(hash) as nothing:
+        assert nothing is None
+    assert names(server) == before
+    with databases.new() as database:
+        with database.cursor() as cursor:
+            cursor.execute("CREATE TABLE here AS SELECT 7 AS x")
+        database.keep(hash)
+    for _ in range(2):
+        with databases.kept(hash) as again:
+            assert again
+            with again.cursor() as cursor:
+                cursor.execute("SELECT x FROM here")
+                assert cursor.fetchall() == [(7,)]
+
+
+def test_a_server_is_shared_by_those_who_hold_its_folder(tmp_path: Path) -> None:
+    folder = tmp_path / "a cluster"
+    with postgres.cluster(folder) as first:
+        with postgres.cluster(folder) as second:
+            assert second == first
+        first.connect().close()
+    assert not (folder / "postmaster.pid").exists()
+    assert not Path(first.parameters["host"]).exists()
+    with pytest.raises(DatabaseError):
+        first.connect()
+
+
+def test_a_server_whose_starter_was_killed_is_taken_over(tmp_path: Path) -> None:
+    folder = tmp_path / "cluster"
+    code = (
+        "import os, sys; from pathlib import Path; from stages.dump import postgres\n"
+        "with postgres.cluster(Path(sys.argv[1])): os.kill(os.getpid(), 9)"
+    )
+    environment = {**os.environ, "PYTHONPATH": str(ROOT)}
+    subprocess.run([sys.executable, "-c", code, str(folder)], env=environment, check=False)
+    started = (folder / "postmaster.pid").read_text().splitlines()[0]
+    with postgres.cluster(folder) as server:
+        server.connect().close()
+        assert (folder / "postmaster.pid").read_text().splitlines()[0] == started
+    assert not (folder / "postmaster.pid").exists()
+
+
+def test_a_role_that_may_not_create_databases_is_told_what_to_do(
+    server: Any, own_server: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    connection = server.connect()
+    connection.cursor().execute("CREATE ROLE poor LOGIN")
+    connection.close()
+    monkeypatch.setenv("MLPY_DATABASE_URL", own_server.replace("postgres@", "poor@"))
+    with pytest.raises(DatabaseError, match=r"the role poor may not create databases; .* ALTER ROLE poor CREATEDB"):
+        databases.new().__enter__()
+
+
+def test_libpq_variables_name_a_server_too(server: Any, workplace: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("PGHOST", server.parameters["host"])
+    monkeypatch.setenv("PGUSER", "postgres")
+    with databases.new() as database:
+        assert database.name in names(server)
+
+
+@pytest.mark.parametrize(
+    "address", ["postgresql://me:{}@127.0.0.1:1/x", "postgresql://me:{}@%zz", "host=/none password={}"]
+)
+def test_a_password_is_in_no_error_of_an_address(
+    address: str, workplace: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("MLPY_DATABASE_URL", address.format(SECRET))
+    with pytest.raises(DatabaseError) as refused:
+        databases.new().__enter__()
+    assert SECRET not in str(refused.value)

@@ -1,0 +1,249 @@
+"""A tiny model, exported and asked: golden scores, hostile pictures, files that do not belong together."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import struct
+import subprocess
+import sys
+import zlib
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from torch import Tensor, nn
+
+from stages.inference.decoding import Caps
+from stages.inference.predictor import BATCH, Judgement, Predictor
+from stages.inference.sidecar import Sidecar
+from stages.training.calibration import Calibration
+from stages.training.export import check_parity, export
+from stages.training.networks import ExportModel
+from stages.workspace.errors import ModelError
+
+ROOT = Path(__file__).parents[3]
+SIZE = 32
+Encoded = Callable[..., bytes]
+Make = Callable[..., Sidecar]
+
+
+class Redness(nn.Module):
+    """Pixels -> a logit of (mean red - mean blue) / 50, by a convolution and a linear layer; no tags."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.conv = nn.Conv2d(3, 1, 4, stride=4, bias=False)
+        self.labels = nn.Linear((SIZE // 4) ** 2, 1)
+        with torch.no_grad():
+            self.conv.weight[0] = torch.tensor([1.0, 0.0, -1.0])[:, None, None] / 16
+            self.labels.weight.fill_(1 / 50 / (SIZE // 4) ** 2)
+            self.labels.bias.zero_()
+
+    def forward(self, pixels: Tensor) -> tuple[Tensor, Tensor]:
+        found = self.labels(self.conv(pixels.permute(0, 3, 1, 2).float()).flatten(1)).unsqueeze(1)
+        return found, found[..., :0]
+
+
+def moderator() -> ExportModel:
+    return ExportModel(None, Redness(), "binary", Calibration(2.0, (0.5,)))
+
+
+@pytest.fixture(scope="module")
+def made(tmp_path_factory: pytest.TempPathFactory, sidecar: Make) -> Path:
+    """The model, with its side-car beside it: flagged from a score of 0.6 on."""
+    model = tmp_path_factory.mktemp("models") / "moderator.onnx"
+    export(moderator(), model, (SIZE, SIZE, 3), labels=("flagged", "clean"))
+    sidecar("binary", ("flagged", "clean"), {"flagged": 0.6}, SIZE).write(model.with_suffix(".json"))
+    return model
+
+
+@pytest.fixture(scope="module")
+def predictor(made: Path) -> Predictor:
+    return Predictor(made)
+
+
+def bomb(width: int, height: int) -> bytes:
+    """A PNG of 60 bytes whose header claims a size that it does not hold."""
+
+    def chunk(kind: bytes, body: bytes) -> bytes:
+        return struct.pack(">I", len(body)) + kind + body + struct.pack(">I", zlib.crc32(kind + body))
+
+    header = struct.pack(">IIBBBBB", width, height, 8, 2, 0, 0, 0)
+    return b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", header) + chunk(b"IDAT", zlib.compress(b"")) + chunk(b"IEND", b"")
+
+
+@pytest.mark.parametrize(
+    ("colour", "score", "verdict"),
+    [
+        ((255, 0, 0), 0.954774, "flagged"),  # sigmoid(255 / 50 / 2 + 0.5)
+        ((0, 0, 255), 0.114052, "clean"),  # sigmoid(-255 / 50 / 2 + 0.5)
+        ((128, 128, 128), 0.622459, "flagged"),  # sigmoid(0.5)
+        ((90, 0, 110), 0.574443, "clean"),  # sigmoid(-20 / 50 / 2 + 0.5): likelier than not, but under the threshold
+    ],
+)
+def test_the_scores_of_a_drawn_picture(
+    predictor: Predictor, encoded: Encoded, colour: tuple[int, int, int], score: float, verdict: str
+) -> None:
+    found = predictor.judge([encoded(colour)])[0]
+    assert found.scores == {"flagged": pytest.approx(score, abs=1e-5), "clean": pytest.approx(1 - score, abs=1e-5)}
+    assert (found.label, found.score) == ("flagged", found.scores["flagged"])
+    assert (found.verdict, found.detail) == (verdict, "")
+
+
+def test_the_borders_of_a_letterbox_are_the_sidecars_grey(predictor: Predictor, encoded: Encoded) -> None:
+    assert predictor.sidecar.background == 128
+    whole, half = encoded("red"), encoded("red", height=20)
+    logits = [np.log(one.score / (1 - one.score)) for one in predictor.judge([whole, half])]
+    assert (logits[1] - 0.5) / (logits[0] - 0.5) == pytest.approx(0.5, abs=1e-3), "half of the square is grey"
+
+
+HOSTILE = {
+    "empty": (b"", "corrupt"),
+    "zero bytes": (bytes(5000), "corrupt"),
+    "html": (b"<!DOCTYPE html><html><body>please wait</body></html>", "corrupt"),
+    "no pixels": (bomb(100, 100), "corrupt"),
+    "pixel bomb": (bomb(30_000, 30_000), "too_large"),
+    "absurd bomb": (bomb(2_000_000_000, 2_000_000_000), "too_large"),
+}
+
+
+@pytest.mark.parametrize("name", HOSTILE)
+def test_a_hostile_picture_gets_a_verdict_of_its_own(predictor: Predictor, name: str) -> None:
+    data, expected = HOSTILE[name]
+    found = predictor.judge([data])[0]
+    assert found.detail
+    assert found == Judgement(verdict=expected, detail=found.detail)
+
+
+@pytest.mark.parametrize("kind", ["PNG", "JPEG", "GIF", "WEBP"])
+def test_a_truncated_picture_is_corrupt(predictor: Predictor, encoded: Encoded, kind: str) -> None:
+    data = encoded("red", kind, side=200)
+    assert predictor.judge([data[: len(data) // 2]])[0].verdict == "corrupt"
+
+
+def test_the_callers_caps_hold(made: Path, encoded: Encoded) -> None:
+    strict = Predictor(made, caps=Caps(max_bytes=10**6, max_pixels=1600))
+    verdicts = [one.verdict for one in strict.judge([encoded("red", side=40), encoded("red", side=41)])]
+    assert verdicts == ["flagged", "too_large"]
+
+
+def test_good_and_bad_pictures_keep_their_order(predictor: Predictor, encoded: Encoded) -> None:
+    pictures = {"flagged": encoded("red"), "clean": encoded("blue"), "corrupt": b"", "too_large": bomb(30_000, 30_000)}
+    order = ["corrupt", "clean", "flagged", "too_large", "clean"] * BATCH
+    assert [one.verdict for one in predictor.judge([pictures[name] for name in order])] == order
+
+
+def test_a_picture_scores_the_same_alone_and_among_others(predictor: Predictor) -> None:
+    pictures = np.random.default_rng(0).integers(0, 256, (BATCH + 3, SIZE, SIZE, 3), np.uint8)
+    alone = np.concatenate([predictor.score(pictures[n : n + 1]) for n in range(len(pictures))])
+    assert predictor.score(pictures) == pytest.approx(alone, abs=1e-6)
+
+
+def test_no_pictures_have_no_scores(predictor: Predictor) -> None:
+    assert predictor.judge([]) == []
+    assert predictor.score(np.empty((0, SIZE, SIZE, 3), np.uint8)).shape == (0, 2)
+
+
+def test_threads_share_a_predictor(predictor: Predictor, encoded: Encoded) -> None:
+    pictures = [encoded((level, 0, 0)) for level in range(0, 256, 8)]
+    with ThreadPoolExecutor(4) as pool:
+        assert list(pool.map(lambda data: predictor.judge([data])[0], pictures)) == predictor.judge(pictures)
+
+
+def test_the_same_network_gives_the_same_bytes(made: Path, tmp_path: Path) -> None:
+    again = tmp_path / "again.onnx"
+    export(moderator(), again, (SIZE, SIZE, 3), labels=("flagged", "clean"))
+    assert again.read_bytes() == made.read_bytes()
+
+
+def test_the_file_names_no_path_of_the_machine_that_made_it(made: Path) -> None:
+    assert str(ROOT).encode() not in made.read_bytes()
+    assert b"site-packages" not in made.read_bytes()
+
+
+def test_a_graph_of_another_network_is_noticed(made: Path) -> None:
+    other = moderator()
+    other.calibration = Calibration(1.0, (0.5,))
+    with pytest.raises(ModelError, match="the exported graph's scores differ from the network's by 0"):
+        check_parity(other, made, np.full((1, SIZE, SIZE, 3), [255, 0, 0], np.uint8))
+
+
+@pytest.mark.parametrize(
+    ("labels", "size", "said"),
+    [
+        (("clean", "flagged"), SIZE, r"scores \['flagged', 'clean'\], its side-car names \['clean', 'flagged'\]"),
+        (("flagged", "clean"), 64, r"takes pictures of \[32, 32, 3\], its side-car says 64 px"),
+    ],
+    ids=["labels in another order", "size"],
+)
+def test_a_sidecar_of_another_model_is_refused(
+    made: Path, sidecar: Make, labels: tuple[str, ...], size: int, said: str, tmp_path: Path
+) -> None:
+    sidecar("binary", labels, {labels[0]: 0.5}, size).write(tmp_path / "other.json")
+    with pytest.raises(ModelError, match=said):
+        Predictor(made, tmp_path / "other.json")
+
+
+def test_what_is_no_model_is_refused(made: Path, tmp_path: Path) -> None:
+    shutil.copy(made.with_suffix(".json"), tmp_path / "cut.json")
+    (tmp_path / "cut.onnx").write_bytes(made.read_bytes()[:-100])
+    with pytest.raises(ModelError, match=r"cut\.onnx is no ONNX model that can be loaded; get it anew"):
+        Predictor(tmp_path / "cut.onnx")
+
+
+def command(*words: object, folder: Path) -> subprocess.CompletedProcess[str]:
+    environment = {name: value for name, value in os.environ.items() if not name.startswith("PYTHON")}
+    return subprocess.run(
+        [sys.executable, *map(str, words)],
+        cwd=folder,
+        env=environment | {"PYTHONPATH": str(ROOT)},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+
+
+@pytest.fixture
+def pictures(made: Path, encoded: Encoded, tmp_path: Path) -> Path:
+    """A folder as a clone is: the model where it belongs, and two pictures."""
+    (tmp_path / "models").mkdir()
+    for suffix in (".onnx", ".json"):
+        shutil.copy(made.with_suffix(suffix), tmp_path / "models")
+    (tmp_path / "red.png").write_bytes(encoded("red"))
+    (tmp_path / "bad.png").write_bytes(b"<html>")
+    return tmp_path
+
+
+def test_the_command_prints_an_object_a_picture(pictures: Path) -> None:
+    done = command("-m", "stages.inference.predictor", "red.png", "--json", folder=pictures)
+    assert (done.returncode, done.stderr) == (0, "")
+    said = json.loads(done.stdout)
+    assert (said["picture"], said["verdict"], round(said["scores"]["flagged"], 4)) == ("red.png", "flagged", 0.9548)
+
+
+def test_the_command_goes_on_after_a_picture_that_cannot_be_judged(pictures: Path) -> None:
+    done = command("-m", "stages.inference.predictor", "bad.png", "absent.png", "red.png", folder=pictures)
+    assert (done.returncode, done.stderr) == (1, "")
+    assert done.stdout.splitlines() == [
+        "bad.png: corrupt: no readable picture (UnidentifiedImageError)",
+        "absent.png: unreadable: No such file or directory",
+        "red.png: flagged 0.9548 -> flagged",
+    ]
+
+
+def test_without_a_model_the_command_says_where_to_get_one(pictures: Path) -> None:
+    (pictures / "models/moderator.onnx").unlink()
+    done = command("-m", "stages.inference.predictor", "red.png", folder=pictures)
+    assert done.returncode == 1
+    said = "error: no model models/moderator.onnx; make one with `dvc repro train`, or get it with `dvc pull`\n"
+    assert (done.stdout, done.stderr) == ("", said)
+
+
+def test_the_predictor_needs_neither_torch_nor_pandas(tmp_path: Path) -> None:
+    code = "import sys, stages.inference.predictor; print({'torch', 'pandas', 'pyarrow'} & set(sys.modules))"
+    assert command("-c", code, folder=tmp_path).stdout == "set()\n"

@@ -1,0 +1,74 @@
+"""How a command ends: one sentence and exit code 1 for a user's mistake; artifacts are whole or absent."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from stages.workspace.files import replacing
+
+ROOT = Path(__file__).parents[3]
+
+
+def ended(body: str) -> subprocess.CompletedProcess[str]:
+    code = f"import os, signal, time\nfrom stages.workspace.errors import *\ndef main():\n    {body}\nrun(main)"
+    return subprocess.run(
+        [sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=False, timeout=20
+    )
+
+
+def test_a_users_mistake_is_one_sentence() -> None:
+    done = ended("raise DumpError('no dump at x; build it')")
+    assert (done.returncode, done.stderr, done.stdout) == (1, "error: no dump at x; build it\n", "")
+
+
+def test_a_defect_keeps_its_traceback() -> None:
+    done = ended("raise KeyError('ours')")
+    assert done.returncode == 1
+    assert "Traceback" in done.stderr
+
+
+@pytest.mark.parametrize(("body", "code"), [("return None", 0), ("return 3", 3)])
+def test_the_exit_code_is_mains(body: str, code: int) -> None:
+    assert ended(body).returncode == code
+
+
+@pytest.mark.parametrize(("name", "code"), [("SIGINT", 130), ("SIGTERM", 143)])
+def test_a_signal_ends_cleanly_and_runs_what_must_be_run(name: str, code: int) -> None:
+    body = f"try: os.kill(os.getpid(), signal.{name}); time.sleep(10)\n    finally: print('tidied')"
+    done = ended(body)
+    assert done.returncode == code
+    assert done.stdout == "tidied\n"
+    assert "Traceback" not in done.stderr
+
+
+def test_a_file_is_replaced_whole(tmp_path: Path) -> None:
+    target = tmp_path / "new folder" / "artifact"
+    with replacing(target) as aside:
+        aside.write_text("whole")
+        assert not target.exists()
+    assert target.read_text() == "whole"
+    assert list(target.parent.iterdir()) == [target]
+
+
+def test_an_error_leaves_the_old_file_and_nothing_beside_it(tmp_path: Path) -> None:
+    target = tmp_path / "artifact"
+    target.write_text("old")
+    with pytest.raises(FileNotFoundError), replacing(target) as aside:
+        aside.with_name("absent").rename(aside)
+    assert target.read_text() == "old"
+    assert list(tmp_path.iterdir()) == [target]
+
+
+def test_a_linked_out_is_replaced_not_written_through(tmp_path: Path) -> None:
+    cached = tmp_path / "cached"
+    cached.write_text("in the cache")
+    cached.chmod(0o444)
+    target = tmp_path / "out"
+    target.hardlink_to(cached)
+    with replacing(target) as aside:
+        aside.write_text("new")
+    assert (cached.read_text(), target.read_text()) == ("in the cache", "new")

@@ -1,0 +1,163 @@
+"""Parameters: what is refused, and that the message names the key."""
+
+from __future__ import annotations
+
+import dataclasses
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from stages.config.compose import SECTIONS, check
+from stages.config.split import Split
+from stages.workspace import parameters
+from stages.workspace.errors import ParamsError
+
+ROOT = Path(__file__).parents[3]
+
+
+@pytest.fixture
+def values() -> dict[str, Any]:
+    return parameters.read(ROOT / "params.yaml")
+
+
+def put(key: str, value: object) -> Callable[[dict[str, Any]], None]:
+    def change(values: dict[str, Any]) -> None:
+        *path, last = key.split(".")
+        for name in path:
+            values = values[name]
+        values[last] = value
+
+    return change
+
+
+def test_the_committed_params_are_valid(values: dict[str, Any]) -> None:
+    check(values)
+
+
+@pytest.mark.parametrize(
+    ("key", "value", "said"),
+    [
+        ("split.flods", 5, "split.flods is not a parameter; did you mean folds?"),
+        ("splti", {}, "splti is not the section of a stage; did you mean split?"),
+        ("split.folds", "five", "split.folds: Input should be a valid integer; it is 'five'"),
+        ("split.folds", 2.5, "split.folds: Input should be a valid integer"),
+        ("train.lr", 0, "train.lr: Input should be greater than 0; it is 0"),
+        ("train.lr", None, "train.lr: Input should be a valid number; it is None"),
+        ("train.balance", "yes", "train.balance: Input should be a valid boolean; it is 'yes'"),
+        ("split.fold", 5, "split.fold must be below split.folds (5); it is 5"),
+        ("restore.dump", "???", "restore.dump has no value; set it in conf/ or with -S restore.dump=..."),
+        ("restore.sha256", "abc", "restore.sha256: "),
+        ("extract.policy.labels.flagged.some", [], "extract.policy.labels.flagged.some is not a parameter"),
+        ("extract.policy.labels.more", {"rest": True}, "exactly 2 labels"),
+        ("extract.policy.labels", {"a/b": {"any": ["a"]}, "clean": {"rest": True}}, "'a/b' cannot be a label"),
+        ("extract.policy.labels", {"none": {"any": ["a"]}, "clean": {"rest": True}}, "'none' cannot be a label"),
+        ("extract.policy.labels.clean", {"any": ["a"], "rest": True}, "either tags (any, all, none) or `rest: true`"),
+        ("download.faults.throttled", 2, "download.faults.throttled: Input should be less than or equal to 1; it is 2"),
+        ("download.faults.slow", 0.99, "the shares of first answers to spoil sum to 1.055, over 1"),
+        ("download.contact", "two\nlines", "download.contact: "),
+    ],
+)
+def test_a_mistake_is_an_error_that_names_the_key(values: dict[str, Any], key: str, value: object, said: str) -> None:
+    put(key, value)(values)
+    with pytest.raises(ParamsError) as caught:
+        check(values)
+    assert said in str(caught.value)
+    assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize("name", list(SECTIONS))
+def test_a_missing_key_is_named(values: dict[str, Any], name: str) -> None:
+    required = [
+        field.name
+        for field in dataclasses.fields(SECTIONS[name])
+        if field.default is dataclasses.MISSING and field.default_factory is dataclasses.MISSING
+    ]
+    for key in required:
+        shorter = {**values, name: {each: value for each, value in values[name].items() if each != key}}
+        with pytest.raises(ParamsError, match=f"{name}.{key} has no value"):
+            check(shorter)
+
+
+def test_parameters_are_frozen() -> None:
+    loaded = parameters.load(Split, ROOT / "params.yaml")
+    with pytest.raises(dataclasses.FrozenInstanceError):
+        loaded.folds = 3  # type: ignore[misc]
+
+
+def command(folder: Path, *words: str, **environment: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        [sys.executable, "-m", "stages.config", *words],
+        cwd=folder,
+        env={"PYTHONPATH": str(ROOT), "PATH": "", **environment},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+
+
+@pytest.fixture
+def clone(tmp_path: Path) -> Path:
+    (tmp_path / "conf").symlink_to(ROOT / "conf")
+    (tmp_path / "params.yaml").write_text((ROOT / "params.yaml").read_text())
+    return tmp_path
+
+
+def test_check_passes_on_what_was_composed(clone: Path) -> None:
+    assert command(clone, "policy=people").returncode == 0
+    assert yaml.safe_load((clone / "params.yaml").read_text())["extract"]["policy"]["name"] == "people"
+    assert command(clone, "--check", "policy=people").returncode == 0
+
+
+def test_check_names_the_keys_that_differ(clone: Path) -> None:
+    done = command(clone, "--check", "split.seed=7")
+    assert done.returncode == 1
+    assert done.stderr == "split.seed: params.yaml has 0, conf/ composes 7\n"
+
+
+def test_check_refuses_an_edit_by_hand_without_effect(clone: Path) -> None:
+    with (clone / "params.yaml").open("a") as file:
+        file.write("# mine\n")
+    assert command(clone, "--check").returncode == 1
+
+
+@pytest.mark.parametrize("override", ["train.lrr=1", "polcy=people", "policy=nobody", "train.lr=fast"])
+def test_a_bad_override_is_one_sentence_and_changes_nothing(clone: Path, override: str) -> None:
+    before = (clone / "params.yaml").read_text()
+    done = command(clone, override)
+    assert done.returncode == 1
+    assert done.stderr.startswith("error: ")
+    assert "Traceback" not in done.stderr
+    assert (clone / "params.yaml").read_text() == before
+
+
+LOADS = """
+import logging
+from stages.config.split import Split
+from stages.workspace.parameters import load
+logging.basicConfig(format="%(message)s")
+load(Split)
+"""
+
+
+@pytest.mark.parametrize(
+    ("environment", "warns"),
+    [({}, False), ({"DVC_STAGE": "split"}, True), ({"DVC_STAGE": "split", "DVC_EXP_NAME": "x"}, False)],
+    ids=["by hand", "dvc repro", "dvc exp run"],
+)
+def test_dvc_repro_warns_of_drift(clone: Path, environment: dict[str, str], warns: bool) -> None:
+    text = (clone / "params.yaml").read_text()
+    (clone / "params.yaml").write_text(text.replace("folds: 5", "folds: 4"))
+    done = subprocess.run(
+        [sys.executable, "-c", LOADS],
+        cwd=clone,
+        env={"PYTHONPATH": str(ROOT), **environment},
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    assert ("split.folds: params.yaml has 4, conf/ composes 5" in done.stderr) == warns
