@@ -60,10 +60,12 @@ compare: $(READY)  ## MODELS on POLICIES over FOLDS of each of GROUPED, through 
 	@python -m stages.experiments compare
 
 .PHONY: test
-test: $(READY)  ## ruff, mypy, pytest; PYTEST="-x tests/stages/test_split.py" for a part
+test: $(READY)  ## lint, types, structure, pytest; PYTEST="-x tests/stages/test_split.py" for a part
 	ruff format --check .
 	ruff check .
 	mypy
+	lint-imports --no-cache
+	deptry .
 	python -m stages.config --check
 	pytest $(or $(PYTEST),--numprocesses 2 --dist loadscope --no-loadscope-reorder)
 
