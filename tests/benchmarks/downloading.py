@@ -47,7 +47,7 @@ DIFFERENT = 100
 CAPS = {"max_bytes": 25_000_000, "max_pixels": 50_000_000}
 SECTION = """
   {host: stages/crawl/remote.py, hosts: [127.0.0.1], rate: 1.0e+9, concurrency: 32, tries: 3, timeout: 60.0,
-   backoff: 0.1,   max_wait: 1.0, pause_overloaded: 1.0, pause_blocked: 1.0, max_failed: 0.0, shard_size: 1000}
+   backoff: 0.1, max_wait: 1.0, pause_overloaded: 1.0, pause_blocked: 1.0, max_failed: 0.0, shard_size: 1000}
 """
 
 

@@ -238,8 +238,8 @@ def test_a_good_day_has_no_faults(library: Library) -> None:
 def test_the_crawler_gets_every_picture_on_a_bad_day(library: Library, shown: list[Image], tmp_path: Path) -> None:
     section = """
       {host: stages/sample, hosts: [sample.localhost], rate: 500.0, concurrency: 4, tries: 6, timeout: 10.0,
-       backoff: 0.01,       max_wait: 1.5, pause_overloaded: 0.05, pause_blocked: 0.1, max_bytes: 1000000, max_pixels: 2000000,
-       max_failed: 0.0, shard_size: 10}
+       backoff: 0.01, max_wait: 1.5, pause_overloaded: 0.05, pause_blocked: 0.1, max_bytes: 1000000,
+       max_pixels: 2000000, max_failed: 0.0, shard_size: 10}
     """
     params = Download(**yaml.safe_load(section))
     wanted = [Wanted(image.id, f"{BOARD}/{path(image, 'medium')}", "") for image in shown]
