@@ -13,7 +13,7 @@ from clones import ROOT, Clone, after_smoke
 from stages.workspace import paths
 
 RERUNS = re.compile(r"^\| `(\w+\.\w+)` \| `(\S+)` \| (.+) \|$", re.MULTILINE)
-"""A row of the README's table: a parameter, a value for it, the stages that rerun."""
+"""A row of the table in stages/README.md: a parameter, a value for it, the stages that rerun."""
 
 
 @pytest.fixture(scope="module")
@@ -53,7 +53,7 @@ def test_a_second_repro_does_nothing(clone: Clone) -> None:
 
 
 @pytest.mark.timeout(900)
-@pytest.mark.parametrize(("key", "value", "stages"), RERUNS.findall((ROOT / "README.md").read_text()))
+@pytest.mark.parametrize(("key", "value", "stages"), RERUNS.findall((ROOT / "stages/README.md").read_text()))
 def test_a_changed_parameter_reruns_exactly_the_stages_that_depend_on_it(
     clone: Clone, key: str, value: str, stages: str
 ) -> None:
@@ -61,7 +61,7 @@ def test_a_changed_parameter_reruns_exactly_the_stages_that_depend_on_it(
 
 
 def test_the_table_of_reruns_has_a_parameter_of_each_stage() -> None:
-    keys = [key for key, _, _ in RERUNS.findall((ROOT / "README.md").read_text())]
+    keys = [key for key, _, _ in RERUNS.findall((ROOT / "stages/README.md").read_text())]
     assert [key.split(".")[0] for key in keys] == ["restore", "extract", "download", "split", "train", "test"]
 
 

@@ -1,4 +1,4 @@
-"""A model's way to the bot, as the README says it: pushed to S3, tagged, served from another machine, rolled back."""
+"""A model's way to the bot, as in bot/README.md: pushed to S3, tagged, served from another machine, rolled back."""
 
 from __future__ import annotations
 
@@ -22,14 +22,14 @@ from tiny import redness
 BIN = Path(sys.executable).parent
 SECRET = "s3cret+key/of+the+remote"
 KEYS = {"AWS_ACCESS_KEY_ID": "AKIAOFTHETEST", "AWS_SECRET_ACCESS_KEY": SECRET, "AWS_DEFAULT_REGION": "us-east-1"}
-README = (ROOT / "README.md").read_text()
+README = (ROOT / "bot/README.md").read_text()
 SHARDS = """  download:
     cmd: mkdir -p data/download/shards && for n in 0 1 2; do echo $n > data/download/shards/shard-$n.parquet; done
     outs: [data/download/shards]
 """
 THERE, BOT, BACK = re.findall(
     r"^```sh\n(.*?)^```$",
-    README.partition("### From a training to the server, and back")[2].partition("\n### ")[0],
+    README.partition("\n## Deploying from a tag\n")[2].partition("\n## A moderator's first five minutes\n")[0],
     re.MULTILINE | re.DOTALL,
 )
 

@@ -1,4 +1,4 @@
-"""A board of one's own, as the README says: its dump fetched by DVC over HTTP, checked, restored and extracted."""
+"""A board of one's own, as conf/README.md says: its dump fetched by DVC over HTTP, checked, restored and extracted."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from clones import ROOT, Clone
 from stages.config.compose import compose
 from stages.workspace import paths
 
-README = (ROOT / "README.md").read_text()
+GUIDE = (ROOT / "conf/README.md").read_text()
 DUMP = ROOT / "tests/stages/dumps/postgresql-17.pgdump"
 SHA256 = hashlib.sha256(DUMP.read_bytes()).hexdigest()
 POLICY = """# @package _global_
@@ -35,7 +35,7 @@ extract:
 
 
 class Published(BaseHTTPRequestHandler):
-    """The dump, under any path. By the ETag `dvc update` tells whether it is another one."""
+    """Serves the dump under any path. `dvc update` compares its ETag."""
 
     def do_HEAD(self) -> None:
         self.send_response(200)
@@ -53,7 +53,7 @@ class Published(BaseHTTPRequestHandler):
 
 @pytest.fixture(scope="module")
 def address() -> Iterator[str]:
-    """Where a board's data-dump page points to."""
+    """The address that a board's data-dump page links to."""
     with ThreadingHTTPServer(("127.0.0.1", 0), Published) as server:
         threading.Thread(target=server.serve_forever, daemon=True).start()
         yield f"http://127.0.0.1:{server.server_port}/dump.pgdump"
@@ -62,25 +62,26 @@ def address() -> Iterator[str]:
 
 @pytest.fixture(scope="module")
 def clone(tmp_path_factory: pytest.TempPathFactory) -> Clone:
-    made = Clone(tmp_path_factory.mktemp("sources"))
-    (made.folder / "conf/policy/guns.yaml").write_text(POLICY)
-    return made
+    clone = Clone(tmp_path_factory.mktemp("sources"))
+    (clone.folder / "conf/policy/guns.yaml").write_text(POLICY)
+    return clone
 
 
-def said(address: str) -> list[list[str]]:
-    """The README's commands, for a board whose dump is at `address`, and as far as no picture is asked for."""
-    section = README.partition("\n## Your own board\n")[2].partition("```sh\n")[2].partition("```")[0]
+def commands(address: str) -> list[list[str]]:
+    """The guide's commands for a board whose dump is at `address`, up to the stage that would request pictures."""
+    section = GUIDE.partition("\n## Your own board\n")[2].partition("```sh\n")[2].partition("```")[0]
     filled = re.sub(r"https://\S+", address, section).replace("sha256=...", f"sha256={SHA256}")
     lines = filled.replace("policy=ratings", "policy=guns").replace("dvc repro", "dvc repro extract").splitlines()
     words = [shlex.split(line, comments=True) for line in lines]
-    return [each for each in words if "stages.experiments" not in each]  # tests/test_experiments.py runs that one
+    # tests/test_experiments.py runs that one.
+    return [command for command in words if "stages.experiments" not in command]
 
 
 def test_a_dump_that_is_not_the_published_one_is_refused(clone: Clone) -> None:
     dump, wrong = clone.folder.parent / "a board.pgdump", "f" * 64
     dump.symlink_to(DUMP)
     clone.run("python", "-m", "stages.config", "source=furbooru", f"restore.dump='{dump}'", f"restore.sha256={wrong}")
-    done = subprocess.run(
+    run = subprocess.run(
         ["dvc", "repro", "restore"],
         cwd=clone.folder,
         env=clone.environment,
@@ -88,16 +89,16 @@ def test_a_dump_that_is_not_the_published_one_is_refused(clone: Clone) -> None:
         text=True,
         check=False,
     )
-    assert done.returncode != 0
-    assert [line for line in done.stderr.splitlines() if line.startswith("error:")] == [
+    assert run.returncode != 0
+    assert [line for line in run.stderr.splitlines() if line.startswith("error:")] == [
         f"error: {dump} has the SHA-256 {SHA256}, not the published {wrong}; fetch it again, or mend restore.sha256"
     ]
-    assert "Traceback" not in done.stderr
+    assert "Traceback" not in run.stderr
     assert not (clone.folder / paths.LITE_DUMP).exists()
 
 
-def test_the_readmes_commands_bring_a_board(clone: Clone, address: str) -> None:
-    for words in said(address):
+def test_the_guides_commands_bring_a_board(clone: Clone, address: str) -> None:
+    for words in commands(address):
         clone.run(*words)
     images = pd.read_parquet(clone.folder / paths.IMAGES)
     assert set(images.label) == {"flagged", "clean"}
@@ -123,7 +124,10 @@ def test_another_board_is_a_file_in_conf(clone: Clone) -> None:
 
 def test_every_source_fills_in_the_same_parameters() -> None:
     keys = {
-        path.stem: {f"{section}.{key}" for section, given in yaml.safe_load(path.read_text()).items() for key in given}
+        path.stem: {
+            f"{section}.{key}" for section, values in yaml.safe_load(path.read_text()).items() for key in values
+        }
         for path in (ROOT / "conf/source").glob("*.yaml")
     }
-    assert all(each - {"download.faults"} == keys["derpibooru"] for each in keys.values())
+    optional = {"download.faults", "split.phash_max_distance"}
+    assert all(names - optional == keys["derpibooru"] - optional for names in keys.values())
