@@ -301,6 +301,14 @@ def test_the_expected_numbers_are_those_of_the_committed_run() -> None:
     }
 
 
+def test_the_minutes_of_make_repro_are_the_sum_of_the_stages() -> None:
+    seconds = [int(cell) for cell in re.findall(r"^\| \w+ \| .+ \| (\d+) \|$", read(TOUR), re.MULTILINE)]
+    setup = re.search(r"^make setup .*: (\d+) s$", read(TOUR), re.MULTILINE)
+    assert setup
+    assert len(seconds) == 7
+    assert f"about {(sum(seconds) + int(setup[1])) / 60:.0f} minutes" in read(README)
+
+
 def test_the_recall_that_corruptions_cost_is_that_of_the_committed_run() -> None:
     table = read(TOUR).partition("| corruption | recall lost |\n|---|---|\n")[2].partition("\n\n")[0]
     metrics = committed("test/metrics.json")
