@@ -17,10 +17,12 @@ from tqdm import tqdm
 
 from stages.config.test import Test
 from stages.dataset import targets
+from stages.evaluation import intervals
+from stages.evaluation.intervals import Groups
 from stages.inference.predictor import BATCH, Predictor
 from stages.inference.sidecar import NONE, Sidecar, decided
 from stages.training import metrics
-from stages.training.metrics import Flags, Floats, Groups
+from stages.training.metrics import Flags, Floats
 from stages.workspace import shards
 from stages.workspace.errors import ModelError
 
@@ -118,17 +120,17 @@ def evaluate(predictions: Predictions, sidecar: Sidecar, params: Test) -> dict[s
     labels = decided(sidecar.kind, sidecar.labels)
     thresholds = [sidecar.thresholds[label] for label in labels]
     each = metrics.of_labels(predictions.scores, predictions.truth, thresholds)
-    resamples = metrics.resampled(
+    resamples = intervals.resampled(
         predictions.scores, predictions.truth, thresholds, predictions.groups, params.bootstrap, params.seed
     )
     averages = [metrics.averaged(resample) for resample in resamples]
-    told: dict[str, Any] = dict(metrics.with_intervals(metrics.averaged(each), averages, params.confidence))
+    told: dict[str, Any] = dict(intervals.with_intervals(metrics.averaged(each), averages, params.confidence))
     if len(labels) == 1:
         told["threshold"] = thresholds[0]
     else:
         told["labels"] = {
             label: {
-                **metrics.with_intervals(each[place], [resample[place] for resample in resamples], params.confidence),
+                **intervals.with_intervals(each[place], [resample[place] for resample in resamples], params.confidence),
                 "threshold": thresholds[place],
             }
             for place, label in enumerate(labels)
