@@ -40,7 +40,7 @@ repro: $(READY)  ## build the sample board where it is missing, run the pipeline
 	@echo "report: data/test/report.html   model card: models/README.md"
 
 # Of all that stages measure and read, the columns by which one chooses.
-DROPPED := ^(?!(Experiment|State|(val\.)?(auroc|average_precision|recall|false_alarms)$$|(extract|split|train)\.))
+DROPPED := ^(?!(Experiment|State|(val\.)?(auroc|average_precision|recall|false_positive_rate)$$|(extract|split|train)\.))
 
 .PHONY: experiments
 experiments: $(READY)  ## the experiments on this commit, best first

@@ -1,4 +1,4 @@
-"""Pictures whose labels are most likely wrong, by confident learning (Northcutt, Jiang & Chuang, 2021)."""
+"""Likely label errors, found by confident learning (Northcutt, Jiang & Chuang, "Confident Learning", 2021)."""
 
 from __future__ import annotations
 
@@ -15,56 +15,57 @@ COLUMNS = ("image_id", "label", "given", "likely", "score", "margin", "artist", 
 
 @dataclass(frozen=True)
 class Issue:
-    """A picture that the model, sure as it is of others, takes to be what its tags deny."""
+    """A picture that the model confidently contradicts the label of."""
 
-    place: int
-    """Row in the predictions."""
+    row: int
+    """In the predictions."""
     label: str
     given: bool
-    """By its tags."""
+    """Whether its tags give it the label."""
     score: float
     margin: float
-    """How far the model's confidence in the other answer is beyond what it mostly has in that answer."""
+    """The model's confidence in the other class - its mean confidence over the pictures of that class."""
 
 
-def issues(predictions: Predictions, sidecar: Sidecar) -> list[Issue]:
-    """Likely issues of each label that has a threshold, the likeliest first.
+def find(predictions: Predictions, sidecar: Sidecar) -> list[Issue]:
+    """Find likely label errors of each label that has a threshold, the likeliest first.
 
-    A picture is one if the model's confidence in the answer that its tags do not give is at least the mean of its
-    confidence in that answer over the pictures that have it. The scores must be of pictures that the model was not
-    trained on, as those of the test split are.
+    A label is likely wrong if the model's confidence in the other class is at least its mean confidence in that class
+    over the pictures that belong to it. The scores must be out-of-sample, as those of the test split are.
     """
-    found: list[Issue] = []
-    for place, label in enumerate(decided(sidecar.kind, sidecar.labels)):
-        scores, truth = predictions.scores[:, place].astype(np.float64), predictions.truth[:, place]
+    issues: list[Issue] = []
+    for column, label in enumerate(decided(sidecar.kind, sidecar.labels)):
+        scores, truth = predictions.scores[:, column].astype(np.float64), predictions.truth[:, column]
         for given in (True, False):
-            other = 1 - scores if given else scores  # confidence in the answer that the tags do not give
-            usual = _mean(other, ~truth if given else truth)
-            suspects = np.flatnonzero((truth == given) & (other >= usual))
-            found += [
-                Issue(int(at), label, given, float(scores[at]), round(float(other[at] - usual), 6)) for at in suspects
+            confidence = 1 - scores if given else scores  # in the class that the picture is not labelled with
+            self_confidence = _mean(confidence, ~truth if given else truth)
+            suspects = np.flatnonzero((truth == given) & (confidence >= self_confidence))
+            issues += [
+                Issue(int(row), label, given, float(scores[row]), round(float(confidence[row] - self_confidence), 6))
+                for row in suspects
             ]
-    return sorted(found, key=lambda issue: (-abs(issue.score - issue.given), issue.place))
+    return sorted(issues, key=lambda issue: (-abs(issue.score - issue.given), issue.row))
 
 
 def _mean(values: NDArray[np.float64], among: NDArray[np.bool_]) -> float:
+    """The mean of the chosen values; infinite if there is none, so that nothing reaches it."""
     return float(values[among].mean()) if among.any() else np.inf
 
 
-def rows(found: list[Issue], predictions: Predictions) -> list[list[object]]:
-    """`label_issues.csv`, in the order of `COLUMNS`."""
-    told = predictions.table.select(["image_id", "artist", "url", "tags"]).to_pylist()
+def rows(issues: list[Issue], predictions: Predictions) -> list[list[object]]:
+    """The rows of `label_issues.csv`, with the columns `COLUMNS`."""
+    pictures = predictions.table.select(["image_id", "artist", "url", "tags"]).to_pylist()
     return [
         [
-            told[issue.place]["image_id"],
+            pictures[issue.row]["image_id"],
             issue.label,
             issue.label if issue.given else f"not {issue.label}",
             f"not {issue.label}" if issue.given else issue.label,
             round(issue.score, 6),
             issue.margin,
-            told[issue.place]["artist"] or "",
-            told[issue.place]["url"],
-            " ".join(told[issue.place]["tags"]),
+            pictures[issue.row]["artist"] or "",
+            pictures[issue.row]["url"],
+            " ".join(pictures[issue.row]["tags"]),
         ]
-        for issue in found
+        for issue in issues
     ]

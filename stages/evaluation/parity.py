@@ -1,4 +1,4 @@
-"""Whether a model's forms agree on the test split: the network in torch, its fp32 graph, its int8 graph."""
+"""Whether torch, the fp32 graph and the int8 graph give the same scores and verdicts on the test split."""
 
 from __future__ import annotations
 
@@ -7,13 +7,13 @@ from typing import Any, get_args
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import nn
 from tqdm import tqdm
 
 from stages.config.test import Test
 from stages.dataset.arrays import CAPS
-from stages.evaluation.predictions import Predictions, batches
-from stages.evaluation.robustness import sample
+from stages.evaluation.predictions import Predictions, balanced_sample, batches
 from stages.inference.decoding import pixels
 from stages.inference.predictor import BATCH, Predictor
 from stages.inference.sidecar import Precision, Sidecar, decided, verdict
@@ -25,94 +25,108 @@ from stages.workspace import paths, shards
 from stages.workspace.cache import file_hash
 from stages.workspace.errors import ModelError
 
-TOGETHER = "get all that one training made with `dvc checkout`, or train anew with `dvc repro -f train`"
+HOW_TO_MATCH = "restore the files of one training with `dvc checkout`, or train again with `dvc repro -f train`"
 
 
-def compared(predictions: Predictions, sidecar: Sidecar, folder: Path, params: Test) -> dict[str, Any]:
-    """Score the split's pictures by each graph, and up to `params.parity_count` of them by the network in torch.
+def compare(predictions: Predictions, sidecar: Sidecar, folder: Path, params: Test) -> dict[str, Any]:
+    """Score the split by each graph, and a sample of it by the torch network, and compare.
 
     Args:
-        predictions: those of the served graph, which is not run again.
+        predictions: of the served graph, which does not run again.
         sidecar: of the served graph.
         folder: of shards.
         params: `parity_count`, `threads`.
 
     Returns:
-        `sample`: of the pictures that torch has seen, for torch and each graph `auroc`, and for each graph
-        `largest_difference` and `mean_difference` of a score from torch's, and `other_verdicts`, the share of pictures
-        judged otherwise. `split`: the same of all pictures, int8 against fp32.
+        `sample`, up to `parity_count` pictures: `auroc` of torch and of each graph, and each graph's
+        `largest_difference` and `mean_difference` from torch's scores and `different_verdicts`, a share of the
+        pictures. `split`, all pictures: the same without torch, int8 compared with fp32.
 
     Raises:
-        ModelError: if checkpoint, graphs, side-car and model are not of one training.
+        ModelError: if checkpoint, graphs, side-car and model are not from one training.
     """
     torch.set_num_threads(params.threads)
-    network = rebuilt(paths.CHECKPOINT, sidecar)
-    forms = [form for form in get_args(Precision) if form == sidecar.precision or form in sidecar.auroc]
+    network = load_network(paths.CHECKPOINT, sidecar)
     _check_served(sidecar)
+    precisions = [name for name in get_args(Precision) if name == sidecar.precision or name in sidecar.auroc]
+    labels = decided(sidecar.kind, sidecar.labels)
+    sample = balanced_sample(predictions, sidecar, max(1, params.parity_count // (2 * len(labels))))
     graphs = {
-        form: Predictor(paths.GRAPHS / f"{form}.onnx", paths.SIDECAR, params.threads)
-        for form in forms
-        if form != sidecar.precision
+        name: Predictor(paths.GRAPHS / f"{name}.onnx", paths.SIDECAR, params.threads)
+        for name in precisions
+        if name != sidecar.precision
     }
-    ruled = decided(sidecar.kind, sidecar.labels)
-    chosen = sample(predictions, sidecar, max(1, params.parity_count // (2 * len(ruled))))
-    scores = {form: np.empty_like(predictions.scores) for form in ("torch", *graphs)}
+    scores = _scores(network, graphs, sample, predictions, sidecar, folder)
+    scores[sidecar.precision] = predictions.scores
+    return {
+        "sample": _differences(
+            {name: scores[name][sample] for name in ("torch", *precisions)}, predictions.truth[sample], sidecar
+        ),
+        "split": _differences({name: scores[name] for name in precisions}, predictions.truth, sidecar),
+    }
+
+
+def _scores(
+    network: nn.Module,
+    graphs: dict[str, Predictor],
+    sample: NDArray[np.int64],
+    predictions: Predictions,
+    sidecar: Sidecar,
+    folder: Path,
+) -> dict[str, Floats]:
+    """Scores [n, labels] by each graph, and by torch for the sample; torch's other rows are undefined."""
+    scores = {name: np.empty_like(predictions.scores) for name in ("torch", *graphs)}
     ids = predictions.table["image_id"].to_pylist()
     start = 0
     with tqdm(total=len(ids), desc="parity", unit="picture", disable=None) as progress:
         for batch in batches(shards.pictures(folder, set(ids)), BATCH):
             squares = np.stack([pixels(data, sidecar.size, sidecar.background, CAPS) for _, data in batch])
-            places = np.arange(start, start + len(batch))
-            for form, graph in graphs.items():
-                scores[form][places] = graph.score(squares)
-            mine = np.isin(places, chosen)
-            if mine.any():
+            rows = np.arange(start, start + len(batch))
+            for name, graph in graphs.items():
+                scores[name][rows] = graph.score(squares)
+            sampled = np.isin(rows, sample)
+            if sampled.any():
                 with torch.no_grad():
-                    scores["torch"][places[mine]] = network(torch.from_numpy(squares[mine])).numpy()
+                    scores["torch"][rows[sampled]] = network(torch.from_numpy(squares[sampled])).numpy()
             start += len(batch)
             progress.update(len(batch))
-    scores[sidecar.precision] = predictions.scores
-    seen = {form: scores[form][chosen] for form in ("torch", *forms)}
-    return {
-        "sample": _told(seen, predictions.truth[chosen], sidecar),
-        "split": _told({form: scores[form] for form in forms}, predictions.truth, sidecar),
-    }
+    return scores
 
 
-def _told(scores: dict[str, Floats], truth: Flags, sidecar: Sidecar) -> dict[str, Any]:
-    """Each form's AUROC, averaged over labels, and how the others differ from the first."""
+def _differences(scores: dict[str, Floats], truth: Flags, sidecar: Sidecar) -> dict[str, Any]:
+    """Each runtime's AUROC, averaged over labels, and how the others differ from the first."""
     thresholds = [sidecar.thresholds[label] for label in decided(sidecar.kind, sidecar.labels)]
     verdicts = {
-        form: [verdict(dict(zip(sidecar.labels, row.tolist(), strict=True)), sidecar) for row in rows]
-        for form, rows in scores.items()
+        name: [verdict(dict(zip(sidecar.labels, row.tolist(), strict=True)), sidecar) for row in rows]
+        for name, rows in scores.items()
     }
     first = next(iter(scores))
-    told: dict[str, Any] = {"pictures": len(truth)}
-    for form, rows in scores.items():
+    results: dict[str, Any] = {"pictures": len(truth)}
+    for name, rows in scores.items():
         auroc = metrics.averaged(metrics.of_labels(rows, truth, thresholds))["auroc"]
-        told[form] = {"auroc": round(auroc, DIGITS)}
-        if form != first:
+        results[name] = {"auroc": round(auroc, DIGITS)}
+        if name != first:
             differences = np.abs(rows - scores[first])
-            others = np.mean([mine != theirs for mine, theirs in zip(verdicts[form], verdicts[first], strict=True)])
-            told[form] |= {
+            different = np.mean([ours != theirs for ours, theirs in zip(verdicts[name], verdicts[first], strict=True)])
+            results[name] |= {
                 "largest_difference": round(float(differences.max()), DIGITS),
                 "mean_difference": round(float(differences.mean()), DIGITS),
-                "other_verdicts": round(float(others), DIGITS),
+                "different_verdicts": round(float(different), DIGITS),
             }
-    return told
+    return results
 
 
 def _check_served(sidecar: Sidecar) -> None:
     graph = paths.GRAPHS / f"{sidecar.precision}.onnx"
     if not graph.is_file() or file_hash(graph) != file_hash(paths.MODEL):
-        raise ModelError(f"{paths.MODEL} is not the {graph} that its side-car tells of: {TOGETHER}")
+        raise ModelError(f"{paths.MODEL} differs from {graph}, which its side-car names: {HOW_TO_MATCH}")
 
 
-def rebuilt(path: Path, sidecar: Sidecar) -> nn.Module:
-    """The network whose weights a checkpoint holds, as it was exported: pixels -> scores.
+def load_network(path: Path, sidecar: Sidecar) -> nn.Module:
+    """Load a checkpoint as the network that was exported: uint8 pixels -> scores.
 
     Raises:
-        ModelError: if there is none, it cannot be read, or it is of another training than the side-car.
+        ModelError: if the file is missing or unreadable, or is from another training than the side-car.
     """
     try:
         checkpoint = torch.load(path, map_location="cpu", weights_only=True)
@@ -120,23 +134,24 @@ def rebuilt(path: Path, sidecar: Sidecar) -> nn.Module:
         architecture = Architecture(**checkpoint["architecture"])
     except FileNotFoundError:
         raise ModelError(
-            f"no checkpoint {path}; get it with `dvc checkout` or `dvc pull`, make one with `dvc repro train`, or set "
-            "test.parity_count=0 to compare nothing"
+            f"no checkpoint {path}; get it with `dvc checkout` or `dvc pull`, train one with `dvc repro train`, or "
+            "skip the comparison with test.parity_count=0"
         ) from None
-    except Exception as error:  # whatever a broken file makes the reader raise
-        raise ModelError(f"{path} is no checkpoint that can be read; {TOGETHER}") from error
+    except Exception as error:  # torch.load raises whatever the damage leads to
+        raise ModelError(f"the checkpoint {path} cannot be read; {HOW_TO_MATCH}") from error
     if labels != list(sidecar.labels):
         raise ModelError(
             f"{path} was trained for the labels {', '.join(labels)}, the side-car {paths.SIDECAR} names "
-            f"{', '.join(sidecar.labels)}: {TOGETHER}"
+            f"{', '.join(sidecar.labels)}: {HOW_TO_MATCH}"
         )
+    # With weights=none the frozen stem is random, and the seed gives the one that was trained with.
     with torch.random.fork_rng(devices=()):
-        torch.manual_seed(sidecar.params["seed"])  # with weights=none the frozen stem is what the seed makes it
+        torch.manual_seed(sidecar.params["seed"])
         stem = networks.frozen_stem(architecture)
     network = networks.trainable_part(architecture, features)
     try:
         network.load_state_dict(state)
     except RuntimeError as error:
-        raise ModelError(f"{path} holds another network than {paths.SIDECAR} tells of: {TOGETHER}") from error
-    fitted = Calibration(sidecar.calibration["temperature"], tuple(sidecar.calibration["bias"]))
-    return networks.ExportModel(stem, network, sidecar.kind, fitted).eval()
+        raise ModelError(f"{path} holds the weights of another network than {paths.SIDECAR}: {HOW_TO_MATCH}") from error
+    calibration = Calibration(sidecar.calibration["temperature"], tuple(sidecar.calibration["bias"]))
+    return networks.ExportModel(stem, network, sidecar.kind, calibration).eval()

@@ -1,4 +1,4 @@
-"""The model on the test split: its predictions, and everything that is measured on them."""
+"""The model's predictions for the test split, the metrics measured on them, and the worst mistakes."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from typing import Any
 
 import numpy as np
 import pyarrow as pa
-import pyarrow.parquet as pq
+from numpy.typing import NDArray
 from tqdm import tqdm
 
 from stages.config.test import Test
@@ -29,7 +29,7 @@ from stages.workspace.errors import ModelError
 
 @dataclass(frozen=True)
 class Predictions:
-    """What the model says of each picture of a split, beside what is so."""
+    """The scores and verdicts of a split's pictures, with their true labels."""
 
     table: pa.Table
     """The split's rows, ascending by image_id."""
@@ -41,55 +41,61 @@ class Predictions:
 
     @property
     def groups(self) -> Groups:
-        """[n] each picture's group of near-duplicates."""
+        """[n] the group of near-duplicates that each picture belongs to."""
         groups: Groups = self.table["group"].to_numpy()
         return groups
 
-    def actual(self, sidecar: Sidecar) -> list[str]:
-        """Each picture's true label, worded as a verdict is."""
+    def true_verdicts(self, sidecar: Sidecar) -> list[str]:
+        """The verdict that each picture's true labels call for."""
         names = np.array(sidecar.labels)
         return ["+".join(names[row]) or NONE for row in self.truth]
 
-    def written(self, sidecar: Sidecar) -> pa.Table:
+    def to_table(self, sidecar: Sidecar) -> pa.Table:
         """The rows of `predictions.parquet`: image_id, label or labels, group, score_LABEL for each label, verdict."""
         label = "labels" if sidecar.kind == "multilabel" else "label"
-        found = self.table.select(["image_id", label, "group"]).replace_schema_metadata()
-        for place, name in enumerate(sidecar.labels):
-            found = found.append_column(f"score_{name}", pa.array(self.scores[:, place]))
-        return found.append_column("verdict", pa.array(self.verdicts, pa.string()))
+        table = self.table.select(["image_id", label, "group"]).replace_schema_metadata()
+        for column, name in enumerate(sidecar.labels):
+            table = table.append_column(f"score_{name}", pa.array(self.scores[:, column]))
+        return table.append_column("verdict", pa.array(self.verdicts, pa.string()))
 
 
-def read(split: Path, sidecar: Sidecar) -> tuple[pa.Table, Flags]:
-    """A split's rows by ascending id, and their labels [n, labels].
+def read_split(split: Path, sidecar: Sidecar) -> tuple[pa.Table, Flags]:
+    """Read a split's rows, ascending by image_id, and their true labels [n, labels].
 
     Raises:
-        ModelError: if there is none, it has another policy than the model, or lacks a label.
+        ModelError: if the split is missing, was made for another policy than the model, or has no positives or no
+            negatives of a label.
     """
     table = targets.table(split).sort_by("image_id")
     policy = json.loads(table.schema.metadata[b"mlpy"])["policy"]
     if policy != sidecar.policy:
         raise ModelError(
-            f"{split} is of the policy {policy['name']}, the model of {sidecar.policy['name']}, or its rules have "
-            "changed since; run `dvc repro`"
+            f"{split} was made for the policy {policy['name']}, but the model was trained for {sidecar.policy['name']} "
+            "or for other rules of it; run `dvc repro`"
         )
     truth = targets.labelled(table, sidecar.labels)
-    for place, label in enumerate(decided(sidecar.kind, sidecar.labels)):
-        if not 0 < truth[:, place].sum() < len(truth):
-            said = "no" if not truth[:, place].any() else "nothing but"
+    for column, label in enumerate(decided(sidecar.kind, sidecar.labels)):
+        if not 0 < truth[:, column].sum() < len(truth):
+            lacking = "with" if not truth[:, column].any() else "without"
             raise ModelError(
-                f"{split} has {said} pictures of label {label}, so nothing can be measured; set another split.seed or "
-                "split.fold, or raise extract.limit"
+                f"{split} has no pictures {lacking} the label {label}, so its metrics are undefined; set another "
+                "split.seed or split.fold, or raise extract.limit"
             )
     return table, truth
 
 
 def predict(split: Path, folder: Path, predictor: Predictor) -> Predictions:
-    """Judge every picture of a split, from its bytes in a folder of shards, as the bot would.
+    """Judge every picture of a split with the predictor that the bot uses.
+
+    Args:
+        split: a split's parquet file.
+        folder: of shards, which hold the pictures' bytes.
+        predictor: the exported model.
 
     Raises:
-        ModelError: as `read` does; or if a picture is in no shard, or cannot be judged.
+        ModelError: as `read_split` does; or if a picture is in no shard, or cannot be judged.
     """
-    table, truth = read(split, predictor.sidecar)
+    table, truth = read_split(split, predictor.sidecar)
     ids = table["image_id"].to_pylist()
     scores, verdicts, seen = [], [], []
     with tqdm(total=len(ids), desc="judge", unit="picture", disable=None) as progress:
@@ -99,88 +105,100 @@ def predict(split: Path, folder: Path, predictor: Predictor) -> Predictions:
                 if not judgement.scores:
                     raise ModelError(
                         f"image {image_id} cannot be judged ({judgement.verdict}: {judgement.detail}); lower "
-                        "download.max_bytes or download.max_pixels to what the bot takes"
+                        "download.max_bytes or download.max_pixels to the bot's limits"
                     )
                 scores.append(list(judgement.scores.values()))
                 verdicts.append(judgement.verdict)
             progress.update(len(batch))
+    # Scores are matched with the split's rows by position: shards yield pictures ascending by id, as the rows are.
     if seen != ids:
         raise ModelError(f"{len(set(ids) - set(seen))} pictures of {split} are in no shard; run `dvc repro split`")
     return Predictions(table, truth, np.array(scores, np.float32), verdicts)
 
 
 def batches(pictures: Iterator[tuple[int, bytes]], size: int) -> Iterator[list[tuple[int, bytes]]]:
-    """Pictures with their ids, `size` at a time, and what is left."""
+    """Split (image_id, bytes) pairs into lists of `size`; the last may be shorter."""
     while batch := list(itertools.islice(pictures, size)):
         yield batch
 
 
-def evaluate(predictions: Predictions, sidecar: Sidecar, params: Test) -> dict[str, Any]:
-    """What `metrics.json` says: metrics averaged over labels, and where several are decided, each label's own."""
+def balanced_sample(predictions: Predictions, sidecar: Sidecar, count: int) -> NDArray[np.int64]:
+    """Rows, ascending, of up to `count` positives and as many negatives of each label, evenly spaced in the split."""
+    sample: set[int] = set()
+    for column, _ in enumerate(decided(sidecar.kind, sidecar.labels)):
+        for side in (predictions.truth[:, column], ~predictions.truth[:, column]):
+            rows = np.flatnonzero(side)
+            sample |= set(rows[np.linspace(0, len(rows) - 1, min(count, len(rows))).astype(int)].tolist())
+    return np.array(sorted(sample))
+
+
+def measure_predictions(predictions: Predictions, sidecar: Sidecar, params: Test) -> dict[str, Any]:
+    """Measure metrics with intervals, averaged over labels, and the confusion matrix.
+
+    A policy of several labels gets each label's own metrics, too, under `labels`.
+    """
     labels = decided(sidecar.kind, sidecar.labels)
     thresholds = [sidecar.thresholds[label] for label in labels]
-    each = metrics.of_labels(predictions.scores, predictions.truth, thresholds)
+    values = metrics.of_labels(predictions.scores, predictions.truth, thresholds)
     resamples = intervals.resampled(
         predictions.scores, predictions.truth, thresholds, predictions.groups, params.bootstrap, params.seed
     )
     averages = [metrics.averaged(resample) for resample in resamples]
-    told: dict[str, Any] = dict(intervals.with_intervals(metrics.averaged(each), averages, params.confidence))
+    results: dict[str, Any] = dict(intervals.with_intervals(metrics.averaged(values), averages, params.confidence))
     if len(labels) == 1:
-        told["threshold"] = thresholds[0]
+        results["threshold"] = thresholds[0]
     else:
-        told["labels"] = {
+        results["labels"] = {
             label: {
-                **intervals.with_intervals(each[place], [resample[place] for resample in resamples], params.confidence),
-                "threshold": thresholds[place],
+                **intervals.with_intervals(
+                    values[column], [resample[column] for resample in resamples], params.confidence
+                ),
+                "threshold": thresholds[column],
             }
-            for place, label in enumerate(labels)
+            for column, label in enumerate(labels)
         }
-    return told | {
+    return results | {
         "pictures": len(predictions.truth),
         "groups": len(np.unique(predictions.groups)),
-        "confusion": confusion(predictions.actual(sidecar), predictions.verdicts),
+        "confusion": confusion(predictions.true_verdicts(sidecar), predictions.verdicts),
     }
 
 
-def confusion(actual: list[str], verdicts: list[str]) -> dict[str, dict[str, int]]:
-    """True label -> verdict -> pictures."""
-    counts = Counter(zip(actual, verdicts, strict=True))
-    names = sorted({*actual, *verdicts})
-    return {truth: {verdict: counts[truth, verdict] for verdict in names} for truth in sorted(set(actual))}
+def confusion(true_verdicts: list[str], verdicts: list[str]) -> dict[str, dict[str, int]]:
+    """True verdict -> the model's verdict -> count of pictures."""
+    counts = Counter(zip(true_verdicts, verdicts, strict=True))
+    names = sorted({*true_verdicts, *verdicts})
+    return {truth: {verdict: counts[truth, verdict] for verdict in names} for truth in sorted(set(true_verdicts))}
 
 
 @dataclass(frozen=True)
 class Mistake:
     """A picture on the wrong side of a label's threshold."""
 
-    place: int
-    """Row in the predictions."""
+    row: int
+    """In the predictions."""
     label: str
     score: float
     missed: bool
-    """The label was not given; else it was given wrongly."""
+    """A false negative; otherwise a false positive."""
     margin: float
-    """How far beyond the threshold, as a share of the way there is."""
+    """Distance from the threshold, as a share of the distance from the threshold to 0 or 1."""
 
 
-def mistakes(predictions: Predictions, sidecar: Sidecar, count: int) -> list[Mistake]:
-    """The worst mistakes: of each label half are missed, half false alarms; the worst come first."""
-    found: list[Mistake] = []
-    ruled = decided(sidecar.kind, sidecar.labels)
-    for column, label in enumerate(ruled):
+def worst_mistakes(predictions: Predictions, sidecar: Sidecar, count: int) -> list[Mistake]:
+    """Up to `count` mistakes, worst first: each label's share is half false negatives, half false positives."""
+    mistakes: list[Mistake] = []
+    labels = decided(sidecar.kind, sidecar.labels)
+    for column, label in enumerate(labels):
         threshold = sidecar.thresholds[label]
         for missed in (True, False):
             scores, truth = predictions.scores[:, column], predictions.truth[:, column]
             wrong = np.flatnonzero((truth == missed) & ((scores < threshold) == missed))
+            # Relative margins compare both kinds of mistakes; 1e-9 is for a threshold of 1.
             margins = (threshold - scores) / threshold if missed else (scores - threshold) / max(1 - threshold, 1e-9)
-            worst = wrong[np.argsort(-margins[wrong], kind="stable")][: max(1, count // (2 * len(ruled)))]
-            found += [
-                Mistake(int(place), label, float(scores[place]), missed, float(margins[place]))
-                for place in (worst if count else [])
+            worst = wrong[np.argsort(-margins[wrong], kind="stable")][: max(1, count // (2 * len(labels)))]
+            mistakes += [
+                Mistake(int(row), label, float(scores[row]), missed, float(margins[row]))
+                for row in (worst if count else [])
             ]
-    return sorted(found, key=lambda mistake: (-mistake.margin, mistake.place))
-
-
-def write_predictions(predictions: Predictions, sidecar: Sidecar, target: Path) -> None:
-    """Write `predictions.parquet`."""
-    pq.write_table(predictions.written(sidecar), target, compression="zstd")
+    return sorted(mistakes, key=lambda mistake: (-mistake.margin, mistake.row))

@@ -1,4 +1,4 @@
-"""What is said of a model: one offline page with its numbers, curves and mistakes, and its model card."""
+"""Render the test report, a single offline HTML page, and the model card, in Markdown."""
 
 from __future__ import annotations
 
@@ -16,9 +16,9 @@ from PIL import Image
 
 from stages.dataset.arrays import CAPS
 from stages.evaluation import saliency
+from stages.evaluation.corruptions import CorruptionResult
 from stages.evaluation.label_issues import Issue
 from stages.evaluation.predictions import Mistake, Predictions
-from stages.evaluation.robustness import Robustness
 from stages.evaluation.slices import Slice
 from stages.inference.decoding import Pixels, pixels
 from stages.inference.predictor import Predictor
@@ -26,173 +26,157 @@ from stages.inference.sidecar import Sidecar, decided
 from stages.workspace import shards
 
 TEMPLATES = Path(__file__).with_name("templates")
-NAMES = {
+METRIC_NAMES = {
     "auroc": "AUROC",
     "average_precision": "Average precision",
     "f1": "F1",
     "precision": "Precision",
     "recall": "Recall",
-    "false_alarms": "False alarms",
+    "false_positive_rate": "False positive rate",
     "calibration_error": "Calibration error",
 }
-"""Metric -> how people call it, in the order of the tables."""
-SHOWN_TAGS = 8
+"""Metric -> its name in tables, in their order."""
+MAX_TAGS = 8
+"""Tags shown under a picture."""
 
 
 @dataclass(frozen=True)
-class Shown:
-    """A picture with what is said of it, and whom it is owed to."""
+class GalleryPicture:
+    """A picture with its caption and credits."""
 
-    said: str
+    caption: str
     label: str
     score: float
     image_id: int
     picture: str
-    """As a data: address."""
+    """A data: URL."""
     overlay: str
-    """The same, under what the score hangs on; "" for none."""
+    """A data: URL of the saliency overlay; "" for none."""
     artist: str
     url: str
     tags: tuple[str, ...]
 
 
 @dataclass(frozen=True)
-class Described:
-    """All that the page and the card tell of."""
+class ReportData:
+    """What the report and the model card are rendered from."""
 
     metrics: dict[str, Any]
     confidence: float
     sidecar: Sidecar
     predictions: Predictions
     plots: list[str]
-    """SVG images of our own."""
+    """SVG elements, inserted unescaped."""
     slices: list[Slice]
-    changes: list[Robustness]
-    mistakes: list[Shown]
-    issues: list[Shown]
-    suspects: int
-    """Pictures whose labels are likely wrong, of which `issues` are the likeliest."""
+    corruptions: list[CorruptionResult]
+    mistakes: list[GalleryPicture]
+    issues: list[GalleryPicture]
+    issue_count: int
+    """All likely label errors; `issues` are the likeliest."""
 
 
-def mistakes(
-    found: list[Mistake], predictions: Predictions, folder: Path, predictor: Predictor, explained: int
-) -> list[Shown]:
-    """Mistakes with small pictures, from the bytes in a folder of shards; the first few with an overlay."""
-    columns = {label: place for place, label in enumerate(predictor.sidecar.labels)}
-    squares = _squares({each.place for each in found}, predictions, folder, predictor)
+def mistake_gallery(
+    mistakes: list[Mistake], predictions: Predictions, folder: Path, predictor: Predictor, saliency_count: int
+) -> list[GalleryPicture]:
+    """Mistakes with pictures from a folder of shards; the first `saliency_count` get a saliency overlay."""
+    columns = {label: column for column, label in enumerate(predictor.sidecar.labels)}
+    squares = _squares({mistake.row for mistake in mistakes}, predictions, folder, predictor)
+    gallery = []
+    for rank, mistake in enumerate(mistakes):
+        square = squares[mistake.row]
+        overlay = None
+        if rank < saliency_count:
+            overlay = saliency.overlay(square, saliency.occlusion(square, predictor, columns[mistake.label]))
+        caption = "false negative" if mistake.missed else "false positive"
+        gallery.append(_gallery_picture(mistake, caption, predictions, square, overlay))
+    return gallery
+
+
+def issue_gallery(
+    issues: list[Issue], predictions: Predictions, folder: Path, predictor: Predictor
+) -> list[GalleryPicture]:
+    """Likely label errors with pictures from a folder of shards."""
+    squares = _squares({issue.row for issue in issues}, predictions, folder, predictor)
     return [
-        _shown(
-            each.place,
-            "missed" if each.missed else "false alarm",
-            each.label,
-            each.score,
+        _gallery_picture(
+            issue,
+            f"labelled {issue.label}" if issue.given else f"not labelled {issue.label}",
             predictions,
-            squares[each.place],
-            saliency.overlaid(
-                squares[each.place], saliency.attributed(squares[each.place], predictor, columns[each.label])
-            )
-            if place < explained
-            else None,
+            squares[issue.row],
         )
-        for place, each in enumerate(found)
+        for issue in issues
     ]
 
 
-def issues(found: list[Issue], predictions: Predictions, folder: Path, predictor: Predictor) -> list[Shown]:
-    """Pictures whose labels are likely wrong."""
-    squares = _squares({each.place for each in found}, predictions, folder, predictor)
-    return [
-        _shown(
-            each.place,
-            f"labelled {each.label}" if each.given else f"not labelled {each.label}",
-            each.label,
-            each.score,
-            predictions,
-            squares[each.place],
-        )
-        for each in found
-    ]
-
-
-def _shown(
-    place: int,
-    said: str,
-    label: str,
-    score: float,
-    predictions: Predictions,
-    square: Pixels,
-    overlay: Pixels | None = None,
-) -> Shown:
-    row = predictions.table.slice(place, 1).to_pylist()[0]
-    return Shown(
-        said,
-        label,
-        score,
-        row["image_id"],
-        _address(square),
-        "" if overlay is None else _address(overlay),
-        row["artist"] or "unknown",
-        row["url"],
-        tuple(row["tags"][:SHOWN_TAGS]),
+def _gallery_picture(
+    entry: Mistake | Issue, caption: str, predictions: Predictions, square: Pixels, overlay: Pixels | None = None
+) -> GalleryPicture:
+    image = predictions.table.slice(entry.row, 1).to_pylist()[0]
+    return GalleryPicture(
+        caption,
+        entry.label,
+        entry.score,
+        image["image_id"],
+        _data_url(square),
+        "" if overlay is None else _data_url(overlay),
+        image["artist"] or "unknown",
+        image["url"],
+        tuple(image["tags"][:MAX_TAGS]),
     )
 
 
-def _squares(places: set[int], predictions: Predictions, folder: Path, predictor: Predictor) -> dict[int, Pixels]:
-    """The pictures at these rows as the model sees them, by row."""
-    ids = {predictions.table["image_id"][place].as_py(): place for place in places}
+def _squares(rows: set[int], predictions: Predictions, folder: Path, predictor: Predictor) -> dict[int, Pixels]:
+    """Row -> the picture, decoded as the model sees it."""
+    row_of = {predictions.table["image_id"][row].as_py(): row for row in rows}
     sidecar = predictor.sidecar
     return {
-        ids[image_id]: pixels(data, sidecar.size, sidecar.background, CAPS)
-        for image_id, data in shards.pictures(folder, set(ids))
+        row_of[image_id]: pixels(data, sidecar.size, sidecar.background, CAPS)
+        for image_id, data in shards.pictures(folder, set(row_of))
     }
 
 
-def _address(square: Pixels) -> str:
+def _data_url(square: Pixels) -> str:
     file = io.BytesIO()
     Image.fromarray(square).save(file, "JPEG", quality=80)
     return f"data:image/jpeg;base64,{base64.b64encode(file.getvalue()).decode()}"
 
 
-def page(described: Described) -> str:
-    """`report.html`: one file, which fetches nothing."""
-    return _rendered("report.html.j2", described, escape=True)
+def render_report(data: ReportData) -> str:
+    """The text of `report.html`, one file that loads nothing else."""
+    return _render("report.html.j2", data, escape=True)
 
 
-def card(described: Described) -> str:
-    """The model card, in Markdown."""
-    return _rendered("model_card.md.j2", described, escape=False)
+def render_model_card(data: ReportData) -> str:
+    """The text of `models/README.md`."""
+    return _render("model_card.md.j2", data, escape=False)
 
 
-def _rendered(template: str, described: Described, *, escape: bool) -> str:
+def _render(template: str, data: ReportData, *, escape: bool) -> str:
     environment = jinja2.Environment(
         loader=jinja2.FileSystemLoader(TEMPLATES),
-        autoescape=escape,  # noqa: S701 (on for the page; Markdown is no HTML)
-        undefined=jinja2.StrictUndefined,
+        autoescape=escape,  # noqa: S701 (Markdown is not HTML)
+        undefined=jinja2.StrictUndefined,  # a typo in a template is an error, not an empty string
         trim_blocks=True,
         lstrip_blocks=True,
         keep_trailing_newline=True,
     )
-    metrics, sidecar, predictions = described.metrics, described.sidecar, described.predictions
-    ruled = decided(sidecar.kind, sidecar.labels)
+    metrics, sidecar, predictions = data.metrics, data.sidecar, data.predictions
+    labels = decided(sidecar.kind, sidecar.labels)
     return environment.get_template(template).render(
-        **vars(described),
-        each={label: metrics["labels"][label] for label in ruled} if "labels" in metrics else {ruled[0]: metrics},
-        names=NAMES,
-        ruled=ruled,
-        forms=list(_forms(metrics.get("parity", {}))),
-        hosts=_hosts(predictions),
-        counts=Counter(label for each in predictions.actual(sidecar) for label in each.split("+")),
+        **vars(data),
+        labels=labels,
+        label_metrics=metrics.get("labels", {labels[0]: metrics}),
+        metric_names=METRIC_NAMES,
+        heads=sidecar.params["model"].get("heads", 1),
+        parity_rows=list(_parity_rows(metrics.get("parity", {}))),
+        hosts=sorted({urlsplit(url).hostname or "" for url in predictions.table["url"].to_pylist()}),
+        counts=Counter(label for verdict in predictions.true_verdicts(sidecar) for label in verdict.split("+")),
     )
 
 
-def _forms(parity: dict[str, Any]) -> Iterator[tuple[str, int, str, dict[str, float]]]:
-    """A row of the table of forms each: the form, pictures, the form it is compared with ("" if none), numbers."""
-    for measured in parity.values():
-        first, *others = [form for form in measured if form != "pictures"]
-        for form in (first, *others):
-            yield form, measured["pictures"], "" if form == first else first, measured[form]
-
-
-def _hosts(predictions: Predictions) -> list[str]:
-    """The hosts that the pictures came from."""
-    return sorted({urlsplit(url).hostname or "" for url in predictions.table["url"].to_pylist()})
+def _parity_rows(parity: dict[str, Any]) -> Iterator[tuple[str, int, str, dict[str, float]]]:
+    """Rows of the parity table: a runtime, pictures, the runtime it is compared with ("" for none), and metrics."""
+    for results in parity.values():
+        first, *others = [name for name in results if name != "pictures"]
+        for name in (first, *others):
+            yield name, results["pictures"], "" if name == first else first, results[name]

@@ -1,4 +1,4 @@
-"""How a model does on parts of the test split: by tag, by how much an artist drew, by size and format."""
+"""Recall and false positive rate on slices of the test split: by tag, artist, size, format and animation."""
 
 from __future__ import annotations
 
@@ -16,20 +16,20 @@ from stages.inference.decoding import open_checked
 from stages.inference.sidecar import Sidecar, decided
 from stages.workspace import shards
 
-LEAST = 10
-"""Pictures that a slice needs to be told of."""
+MIN_PICTURES = 10
+"""Smaller slices are left out: their rates would be noise."""
 TAGS = 25
-"""Most frequent tags told of."""
+"""The most frequent tags, each of which is a slice."""
 SIDES = (200, 400, 800, 1600)
 """Upper bounds of the slices by long side, px."""
-DRAWN = (1, 3, 10, 30)
-"""Upper bounds of the slices by how many pictures of the split are of the same artist."""
-COLUMNS = ("kind", "value", "label", "pictures", "positives", "recall", "false_alarms")
+ARTIST_PICTURES = (1, 3, 10, 30)
+"""Upper bounds of the slices by how many pictures of the split are by the same artist."""
+COLUMNS = ("kind", "value", "label", "pictures", "positives", "recall", "false_positive_rate")
 
 
 @dataclass(frozen=True)
 class Slice:
-    """One label on one part of the split."""
+    """One label's metrics on one slice."""
 
     kind: str
     value: str
@@ -37,49 +37,48 @@ class Slice:
     pictures: int
     positives: int
     recall: float | None
-    """Of the label's pictures; None if there is none."""
-    false_alarms: float | None
-    """Share of the others that are given the label; None if there is none."""
+    """None if the slice has no positives."""
+    false_positive_rate: float | None
+    """None if the slice has no negatives."""
 
 
-def sliced(predictions: Predictions, sidecar: Sidecar, folder: Path) -> list[Slice]:
-    """Every slice of at least `LEAST` pictures, for each label that has a threshold."""
-    found = []
-    for kind, value, chosen in _parts(predictions, folder):
-        if (count := int(chosen.sum())) < LEAST:
+def measure(predictions: Predictions, sidecar: Sidecar, folder: Path) -> list[Slice]:
+    """Measure each slice of at least `MIN_PICTURES`, for each label that has a threshold.
+
+    Args:
+        predictions: of the split.
+        sidecar: of the model, with its thresholds.
+        folder: of shards; their bytes tell which pictures are animated.
+    """
+    slices = []
+    for kind, value, chosen in _slices(predictions, folder):
+        if (count := int(chosen.sum())) < MIN_PICTURES:
             continue
-        for place, label in enumerate(decided(sidecar.kind, sidecar.labels)):
-            given = predictions.scores[:, place] >= sidecar.thresholds[label]
-            truth = predictions.truth[:, place]
-            found.append(
-                Slice(
-                    kind,
-                    value,
-                    label,
-                    count,
-                    int((chosen & truth).sum()),
-                    _share(given, chosen & truth),
-                    _share(given, chosen & ~truth),
-                )
-            )
-    return found
+        for column, label in enumerate(decided(sidecar.kind, sidecar.labels)):
+            predicted = predictions.scores[:, column] >= sidecar.thresholds[label]
+            truth = predictions.truth[:, column]
+            recall = _share(predicted, chosen & truth)
+            false_positive_rate = _share(predicted, chosen & ~truth)
+            slices.append(Slice(kind, value, label, count, int((chosen & truth).sum()), recall, false_positive_rate))
+    return slices
 
 
-def _share(given: NDArray[np.bool_], among: NDArray[np.bool_]) -> float | None:
-    return round(float(given[among].mean()), 4) if among.any() else None
+def _share(predicted: NDArray[np.bool_], among: NDArray[np.bool_]) -> float | None:
+    return round(float(predicted[among].mean()), 4) if among.any() else None
 
 
-def _parts(predictions: Predictions, folder: Path) -> Iterator[tuple[str, str, NDArray[np.bool_]]]:
-    """Kind, value, and which pictures [n] are in it."""
+def _slices(predictions: Predictions, folder: Path) -> Iterator[tuple[str, str, NDArray[np.bool_]]]:
+    """Each slice's kind, its value, and which pictures [n] are in it."""
     table = predictions.table
     yield "all", "all", np.ones(len(table), bool)
-    tags = [set(each) for each in table["tags"].to_pylist()]
-    counts = Counter(tag for each in tags for tag in each if not tag.startswith("artist:"))
-    for tag, _ in sorted(counts.most_common(TAGS), key=lambda each: (-each[1], each[0])):
-        yield "tag", tag, np.array([tag in each for each in tags])
+    tags = [set(names) for names in table["tags"].to_pylist()]
+    # Artists have slices of their own, by how much they drew.
+    counts = Counter(tag for names in tags for tag in names if not tag.startswith("artist:"))
+    for tag, _ in sorted(counts.most_common(TAGS), key=lambda pair: (-pair[1], pair[0])):
+        yield "tag", tag, np.array([tag in names for names in tags])
     artists = table["artist"].to_pylist()
-    drawn = Counter(artists)
-    yield from _ranges("pictures of the artist", np.array([drawn[each] for each in artists]), DRAWN)
+    pictures = Counter(artists)
+    yield from _ranges("pictures of the artist", np.array([pictures[artist] for artist in artists]), ARTIST_PICTURES)
     sides = np.maximum(table["width"].to_numpy(), table["height"].to_numpy())
     yield from _ranges("long side", sides, SIDES)
     formats = np.array(table["format"].to_pylist())
@@ -93,6 +92,7 @@ def _parts(predictions: Predictions, folder: Path) -> Iterator[tuple[str, str, N
 def _ranges(
     kind: str, values: NDArray[np.int64], ends: tuple[int, ...]
 ) -> Iterator[tuple[str, str, NDArray[np.bool_]]]:
+    """Slices of values up to each of `ends`, and one of those above the last."""
     low = 0
     for high in ends:
         yield kind, f"{low + 1} to {high}" if high > low + 1 else f"{high}", (values > low) & (values <= high)
@@ -101,7 +101,7 @@ def _ranges(
 
 
 def animated(folder: Path, ids: list[int]) -> NDArray[np.bool_]:
-    """Which of these images, ascending, have several frames: [n]."""
+    """Which pictures have several frames: [n], in the order of `ids`."""
     moving = {
         image_id: bool(getattr(open_checked(data, CAPS), "is_animated", False))
         for image_id, data in shards.pictures(folder, set(ids))

@@ -46,14 +46,14 @@ def of_label(scores: Floats, truth: Flags, threshold: float) -> dict[str, float]
         threshold: a score at or above it is a positive prediction.
 
     Returns:
-        auroc, average_precision, calibration_error, f1, precision, recall, false_alarms.
+        auroc, average_precision, calibration_error, f1, precision, recall, false_positive_rate.
     """
     # torchmetrics needs contiguous tensors, and a label's scores are a column of a larger array.
     score, target = torch.from_numpy(np.ascontiguousarray(scores)), torch.from_numpy(truth).int()
     predicted = (score >= threshold).int()
     values = {name: float(metric(score, target)) for name, metric in SCORE_METRICS.items()}
     values |= {name: float(metric(predicted, target)) for name, metric in THRESHOLD_METRICS.items()}
-    return values | {"false_alarms": float(predicted[target == 0].float().mean())}
+    return values | {"false_positive_rate": float(predicted[target == 0].float().mean())}
 
 
 def of_labels(scores: Floats, truth: Flags, thresholds: list[float]) -> list[dict[str, float]]:

@@ -28,7 +28,7 @@ from stages.workspace.errors import ModelError
 GREYS = [40, 200, 60, 120, 220, 90, 160, 240, 140, 30, 180, 210]
 """Brightness of each picture; its score is this / 255."""
 BRIGHT = {1, 3, 4, 7, 10, 11}
-"""Places of the pictures that are labelled bright: at the threshold .5, 120 is missed, 140 and 160 are false alarms."""
+"""Places of the pictures labelled bright. At the threshold .5, 120 is a false negative, 140 and 160 false positives."""
 RULE = {"any": ["bright"], "all": [], "none": [], "rest": False}
 
 
@@ -52,7 +52,7 @@ def picture(grey: int) -> bytes:
 
 @pytest.fixture(scope="module", params=["binary", "multilabel"])
 def done(request: Any, tmp_path_factory: pytest.TempPathFactory) -> tuple[str, Path]:
-    """The kind of policy, and a folder in which the stage ran."""
+    """The kind of policy, and the folder that the stage ran in."""
     folder = tmp_path_factory.mktemp(request.param)
     prepare(folder, request.param)
     run(folder)
@@ -64,11 +64,13 @@ def prepare(folder: Path, kind: str = "binary") -> None:
     rules = {"bright": RULE, "dark": {**RULE, "any": [], "rest": True}}
     policy = {"name": "light", "kind": kind, "labels": list(labels), "rules": {label: rules[label] for label in labels}}
     count = len(GREYS)
-    given = pa.array([["bright"] if place in BRIGHT else ["dark"] * (kind == "binary") for place in range(count)])
+    labels_column = pa.array(
+        [["bright"] if place in BRIGHT else ["dark"] * (kind == "binary") for place in range(count)]
+    )
     table = pa.table(
         {
             "image_id": list(range(10, 10 + count)),
-            "label" if kind == "binary" else "labels": given.flatten() if kind == "binary" else given,
+            "label" if kind == "binary" else "labels": labels_column.flatten() if kind == "binary" else labels_column,
             "url": [f"http://sample.localhost/img/{place}.png" for place in range(count)],
             "artist": ["<script>alert(1)</script>"] * count,
             "tags": [["<b>", "é"]] * count,
@@ -118,19 +120,18 @@ def run(folder: Path) -> None:
         stages.test.main()
 
 
-def test_the_metrics_are_those_of_the_scores(done: tuple[str, Path]) -> None:
+def test_the_metrics_follow_from_the_scores(done: tuple[str, Path]) -> None:
     kind, folder = done
     metrics = json.loads((folder / paths.TEST_METRICS).read_text())
-    found = metrics if kind == "binary" else metrics["labels"]["bright"] if "labels" in metrics else metrics
     bright = [GREYS[place] for place in BRIGHT]
     dark = [grey for place, grey in enumerate(GREYS) if place not in BRIGHT]
-    assert found["auroc"] == pytest.approx(np.mean([b > d for b in bright for d in dark]), abs=1e-6)
-    assert found["recall"] == pytest.approx(5 / 6, abs=1e-6)
-    assert found["precision"] == pytest.approx(5 / 7, abs=1e-6)
-    assert found["threshold"] == 0.5
+    assert metrics["auroc"] == pytest.approx(np.mean([b > d for b in bright for d in dark]), abs=1e-6)
+    assert metrics["recall"] == pytest.approx(5 / 6, abs=1e-6)
+    assert metrics["precision"] == pytest.approx(5 / 7, abs=1e-6)
+    assert metrics["threshold"] == 0.5
     assert (metrics["pictures"], metrics["groups"]) == (12, 6)
     for name in ("auroc", "average_precision", "f1", "precision", "recall"):
-        assert found[f"{name}_low"] <= found[name] <= found[f"{name}_high"]
+        assert metrics[f"{name}_low"] <= metrics[name] <= metrics[f"{name}_high"]
     other = "dark" if kind == "binary" else "none"
     assert metrics["confusion"] == {"bright": {"bright": 5, other: 1}, other: {"bright": 2, other: 4}}
 
@@ -149,7 +150,7 @@ def test_the_plots_are_tables(done: tuple[str, Path]) -> None:
     _, folder = done
     plots = folder / paths.TEST_PLOTS
     assert {path.name for path in plots.iterdir()} == {
-        f"{name}.csv" for name in ("roc", "precision_recall", "reliability", "confusion", "slices", "robustness")
+        f"{name}.csv" for name in ("roc", "precision_recall", "reliability", "confusion", "slices", "corruptions")
     }
     roc = (plots / "roc.csv").read_text().splitlines()
     assert (roc[:2], roc[-1]) == (["false_positive_rate,true_positive_rate", "0.0,0.0"], "1.0,1.0")
@@ -157,34 +158,35 @@ def test_the_plots_are_tables(done: tuple[str, Path]) -> None:
     assert len((plots / "confusion.csv").read_text().splitlines()) == 13
 
 
-def test_an_average_of_curves_is_taken_at_equal_places() -> None:
+def test_curves_are_averaged_at_evenly_spaced_x() -> None:
     rising, falling = np.array([[0.0, 0.0], [1.0, 1.0]]), np.array([[1.0, 0.0], [0.5, 0.5], [0.0, 1.0]])
     assert curves.averaged([falling]) is falling
     assert set(curves.averaged([rising, falling])[:, 1]) == {0.5}
 
 
-def test_the_report_is_one_offline_page_in_which_nothing_runs(done: tuple[str, Path]) -> None:
+def test_the_report_is_one_offline_page_without_scripts(done: tuple[str, Path]) -> None:
     _, folder = done
     page = (folder / paths.REPORT).read_text()
     assert "<script" not in page.replace("&lt;script", "")
     fetched = re.findall(r"""(?:src|href)=["']([^"'#][^"']*)""", page)
     assert {address.split(":")[0] for address in fetched} == {"data", "http"}
     assert all(address.startswith("http://sample.localhost/") for address in fetched if address.startswith("http"))
-    assert page.count('type="checkbox"') == 3  # one missed, two false alarms
+    assert page.count('type="checkbox"') == 3  # one false negative, two false positives
     assert page.index("image 16</a>") < page.index("image 18</a>"), "the worst mistake comes first"
     assert "ROC" in page
 
 
-def test_the_card_says_what_it_is_for_and_what_not(done: tuple[str, Path]) -> None:
+def test_the_model_card_has_its_sections(done: tuple[str, Path]) -> None:
     _, folder = done
     card = (folder / paths.MODEL_CARD).read_text()
     headings = re.findall("^## (.+)$", card, re.MULTILINE)
     assert headings == [
-        *("Use", "Out of scope", "Data and licence", "Results", "Thresholds", "Failures", "Appeal"),
+        *("Intended use", "Out of scope", "Data and licence", "Results", "Thresholds", "Failures", "Appeal"),
     ]
     assert "- **bright**: any of bright" in card
     assert "in the public domain" in card
     assert "- bright: 0.500" in card
+    assert "at each run\nof the test stage: 12 pictures" in card
 
 
 def test_a_second_run_gives_the_same_bytes(done: tuple[str, Path]) -> None:
@@ -201,12 +203,12 @@ def fresh(tmp_path: Path) -> Path:
     return tmp_path
 
 
-def test_mistakes_of_a_user_are_one_sentence(fresh: Path) -> None:
+def test_errors_say_what_is_wrong_and_what_to_do(fresh: Path) -> None:
     sidecar = json.loads((fresh / paths.SIDECAR).read_text())
     (fresh / paths.SIDECAR).write_text(json.dumps({**sidecar, "policy": {"name": "other"}}))
     assert refused(fresh) == (
-        "data/split/test.parquet is of the policy light, the model of other, or its rules have changed since; "
-        "run `dvc repro`"
+        "data/split/test.parquet was made for the policy light, but the model was trained for other or for other rules "
+        "of it; run `dvc repro`"
     )
     (fresh / paths.SIDECAR).write_text(json.dumps(sidecar))
     next((fresh / paths.SHARDS).iterdir()).unlink()

@@ -69,7 +69,7 @@ def test_near_duplicates_do_not_narrow_an_interval() -> None:
 def test_an_interval_holds_its_value_and_repeats() -> None:
     scores, truth = example(90)
     values = interval(scores, truth, np.arange(90) // 3)
-    for name in ("auroc", "average_precision", "f1", "precision", "recall", "false_alarms"):
+    for name in ("auroc", "average_precision", "f1", "precision", "recall", "false_positive_rate"):
         assert values[f"{name}_low"] < values[name] < values[f"{name}_high"]
     assert interval(scores, truth, np.arange(90) // 3) == values
 

@@ -1,4 +1,4 @@
-"""A trained network's forms, torch, fp32 and int8: which is served, and whether they agree on the test split."""
+"""Torch, fp32 and int8 of one trained network: which graph is served, and whether they agree on the test split."""
 
 from __future__ import annotations
 
@@ -124,12 +124,12 @@ def test_the_thresholds_are_of_the_scores_that_are_served(done: tuple[Path, str]
     assert 2 * found / (sum(striped) + sum(given)) == pytest.approx(sidecar["metrics"]["f1"], abs=1e-6)
 
 
-def test_the_graphs_are_files_that_the_predictor_takes(done: tuple[Path, str]) -> None:
+def test_the_predictor_loads_both_graphs(done: tuple[Path, str]) -> None:
     folder, _ = done
     assert {file.name for file in (folder / GRAPHS).iterdir()} == {"fp32.onnx", "int8.onnx"}
     pictures = np.random.default_rng(0).integers(0, 256, (3, 32, 32, 3), np.uint8)
     one, other = (
-        Predictor(folder / GRAPHS / f"{form}.onnx", folder / SIDECAR).score(pictures) for form in ("fp32", "int8")
+        Predictor(folder / GRAPHS / f"{name}.onnx", folder / SIDECAR).score(pictures) for name in ("fp32", "int8")
     )
     assert 0 < np.abs(one - other).max() < 0.2
     operators = {node.op_type for node in onnx.load(folder / GRAPHS / "int8.onnx").graph.node}
@@ -147,21 +147,21 @@ def test_the_trained_blocks_of_a_finetuned_network_are_quantised_too(board: Path
     assert all(whole_numbers.issuperset(node.input[:2]) for node in convolutions[SPARED:])
 
 
-def test_the_forms_are_compared_on_the_test_split(done: tuple[Path, str]) -> None:
+def test_the_runtimes_are_compared_on_the_test_split(done: tuple[Path, str]) -> None:
     parity = json.loads((done[0] / TEST_METRICS).read_text())["parity"]
     sample, split = parity["sample"], parity["split"]
     assert (sample["pictures"], split["pictures"]) == (12, 40)
     assert sample["fp32"]["largest_difference"] < 1e-3
-    assert (sample["fp32"]["auroc"], sample["fp32"]["other_verdicts"]) == (sample["torch"]["auroc"], 0)
+    assert (sample["fp32"]["auroc"], sample["fp32"]["different_verdicts"]) == (sample["torch"]["auroc"], 0)
     assert 0 < sample["int8"]["mean_difference"] <= sample["int8"]["largest_difference"] < 0.2
     assert split["int8"]["auroc"] == json.loads((done[0] / TEST_METRICS).read_text())["auroc"]
     assert split["fp32"].keys() == {"auroc"}
 
 
 @pytest.mark.parametrize("path", [paths.REPORT, paths.MODEL_CARD], ids=["report", "card"])
-def test_report_and_card_show_the_comparison(done: tuple[Path, str], path: Path) -> None:
+def test_report_and_model_card_show_the_comparison(done: tuple[Path, str], path: Path) -> None:
     text = (done[0] / path).read_text()
-    assert "The graph that is served is of int8" in text
+    assert "The served graph is int8" in text
     parity = json.loads((done[0] / TEST_METRICS).read_text())["parity"]
     assert f"{parity['split']['fp32']['auroc']:.4f}" in text
     assert text.count("torch") >= 3
@@ -179,10 +179,10 @@ def test_without_a_drop_int8_is_not_tried_and_an_older_one_is_gone(copied: Path)
     assert parity["sample"].keys() == {"pictures", "torch", "fp32"}
 
 
-def test_nothing_is_compared_where_the_parameter_says_so(copied: Path) -> None:
+def test_a_parity_count_of_0_skips_the_comparison(copied: Path) -> None:
     (copied / CHECKPOINT).unlink()
     assert "parity" not in evaluated(copied, parity_count=0)
-    assert "served is of" not in (copied / paths.REPORT).read_text()
+    assert "served graph" not in (copied / paths.REPORT).read_text()
 
 
 def refused(folder: Path) -> str:
@@ -198,11 +198,14 @@ def refused(folder: Path) -> str:
         (
             {"labels": ["dotted", "plain"]},
             "data/train/checkpoint.ckpt was trained for the labels dotted, plain, the side-car models/moderator.json "
-            "names striped, plain: get all that one training made with `dvc checkout`, or train anew with "
+            "names striped, plain: restore the files of one training with `dvc checkout`, or train again with "
             "`dvc repro -f train`",
         ),
-        ({"state_dict": {}}, "data/train/checkpoint.ckpt holds another network than models/moderator.json tells of"),
-        ({"architecture": None}, "data/train/checkpoint.ckpt is no checkpoint that can be read"),
+        (
+            {"state_dict": {}},
+            "data/train/checkpoint.ckpt holds the weights of another network than models/moderator.json",
+        ),
+        ({"architecture": None}, "the checkpoint data/train/checkpoint.ckpt cannot be read"),
     ],
     ids=["labels", "weights", "layout"],
 )
@@ -217,6 +220,8 @@ def test_a_missing_checkpoint_and_a_model_of_another_training_are_refused(copied
     assert refused(copied).startswith("no checkpoint data/train/checkpoint.ckpt; get it with `dvc checkout`")
 
 
-def test_a_model_that_is_not_the_graph_its_sidecar_names_is_refused(copied: Path) -> None:
+def test_a_model_that_differs_from_the_graph_of_its_sidecar_is_refused(copied: Path) -> None:
     shutil.copy(copied / GRAPHS / "fp32.onnx", copied / MODEL)
-    assert refused(copied).startswith("models/moderator.onnx is not the data/train/graphs/int8.onnx that its side-car")
+    assert refused(copied).startswith(
+        "models/moderator.onnx differs from data/train/graphs/int8.onnx, which its side-car"
+    )

@@ -1,4 +1,4 @@
-"""The report as people see it: opened from a file in Debian's Chromium, on a phone and on a desk."""
+"""The report in Chromium, opened from a file, on the screens of a phone and of a desktop."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ FLAGS = (
     "--no-sandbox",  # CI is root in a container
     "--disable-dev-shm-usage",  # which is small there
     "--disable-gpu",
-    # So that nothing but the page could ask for something.
+    # Nothing but the page should send requests.
     "--disable-quic",
     "--no-first-run",
     "--disable-background-networking",
@@ -37,12 +37,12 @@ FLAGS = (
 SCREENS = {"phone": (360, 740), "desktop": (1280, 800)}
 LONG_NAME = "a_tag_that_is_far_longer_than_a_narrow_phone_is_wide_" * 2
 MISLABELLED = GREYS.index(240)
-"""Labelled dark though it is the brightest."""
+"""Labelled dark although it is the brightest."""
 MISTAKES = 4
-"""One missed, three false alarms; with the overlay of what the score hangs on for two."""
+"""One false negative and three false positives; the worst two have a saliency overlay."""
 ISSUES = 1
 READABLE = 4.5
-"""Least contrast of text by WCAG 2, level AA."""
+"""Minimum contrast of text, WCAG 2 level AA."""
 TEXTS = """
 const texts = [...document.body.querySelectorAll("*")].filter(element =>
   element.checkVisibility() && !element.closest("svg") &&
@@ -57,7 +57,7 @@ return texts.map(element => [element.innerText, getComputedStyle(element).color,
 
 @pytest.fixture(scope="module")
 def report(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The page that the stage writes of a run with long names and a wrong label."""
+    """The report of a run with long names and a wrong label."""
     folder = tmp_path_factory.mktemp("report")
     prepare(folder)
     table = pq.read_table(folder / paths.SPLITS["test"])
@@ -86,16 +86,16 @@ def browser(tmp_path_factory: pytest.TempPathFactory) -> Iterator[webdriver.Chro
     for flag in (*FLAGS, f"--user-data-dir={tmp_path_factory.mktemp('profile')}"):
         options.add_argument(flag)
     options.set_capability("goog:loggingPrefs", {"browser": "ALL", "performance": "ALL"})
-    # Named, for Selenium would download what it is not told of.
+    # With no path Selenium would download a driver.
     started = webdriver.Chrome(options, webdriver.ChromeService(driver))
     started.get("about:blank")
-    logged(started, "performance")  # forgets what the browser's own first page asked for
+    logged(started, "performance")  # drops the requests of the browser's own first page
     yield started
     started.quit()
 
 
 def logged(browser: webdriver.Chrome, log: str) -> list[dict[str, Any]]:
-    """What was written to a log since the last look at it."""
+    """The entries of a log since it was last read."""
     entries: list[dict[str, Any]] = browser.get_log(log)  # type: ignore[no-untyped-call]
     return entries
 
@@ -105,7 +105,7 @@ Open = Callable[..., webdriver.Chrome]
 
 @pytest.fixture
 def opened(browser: webdriver.Chrome, report: Path) -> Iterator[Open]:
-    """Opens the page anew: `opened("phone", scheme="dark")`; in the end nothing must have been complained of."""
+    """Open the page, `opened("phone", scheme="dark")`, and check afterwards that the console is empty."""
 
     def opener(screen: str = "desktop", scheme: str = "light") -> webdriver.Chrome:
         width, height = SCREENS[screen]
@@ -121,21 +121,23 @@ def opened(browser: webdriver.Chrome, report: Path) -> Iterator[Open]:
 
 
 def after(page: webdriver.Chrome, heading: str) -> list[WebElement]:
-    """What follows a heading, up to the next of its kind."""
+    """The elements between a heading and the next of its level."""
     path = f"//h2[.='{heading}']/following-sibling::*[preceding-sibling::h2[1][.='{heading}']][not(self::h2)]"
     return page.find_elements(By.XPATH, path)
 
 
 def within(page: webdriver.Chrome, heading: str, selector: str) -> list[WebElement]:
-    """The elements of a section."""
+    """The elements of a section that match a CSS selector."""
     return [found for part in after(page, heading) for found in part.find_elements(By.CSS_SELECTOR, selector)]
 
 
-def test_it_asks_for_nothing_but_itself(opened: Open, report: Path) -> None:
+def test_the_page_loads_nothing_else(opened: Open, report: Path) -> None:
     page = opened()
     events = [json.loads(entry["message"])["message"] for entry in logged(page, "performance")]
-    asked = [event["params"]["request"]["url"] for event in events if event["method"] == "Network.requestWillBeSent"]
-    assert {url for url in asked if not url.startswith("data:image/jpeg;")} == {report.as_uri()}
+    requested = [
+        event["params"]["request"]["url"] for event in events if event["method"] == "Network.requestWillBeSent"
+    ]
+    assert {url for url in requested if not url.startswith("data:image/jpeg;")} == {report.as_uri()}
     loaded = page.execute_script("return performance.getEntriesByType('resource').map(entry => entry.name)")
     loaded += page.execute_script(
         "return [...document.querySelectorAll('[src], link[href]')].map(e => e.src || e.href)"
@@ -149,19 +151,19 @@ def test_every_picture_is_drawn(opened: Open) -> None:
     assert widths == [32] * (MISTAKES + 2 + ISSUES)
 
 
-def test_it_says_what_the_model_is_how_good_and_where_it_fails(opened: Open) -> None:
+def test_it_describes_the_model_its_metrics_and_its_mistakes(opened: Open) -> None:
     page = opened()
     assert "light" in page.find_element(By.TAG_NAME, "h1").text
     assert "probe on tf_efficientnet_lite0, 32 px" in page.find_element(By.CSS_SELECTOR, "h1 + p").text
-    numbers = "\n".join(row.text for row in within(page, "Numbers", "tr"))
-    for metric in ("AUROC", "Average precision", "F1", "Precision", "Recall"):
+    numbers = "\n".join(row.text for row in within(page, "Metrics", "tr"))
+    for metric in ("AUROC", "Average precision", "F1", "Precision", "Recall", "False positive rate"):
         assert re.search(rf"^{metric} [01]\.\d{{3}} [01]\.\d{{3}} to [01]\.\d{{3}}$", numbers, re.MULTILINE), metric
     plots = within(page, "Curves", "svg")
     assert [min(plot.size.values()) > 200 for plot in plots] == [True] * 4
-    shown = within(page, "Worst mistakes", "li")
-    assert len(shown) == MISTAKES
-    assert "false alarm\nimage 17 by <script>alert(1)</script>" in shown[0].text
-    assert [each.text.split("\n")[0] for each in within(page, "Labels that are likely wrong", "li")] == [
+    mistakes = within(page, "Worst mistakes", "li")
+    assert len(mistakes) == MISTAKES
+    assert "false positive\nimage 17 by <script>alert(1)</script>" in mistakes[0].text
+    assert [issue.text.split("\n")[0] for issue in within(page, "Likely label errors", "li")] == [
         "bright 0.941, not labelled bright"
     ]
 
@@ -184,7 +186,7 @@ def test_nothing_is_wider_than_the_screen(opened: Open, screen: str) -> None:
 
 
 def filters(picture: WebElement) -> set[str]:
-    """How the picture and its overlay are shown."""
+    """The CSS filters of a picture and its overlay."""
     return {image.value_of_css_property("filter") for image in picture.find_elements(By.TAG_NAME, "img")}
 
 
@@ -194,7 +196,7 @@ def becomes(page: webdriver.Chrome, picture: WebElement, wanted: str) -> None:
 
 
 @pytest.mark.parametrize("screen", SCREENS)
-@pytest.mark.parametrize("heading", ["Worst mistakes", "Labels that are likely wrong"])
+@pytest.mark.parametrize("heading", ["Worst mistakes", "Likely label errors"])
 def test_a_picture_is_blurred_until_clicked(opened: Open, screen: str, heading: str) -> None:
     page = opened(screen)
     picture, *others = within(page, heading, "label")
@@ -206,7 +208,7 @@ def test_a_picture_is_blurred_until_clicked(opened: Open, screen: str, heading: 
     becomes(page, picture, "blur(16px)")
 
 
-def test_a_picture_is_shown_by_the_keyboard(opened: Open) -> None:
+def test_a_picture_can_be_shown_by_keyboard(opened: Open) -> None:
     page = opened()
     picture = within(page, "Worst mistakes", "label")[0]
     box = picture.find_element(By.TAG_NAME, "input")
@@ -216,7 +218,7 @@ def test_a_picture_is_shown_by_the_keyboard(opened: Open) -> None:
         if page.switch_to.active_element == box:
             break
     assert page.switch_to.active_element == box
-    assert picture.value_of_css_property("outline-style") == "solid", "one sees where one is"
+    assert picture.value_of_css_property("outline-style") == "solid", "the focus is visible"
     box.send_keys(Keys.SPACE)
     becomes(page, picture, "none")
     box.send_keys(Keys.SPACE)
@@ -231,7 +233,7 @@ def luminance(colour: str) -> float:
 
 
 @pytest.mark.parametrize("scheme", ["light", "dark"])
-def test_its_text_can_be_read_in_either_colour_scheme(opened: Open, scheme: str) -> None:
+def test_text_has_enough_contrast_in_either_colour_scheme(opened: Open, scheme: str) -> None:
     page = opened(scheme=scheme)
     page.find_element(By.TAG_NAME, "summary").click()
     texts = page.execute_script(TEXTS)

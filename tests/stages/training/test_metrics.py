@@ -43,7 +43,7 @@ def test_a_score_at_or_above_the_threshold_is_a_positive_prediction(rows: list[t
     assert values["recall"] == pytest.approx(true_positives / (true_positives + missed))
     assert values["precision"] == pytest.approx(true_positives / max(true_positives + false_positives, 1))
     assert values["f1"] == pytest.approx(2 * true_positives / max(2 * true_positives + false_positives + missed, 1))
-    assert values["false_alarms"] == pytest.approx(false_positives / (~truth).sum())
+    assert values["false_positive_rate"] == pytest.approx(false_positives / (~truth).sum())
 
 
 def test_golden_values() -> None:
