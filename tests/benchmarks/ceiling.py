@@ -1,9 +1,10 @@
-"""What a judge would score that sees every picture rightly, for the sample's labels are users' tags: some are wrong.
+"""Upper bounds of a perfect classifier's scores on the sample, whose labels are users' tags and in part wrong.
 
-`label_audit.csv` tells of pictures that were looked at whether they show what their policy flags:
+`label_audit.csv` lists pictures that were inspected: does the picture show what its policy flags?
 
-- all that people's tags flag, 240 drawn by lot of those that house's flag (stratum `flagged`);
-- of the others the 192 that a model thought likeliest (`likely`), and 192 drawn by lot of the rest (`other`).
+- stratum `flagged`: pictures with a flagged label, all of `people` and a random 240 of `house`;
+- stratum `likely`: the 192 unlabelled pictures with the highest scores of a model;
+- stratum `other`: a random 192 of the remaining pictures.
 """
 
 from __future__ import annotations
@@ -21,7 +22,7 @@ SIZES = {
     "house": {"flagged": 637, "likely": 192, "other": 2829},
     "people": {"flagged": 292, "likely": 192, "other": 3176},
 }
-"""Pictures of each stratum in the five folds by content."""
+"""Policy -> stratum -> its pictures in the five folds by content, inspected or not."""
 DRAWS = 2000
 HEAD = "policy | flagged, but not shown | shown, but not flagged | AUROC | at best | average precision | at best"
 
@@ -32,57 +33,63 @@ def main() -> None:
 
 
 def table() -> str:
-    """A Markdown table: each policy's wrong labels, and what such judges score, with 95 % intervals."""
+    """A Markdown table of each policy's wrong labels and upper bounds, with 95 % intervals."""
     lines = [HEAD, " | ".join(["---"] * 7)]
-    for policy, seen in read().items():
-        draws = [drawn_scores(seen, SIZES[policy], number) for number in range(DRAWS)]
+    for policy, strata in read().items():
+        draws = [bounds(strata, SIZES[policy], seed) for seed in range(DRAWS)]
         percentiles = np.percentile(draws, (50, 2.5, 97.5), axis=0).T
-        told = ["{0:{3}} ({1:{3}} to {2:{3}})".format(*each, ".0f" if each[0] > 1 else ".2f") for each in percentiles]
-        lines.append(" | ".join([policy, *told]))
+        cells = ["{0:{3}} ({1:{3}} to {2:{3}})".format(*row, ".0f" if row[0] > 1 else ".2f") for row in percentiles]
+        lines.append(" | ".join([policy, *cells]))
     return "\n".join(f"| {line} |" for line in lines)
 
 
 def read() -> dict[str, dict[str, NDArray[np.bool_]]]:
-    """Policy -> stratum -> whether each picture shows what is flagged; what is arguable is taken as labelled."""
-    found: dict[str, dict[str, list[bool]]] = defaultdict(lambda: defaultdict(list))
+    """Policy -> stratum -> whether each inspected picture shows what is flagged; arguable ones count as labelled."""
+    shown: dict[str, dict[str, list[bool]]] = defaultdict(lambda: defaultdict(list))
     with AUDIT.open() as file:
         for row in csv.DictReader(file):
             as_labelled = row["stratum"] == "flagged"
-            found[row["policy"]][row["stratum"]].append(
+            shown[row["policy"]][row["stratum"]].append(
                 as_labelled if row["shown"] == "arguable" else row["shown"] == "yes"
             )
-    return {policy: {name: np.array(each) for name, each in strata.items()} for policy, strata in found.items()}
+    return {policy: {stratum: np.array(flags) for stratum, flags in strata.items()} for policy, strata in shown.items()}
 
 
-def drawn_scores(seen: dict[str, NDArray[np.bool_]], sizes: dict[str, int], seed: int) -> list[float]:
-    """One draw of the board that was looked at in part: its wrong labels of both kinds, and scores of two judges.
+def bounds(inspected: dict[str, NDArray[np.bool_]], sizes: dict[str, int], seed: int) -> list[float]:
+    """Draw the pictures that were not inspected, and score two perfect classifiers.
 
-    What was not looked at is drawn from what was, stratum by stratum. Both judges put first what shows it: the one by
-    lot, the other at best, with what is flagged before what nobody tagged. The rest comes by lot.
+    Both rank all pictures that show what is flagged before all others. The first ranks at random within both; the
+    second, the best case, ranks the shown pictures with the label before those without it.
+
+    Returns:
+        Labels that are wrong, labels that are missing, AUROC of both classifiers, average precision of both.
     """
-    chance = np.random.default_rng(seed)
-    shown = np.concatenate([drawn(seen[name], size, chance) for name, size in sizes.items()])
-    labels = np.repeat([name == "flagged" for name in sizes], list(sizes.values()))
-    lot = chance.random(len(shown))
-    by_lot, at_best = (scores(labels[np.lexsort((lot, *keys))]) for keys in ((~shown,), (~(shown & labels), ~shown)))
+    generator = np.random.default_rng(seed)
+    shown = np.concatenate([complete(inspected[stratum], size, generator) for stratum, size in sizes.items()])
+    labels = np.repeat([stratum == "flagged" for stratum in sizes], list(sizes.values()))
+    ties = generator.random(len(shown))
+    # np.lexsort sorts by its last key first, ascending, hence the negations.
+    at_random, at_best = (
+        scores(labels[np.lexsort((ties, *keys))]) for keys in ((~shown,), (~(shown & labels), ~shown))
+    )
     return [
         float((labels & ~shown).sum()),
         float((~labels & shown).sum()),
-        *(score for both in zip(by_lot, at_best, strict=True) for score in both),
+        *(score for both in zip(at_random, at_best, strict=True) for score in both),
     ]
 
 
 def scores(ranked: NDArray[np.bool_]) -> tuple[float, float]:
-    """AUROC and average precision of labels in the order of a judge, likeliest first."""
+    """AUROC and average precision of labels in a classifier's order, the highest score first."""
     precision = np.cumsum(ranked) / np.arange(1, len(ranked) + 1)
-    lost = np.cumsum(~ranked)[ranked].mean() / (~ranked).sum()
-    return float(1 - lost), float(precision[ranked].mean())
+    misordered = np.cumsum(~ranked)[ranked].mean() / (~ranked).sum()
+    return float(1 - misordered), float(precision[ranked].mean())
 
 
-def drawn(seen: NDArray[np.bool_], size: int, chance: np.random.Generator) -> NDArray[np.bool_]:
-    """A stratum of so many pictures: those that were seen, and others at a rate that fits them (Jeffreys' prior)."""
-    rate = chance.beta(seen.sum() + 0.5, (~seen).sum() + 0.5)
-    return np.concatenate([seen, chance.random(size - len(seen)) < rate])
+def complete(inspected: NDArray[np.bool_], size: int, generator: np.random.Generator) -> NDArray[np.bool_]:
+    """Fill a stratum up to its size, at a rate drawn from its posterior under Jeffreys' prior."""
+    rate = generator.beta(inspected.sum() + 0.5, (~inspected).sum() + 0.5)
+    return np.concatenate([inspected, generator.random(size - len(inspected)) < rate])
 
 
 if __name__ == "__main__":
