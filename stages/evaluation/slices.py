@@ -74,7 +74,8 @@ def _slices(predictions: Predictions, folder: Path) -> Iterator[tuple[str, str, 
     tags = [set(names) for names in table["tags"].to_pylist()]
     # Artists have slices of their own, by how much they drew.
     counts = Counter(tag for names in tags for tag in names if not tag.startswith("artist:"))
-    for tag, _ in sorted(counts.most_common(TAGS), key=lambda pair: (-pair[1], pair[0])):
+    # Sorted by name, too, before the cut: `most_common` leaves ties in the order of sets, which differs between runs.
+    for tag, _ in sorted(counts.items(), key=lambda pair: (-pair[1], pair[0]))[:TAGS]:
         yield "tag", tag, np.array([tag in names for names in tags])
     artists = table["artist"].to_pylist()
     pictures = Counter(artists)
@@ -84,7 +85,7 @@ def _slices(predictions: Predictions, folder: Path) -> Iterator[tuple[str, str, 
     formats = np.array(table["format"].to_pylist())
     for name in sorted(set(formats.tolist())):
         yield "format", name, formats == name
-    moving = animated(folder, table["image_id"].to_pylist())
+    moving = _animated(folder, table["image_id"].to_pylist())
     for value, wanted in (("yes", True), ("no", False)):
         yield "animated", value, moving == wanted
 
@@ -100,7 +101,7 @@ def _ranges(
     yield kind, f"over {low}", values > low
 
 
-def animated(folder: Path, ids: list[int]) -> NDArray[np.bool_]:
+def _animated(folder: Path, ids: list[int]) -> NDArray[np.bool_]:
     """Which pictures have several frames: [n], in the order of `ids`."""
     moving = {
         image_id: bool(getattr(open_checked(data, CAPS), "is_animated", False))

@@ -36,6 +36,13 @@ def test_slices_of_few_pictures_are_left_out(tmp_path: Path, predictor: Predicto
     assert {part.value for part in results if part.kind == "tag"} == {"safe"}
 
 
+def test_of_equally_frequent_tags_the_first_by_name_are_slices(tmp_path: Path, predictor: Predictor) -> None:
+    names = [f"tag {number}" for number in range(100, 140)]
+    split = predictions([0.9] * 20, [True] * 20, tags=[[*reversed(names), "safe"]] * 20)
+    results = slices.measure(split, predictor.sidecar, write_shards(tmp_path, [blue()] * 20))
+    assert [part.value for part in results if part.kind == "tag"] == sorted(["safe", *names])[: slices.TAGS]
+
+
 def test_a_rate_over_no_pictures_is_none(tmp_path: Path, predictor: Predictor) -> None:
     folder = write_shards(tmp_path, [blue()] * 10)
     (whole, *_) = slices.measure(predictions([0.9] * 10, [True] * 10), predictor.sidecar, folder)
