@@ -49,6 +49,7 @@ class Evaluation:
 def main() -> None:
     params = load(Test)
     predictor = Predictor(paths.MODEL, paths.SIDECAR, params.threads, CAPS)
+    # Everything is measured before anything is written: an error leaves no partial outs.
     evaluation = evaluate(predictor, params)
     write_tables(evaluation, predictor.sidecar)
     plots = write_plots(evaluation, predictor.sidecar)
@@ -63,7 +64,7 @@ def evaluate(predictor: Predictor, params: Test) -> Evaluation:
     metrics = measure_predictions(predictions, sidecar, params)
     results = corruptions.measure(predictions, predictor, paths.SHARDS, params.corruption_count, params.threads)
     metrics["recall_drop"] = corruptions.recall_drops(results)
-    if params.parity_count:
+    if params.parity_count:  # the only part that needs the checkpoint
         metrics["parity"] = parity.compare(predictions, sidecar, paths.SHARDS, params)
     return Evaluation(
         predictions,

@@ -43,6 +43,7 @@ class CorruptionResult:
     false_positive_rate: float
 
 
+# Lossless, so that only the corruption itself changes the pixels.
 def _png(image: Image.Image) -> bytes:
     file = io.BytesIO()
     image.save(file, "PNG", compress_level=1)
@@ -134,7 +135,7 @@ def measure(
 def _corrupted(background: int, data: bytes) -> list[bytes]:
     """One picture under each of `CORRUPTIONS`, encoded."""
     opened = open_checked(data, CAPS)
-    opened.draft("RGB", (MAX_SIDE, MAX_SIDE))
+    opened.draft("RGB", (MAX_SIDE, MAX_SIDE))  # decodes a large JPEG at a fraction of its size
     image: Image.Image = ImageOps.exif_transpose(opened)
     image = image.convert("RGBA" if image.has_transparency_data else "RGB")
     image.thumbnail((MAX_SIDE, MAX_SIDE))
@@ -150,7 +151,7 @@ def _results(
 ) -> Iterator[CorruptionResult]:
     for column, label in enumerate(decided(sidecar.kind, sidecar.labels)):
         predicted = {name: rows[:, column] >= sidecar.thresholds[label] for name, rows in scores.items()}
-        positives = truth[:, column]
+        positives = truth[:, column]  # not empty: `read_split` checks it
         baseline = float(predicted[BASELINE][positives].mean())
         for name, flags in predicted.items():
             recall, false_positive_rate = float(flags[positives].mean()), float(flags[~positives].mean())

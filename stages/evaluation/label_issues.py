@@ -38,12 +38,14 @@ def find(predictions: Predictions, sidecar: Sidecar) -> list[Issue]:
         scores, truth = predictions.scores[:, column].astype(np.float64), predictions.truth[:, column]
         for given in (True, False):
             confidence = 1 - scores if given else scores  # in the class that the picture is not labelled with
+            # A threshold for each class: the model may be less sure of one class than of the other.
             self_confidence = _mean(confidence, ~truth if given else truth)
             suspects = np.flatnonzero((truth == given) & (confidence >= self_confidence))
             issues += [
                 Issue(int(row), label, given, float(scores[row]), round(float(confidence[row] - self_confidence), 6))
                 for row in suspects
             ]
+    # The worst contradictions first: a score near 0 of a picture with the label, near 1 of one without it.
     return sorted(issues, key=lambda issue: (-abs(issue.score - issue.given), issue.row))
 
 

@@ -50,6 +50,7 @@ def compare(predictions: Predictions, sidecar: Sidecar, folder: Path, params: Te
     _check_served(sidecar)
     precisions = [name for name in get_args(Precision) if name == sidecar.precision or name in sidecar.auroc]
     labels = decided(sidecar.kind, sidecar.labels)
+    # Each label contributes positives and negatives, so its share of the count is halved.
     sample = balanced_sample(predictions, sidecar, max(1, params.parity_count // (2 * len(labels))))
     graphs = {
         name: Predictor(paths.GRAPHS / f"{name}.onnx", paths.SIDECAR, params.threads)
@@ -57,7 +58,7 @@ def compare(predictions: Predictions, sidecar: Sidecar, folder: Path, params: Te
         if name != sidecar.precision
     }
     scores = _scores(network, graphs, sample, predictions, sidecar, folder)
-    scores[sidecar.precision] = predictions.scores
+    scores[sidecar.precision] = predictions.scores  # judged by the served graph already
     return {
         "sample": _differences(
             {name: scores[name][sample] for name in ("torch", *precisions)}, predictions.truth[sample], sidecar
@@ -100,7 +101,7 @@ def _differences(scores: dict[str, Floats], truth: Flags, sidecar: Sidecar) -> d
         name: [verdict(dict(zip(sidecar.labels, row.tolist(), strict=True)), sidecar) for row in rows]
         for name, rows in scores.items()
     }
-    first = next(iter(scores))
+    first = next(iter(scores))  # the reference: torch where it ran, else fp32
     results: dict[str, Any] = {"pictures": len(truth)}
     for name, rows in scores.items():
         auroc = metrics.averaged(metrics.of_labels(rows, truth, thresholds))["auroc"]

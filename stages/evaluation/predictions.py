@@ -124,6 +124,7 @@ def batches(pictures: Iterator[tuple[int, bytes]], size: int) -> Iterator[list[t
 
 def balanced_sample(predictions: Predictions, sidecar: Sidecar, count: int) -> NDArray[np.int64]:
     """Rows, ascending, of up to `count` positives and as many negatives of each label, evenly spaced in the split."""
+    # Evenly spaced, not random: it needs no seed, and ids are ordered by upload, so all years are in it.
     sample: set[int] = set()
     for column, _ in enumerate(decided(sidecar.kind, sidecar.labels)):
         for side in (predictions.truth[:, column], ~predictions.truth[:, column]):
@@ -143,6 +144,7 @@ def measure_predictions(predictions: Predictions, sidecar: Sidecar, params: Test
     resamples = intervals.resampled(
         predictions.scores, predictions.truth, thresholds, predictions.groups, params.bootstrap, params.seed
     )
+    # Averaged within a resample, so that the interval of the mean accounts for labels that vary together.
     averages = [metrics.averaged(resample) for resample in resamples]
     results: dict[str, Any] = dict(intervals.with_intervals(metrics.averaged(values), averages, params.confidence))
     if len(labels) == 1:

@@ -127,6 +127,7 @@ def _gallery_picture(
 
 def _squares(rows: set[int], predictions: Predictions, folder: Path, predictor: Predictor) -> dict[int, Pixels]:
     """Row -> the picture, decoded as the model sees it."""
+    # The pictures of a page are in few shards, but in no order, so one pass over the shards fetches all.
     row_of = {predictions.table["image_id"][row].as_py(): row for row in rows}
     sidecar = predictor.sidecar
     return {
@@ -137,7 +138,7 @@ def _squares(rows: set[int], predictions: Predictions, folder: Path, predictor: 
 
 def _data_url(square: Pixels) -> str:
     file = io.BytesIO()
-    Image.fromarray(square).save(file, "JPEG", quality=80)
+    Image.fromarray(square).save(file, "JPEG", quality=80)  # some 5 kB each, so that the page stays small
     return f"data:image/jpeg;base64,{base64.b64encode(file.getvalue()).decode()}"
 
 

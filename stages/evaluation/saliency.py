@@ -44,9 +44,11 @@ def occlusion(square: Pixels, predictor: Predictor, label: int) -> NDArray[np.fl
         pixels,
         sliding_window_shapes=(3, side, side),
         strides=(3, max(1, side // STEPS), max(1, side // STEPS)),
+        # What the letterbox is filled with, so to the model it means "no picture here".
         baselines=float(predictor.sidecar.background),
         perturbations_per_eval=16,
     )
+    # A square covers all three channels at once, so their attributions are equal.
     saliency: NDArray[np.float32] = attributions[0].mean(0).numpy().astype(np.float32)
     return saliency
 

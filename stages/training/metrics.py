@@ -53,6 +53,7 @@ def of_label(scores: Floats, truth: Flags, threshold: float) -> dict[str, float]
     predicted = (score >= threshold).int()
     values = {name: float(metric(score, target)) for name, metric in SCORE_METRICS.items()}
     values |= {name: float(metric(predicted, target)) for name, metric in THRESHOLD_METRICS.items()}
+    # torchmetrics only has specificity, which is 1 - the false positive rate.
     return values | {"false_positive_rate": float(predicted[target == 0].float().mean())}
 
 
