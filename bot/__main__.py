@@ -24,6 +24,7 @@ from bot.operation import logs
 from bot.operation.health import Health
 from bot.pictures.fetching import Fetcher
 from bot.pictures.judging import Judge
+from bot.services import Services
 from bot.settings import Settings
 from bot.storage.store import Store
 from stages.inference import MLpyError, run
@@ -100,9 +101,10 @@ async def _serve(chosen: Settings, serving: Serving) -> None:
         if chosen.check:
             print(f"ready to serve {serving.version} (md5 {serving.current.release.md5})")  # noqa: T201
             return
-        bot = Bot(chosen, serving, store, fetcher, judge)
+        services = Services.assemble(chosen, serving, store, fetcher, judge)
+        bot = Bot(services)
         if chosen.port:
-            await stack.enter_async_context(Health(bot, chosen.port))
+            await stack.enter_async_context(Health(chosen.port, bot, serving, store, judge, services.metrics))
         running, told = asyncio.create_task(bot.start(chosen.token)), asyncio.Event()
         for number in (signal.SIGTERM, signal.SIGINT):
             asyncio.get_running_loop().add_signal_handler(number, told.set)

@@ -13,17 +13,10 @@ from discord.ext import commands, tasks
 from bot.actions import review
 from bot.actions.execution import UNDONE, refusal
 from bot.actions.moderation import Moderation
-from bot.commands import COGS
+from bot.commands import cogs
 from bot.commands.answering import failed
-from bot.model.serving import Serving
-from bot.operation.metrics import Metrics
-from bot.pictures.examining import Examiner
-from bot.pictures.fetching import Fetcher
-from bot.pictures.judging import Judge
-from bot.pictures.memory import Rulings
-from bot.settings import Settings
+from bot.services import Services
 from bot.storage.database import StoreError
-from bot.storage.store import Store
 from stages.inference import ModelError
 
 log = logging.getLogger(__name__)
@@ -51,9 +44,10 @@ def intents() -> discord.Intents:
 
 
 class Bot(commands.AutoShardedBot):
-    """Everything that a message, a click or a command may need, in one place."""
+    """The connection; the work is done by `Moderation`, the cogs and the review buttons."""
 
-    def __init__(self, settings: Settings, serving: Serving, store: Store, fetcher: Fetcher, judge: Judge) -> None:
+    def __init__(self, services: Services) -> None:
+        settings = services.settings
         super().__init__(
             command_prefix=commands.when_mentioned,
             help_command=None,
@@ -65,28 +59,20 @@ class Bot(commands.AutoShardedBot):
             shard_ids=list(settings.shard_ids) if settings.shard_ids else None,  # type: ignore[arg-type]
             shard_count=settings.shard_count,
         )
-        self.settings = settings
-        self.serving = serving
-        self.store = store
-        self.fetcher = fetcher
-        self.judge = judge
-        self.metrics = Metrics()
-        self.rulings = Rulings(store)
-        self.examiner = Examiner(fetcher, judge, serving, store, self.rulings)
-        self.moderation = Moderation(self)
-        self.stopping = False
+        self.services = services
+        self.moderation = Moderation(services, self)
 
     async def setup_hook(self) -> None:
         """Once, before the first connection."""
         self.add_dynamic_items(review.Choice)
-        for cog in COGS:
-            await self.add_cog(cog(self))
+        for cog in cogs(self, self.services, self.moderation):
+            await self.add_cog(cog)
         await self._tell_commands()
         self.tree.on_error = failed  # type: ignore[method-assign]
         self.flush.start()
         self.sweep.start()
-        if self.settings.poll:
-            self.poll.change_interval(seconds=self.settings.poll)
+        if self.services.settings.poll:
+            self.poll.change_interval(seconds=self.services.settings.poll)
             self.poll.start()
 
     async def _tell_commands(self) -> None:
@@ -96,44 +82,44 @@ class Bot(commands.AutoShardedBot):
         payload = [command.to_dict(self.tree) for command in self.tree.get_commands()]
         told = hashlib.sha256(json.dumps([self.application_id, payload], sort_keys=True).encode()).hexdigest()
         try:
-            if await self.store.get(COMMANDS) == told:
+            if await self.services.store.get(COMMANDS) == told:
                 return
             await self.tree.sync()
-            await self.store.put(COMMANDS, told)
+            await self.services.store.put(COMMANDS, told)
         except StoreError:
-            self.metrics.errors.labels("store").inc()
+            self.services.metrics.errors.labels("store").inc()
         except UNDONE as error:  # pictures are judged without
-            self.metrics.errors.labels("commands").inc()
+            self.services.metrics.errors.labels("commands").inc()
             log.error("Discord was not told the commands, the next start tries again: %s", refusal(error))
 
     async def on_message(self, message: discord.Message) -> None:
         """A new message: its pictures. No command is read from messages."""
-        if not self.stopping:
+        if not self.moderation.stopping:
             await self.moderation.consider(message)
 
     async def on_raw_message_edit(self, payload: discord.RawMessageUpdateEvent) -> None:
         """An edit: of its author, or of Discord, which adds embeds that way."""
-        if not self.stopping:
+        if not self.moderation.stopping:
             await self.moderation.consider(payload.message, again=True)
 
     async def on_guild_remove(self, guild: discord.Guild) -> None:
         """Out of a server: nothing of it is kept."""
         try:
-            await self.store.forget_guild(guild.id)
+            await self.services.store.forget_guild(guild.id)
         except StoreError as error:
             log.warning("what is kept of a server that was left is still there: %s", error)
 
     async def on_shard_connect(self, shard: int) -> None:
         """Counted."""
-        self.metrics.gateway.labels("connect").inc()
+        self.services.metrics.gateway.labels("connect").inc()
 
     async def on_shard_resumed(self, shard: int) -> None:
         """Counted: what was missed meanwhile is delivered now."""
-        self.metrics.gateway.labels("resume").inc()
+        self.services.metrics.gateway.labels("resume").inc()
 
     async def on_shard_disconnect(self, shard: int) -> None:
         """Counted."""
-        self.metrics.gateway.labels("disconnect").inc()
+        self.services.metrics.gateway.labels("disconnect").inc()
 
     async def on_ready(self) -> None:
         """Connected."""
@@ -142,36 +128,35 @@ class Bot(commands.AutoShardedBot):
     @tasks.loop(seconds=15)
     async def flush(self) -> None:
         """Write what waits for the database."""
-        await self.store.flush()
+        await self.services.store.flush()
 
     @tasks.loop(hours=1)
     async def sweep(self) -> None:
         """Remove what is too old."""
         try:
-            if gone := await self.store.sweep(self.settings.retention):
-                log.info("%d rows older than %d days removed", gone, self.settings.retention)
+            if gone := await self.services.store.sweep(self.services.settings.retention):
+                log.info("%d rows older than %d days removed", gone, self.services.settings.retention)
         except StoreError as error:
-            self.metrics.errors.labels("store").inc()
+            self.services.metrics.errors.labels("store").inc()
             log.warning("nothing was swept: %s", error)
 
     @tasks.loop(seconds=60)
     async def poll(self) -> None:
         """Take up a new tag."""
         try:
-            await self.serving.poll()
+            await self.services.serving.poll()
         except ModelError as error:
-            self.metrics.errors.labels("model").inc()
+            self.services.metrics.errors.labels("model").inc()
             log.error("the new model is refused, the old one keeps serving: %s", error)
 
     async def close(self) -> None:
         """Finish what is under way, then leave."""
-        if not self.stopping:
-            self.stopping = True
+        if not self.moderation.stopping:
             tasks = [loop.get_task() for loop in (self.flush, self.sweep, self.poll)]
             for task in tasks:
                 if task is not None:
                     task.cancel()
-            await self.moderation.finish(self.settings.grace)
+            await self.moderation.finish(self.services.settings.grace)
             # A statement that is cut short must have come to its end when the database is closed, or that would wait.
             await asyncio.gather(*filter(None, tasks), return_exceptions=True)
         await super().close()

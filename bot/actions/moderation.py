@@ -8,7 +8,6 @@ import time
 import uuid
 from collections import OrderedDict
 from collections.abc import Collection
-from typing import TYPE_CHECKING
 
 import discord
 
@@ -17,11 +16,9 @@ from bot.actions.execution import Done, carry_out
 from bot.pictures.examining import Finding
 from bot.pictures.references import Reference, references
 from bot.rules.policy import Action, GuildPolicy, carried_out, merged
+from bot.services import Services
 from bot.storage.database import StoreError
 from bot.storage.tables import CLOSED, OPEN, Decision
-
-if TYPE_CHECKING:
-    from bot.client import Bot
 
 log = logging.getLogger(__name__)
 
@@ -64,8 +61,11 @@ def age_gated(channel: object, guild: discord.Guild) -> bool:
 class Moderation:
     """Watches messages."""
 
-    def __init__(self, bot: Bot) -> None:
-        self._bot = bot
+    def __init__(self, services: Services, client: discord.Client) -> None:
+        self._services = services
+        self._client = client
+        self.stopping = False
+        """Whether `finish` was called: nothing new is to be begun."""
         self._judged: OrderedDict[int, set[str]] = OrderedDict()
         self._under_way: dict[asyncio.Task[object], discord.Message] = {}
 
@@ -88,17 +88,17 @@ class Moderation:
             self._under_way.pop(task, None)
 
     async def _consider(self, message: discord.Message, again: bool) -> list[Finding]:
-        bot = self._bot
+        services, client = self._services, self._client
         shown = references(message)
         if not shown or message.guild is None:
             return []
         try:
-            policy = await bot.store.policy(message.guild.id)
+            policy = await services.store.policy(message.guild.id)
         except StoreError:  # its own rules are out of reach: look, and touch nothing
-            bot.metrics.errors.labels("store").inc()
+            services.metrics.errors.labels("store").inc()
             policy = GuildPolicy()
-        if reason := skipped(message, policy, (bot.application_id, bot.user.id if bot.user else None)):
-            bot.metrics.messages.labels(reason).inc()
+        if reason := skipped(message, policy, (client.application_id, client.user.id if client.user else None)):
+            services.metrics.messages.labels(reason).inc()
             return []
         new = await self._new(message.id, shown, again)
         if not new:
@@ -106,7 +106,7 @@ class Moderation:
         findings = await self._examined(new, message.guild.id, policy)
         if findings:
             await self._act(message, findings, policy)
-        bot.metrics.messages.labels("looked at").inc()
+        services.metrics.messages.labels("looked at").inc()
         return findings
 
     async def _new(self, message: int, shown: list[Reference], again: bool) -> list[Reference]:
@@ -117,35 +117,35 @@ class Moderation:
             while len(self._judged) > REMEMBERED:
                 self._judged.popitem(last=False)
             if again:
-                self._judged[message] |= set(await self._bot.store.decided(message))
+                self._judged[message] |= set(await self._services.store.decided(message))
         known = self._judged.get(message, set())
         new = [each for each in shown if each.key not in known]
         known |= {each.key for each in new}
         return new
 
     async def _examined(self, new: list[Reference], guild: int, policy: GuildPolicy) -> list[Finding]:
-        bot = self._bot
+        services = self._services
         start = time.perf_counter()
-        found = await asyncio.gather(*(bot.examiner.examine(each, guild, policy) for each in new[:PICTURES]))
-        bot.metrics.seconds.observe(time.perf_counter() - start)
+        found = await asyncio.gather(*(services.examiner.examine(each, guild, policy) for each in new[:PICTURES]))
+        services.metrics.seconds.observe(time.perf_counter() - start)
         detail = f"only {PICTURES} pictures of a message are looked at"
-        over = [bot.examiner.unjudged(each, policy, "too_many", detail) for each in new[PICTURES:]]
+        over = [services.examiner.unjudged(each, policy, "too_many", detail) for each in new[PICTURES:]]
         return [each for each in found if each is not None] + over
 
     async def _act(self, message: discord.Message, findings: list[Finding], policy: GuildPolicy) -> None:
-        bot, guild = self._bot, message.guild
+        services, guild = self._services, message.guild
         assert guild is not None  # noqa: S101
         outcome = merged(each.outcome for each in findings)
         wanted = carried_out(policy.mode, outcome.action)
-        done = await carry_out(message, wanted, outcome, policy, bot.fetcher)
+        done = await carry_out(message, wanted, outcome, policy, services.fetcher)
         result = "done" if done.action == wanted else "refused"
-        bot.metrics.actions.labels(wanted.name.lower(), result).inc()
+        services.metrics.actions.labels(wanted.name.lower(), result).inc()
         for finding in findings:  # before moderators see it, for a click looks it up
             await self._keep(message, finding, policy, done)
         if done.action is not Action.LOG:
             shown = [each for each in findings if each.outcome.action]
-            if told := await review.post(bot, message, shown, outcome, done, policy):
-                bot.metrics.errors.labels("mod-log").inc()
+            if told := await review.post(message, shown, outcome, done, policy):
+                services.metrics.errors.labels("mod-log").inc()
                 values = {"guild_id": guild.id, "message_id": message.id}
                 log.warning("moderators could not be told: %s", told, extra=values)
 
@@ -171,13 +171,13 @@ class Moderation:
             origin=finding.origin,
             model=finding.version,
             detail="; ".join(filter(None, (finding.detail, done.detail if finding.outcome.action else "")))[:300],
-            created_at=self._bot.store.now(),
+            created_at=self._services.store.now(),
             state=OPEN if told else CLOSED,
         )
-        self._bot.metrics.pictures.labels(finding.verdict, finding.origin).inc()
+        self._services.metrics.pictures.labels(finding.verdict, finding.origin).inc()
         values = {name: getattr(decision, name) for name in decision.__dataclass_fields__ if name != "scores"}
         log.info("decision", extra={**values, "mode": policy.mode.value, "scores": finding.scores})
-        await self._bot.store.record(decision)
+        await self._services.store.record(decision)
 
     @property
     def under_way(self) -> int:
@@ -186,6 +186,7 @@ class Moderation:
 
     async def finish(self, seconds: float) -> None:
         """Let what is under way come to its end; what does not within `seconds` is cancelled, and logged."""
+        self.stopping = True
         tasks = self._under_way.keys() - {asyncio.current_task()}
         if not tasks:
             return

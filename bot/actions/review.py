@@ -7,18 +7,16 @@ import logging
 import re
 import secrets
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any, Self
+from typing import Any, Self
 
 import discord
 
 from bot.actions.execution import UNDONE, Done, lacking, persisting, refusal, time_out
 from bot.pictures.examining import Finding
 from bot.rules.policy import UNJUDGED, Action, GuildPolicy, Outcome
+from bot.services import Services, services_of
 from bot.storage.database import StoreError
 from bot.storage.tables import APPROVED, DELETED, TIMED_OUT, WRONG, Decision, Ruling, decisions
-
-if TYPE_CHECKING:
-    from bot.client import Bot
 
 log = logging.getLogger(__name__)
 
@@ -86,7 +84,6 @@ def buttons(channel: int, message: int) -> discord.ui.View:
 
 
 async def post(
-    bot: Bot,
     message: discord.Message,
     findings: Sequence[Finding],
     outcome: Outcome,
@@ -143,18 +140,18 @@ class Choice(
 
     async def callback(self, interaction: discord.Interaction[Any]) -> None:
         """A moderator clicked."""
-        bot: Bot = interaction.client
+        services = services_of(interaction)
         await interaction.response.defer()
         try:
-            result = await self._decide(bot, interaction)
+            result = await self._decide(services, interaction)
         except StoreError as error:
-            bot.metrics.errors.labels("store").inc()
+            services.metrics.errors.labels("store").inc()
             result = f"Nothing was done: {error}. Try again."
-        bot.metrics.reviews.labels(self.choice, "refused" if result else "done").inc()
+        services.metrics.reviews.labels(self.choice, "refused" if result else "done").inc()
         if result:
             await interaction.followup.send(result, ephemeral=True)
 
-    async def _decide(self, bot: Bot, interaction: discord.Interaction[Any]) -> str:
+    async def _decide(self, services: Services, interaction: discord.Interaction[Any]) -> str:
         """Do what was clicked, once; what the moderator is told, or nothing if the entry says it."""
         guild, moderator = interaction.guild, interaction.user
         if guild is None or not isinstance(moderator, discord.Member):
@@ -162,42 +159,53 @@ class Choice(
         if missing := _missing(guild, self.channel, moderator, self.choice):
             return f"Nothing was done: you lack {missing} there."
         state = CHOICES[self.choice][0]
-        if not await bot.store.settle(self.message, state, moderator.id):
-            return await self._late(bot)
-        found = await bot.store.decisions(decisions.c.message_id == self.message, decisions.c.guild_id == guild.id)
+        if not await services.store.settle(self.message, state, moderator.id):
+            return await self._late(services)
+        found = await services.store.decisions(decisions.c.message_id == self.message, decisions.c.guild_id == guild.id)
         try:
-            problem = await self._act(bot, guild, moderator, found)
+            problem = await self._act(services, interaction, moderator, found)
         except NothingDoneError as error:
-            await bot.store.reopen(self.message, state)
+            await services.store.reopen(self.message, state)
             return f"Nothing was done: {error}"
         for each in found:
             if each.state == state and each.sha256 and each.phash is not None:
                 allowed = state in (APPROVED, WRONG)
-                await bot.rulings.add(Ruling(guild.id, each.sha256, each.phash, allowed, each.label, bot.store.now()))
+                await services.rulings.add(
+                    Ruling(guild.id, each.sha256, each.phash, allowed, each.label, services.store.now())
+                )
         log.info("a moderator decided", extra={"message_id": self.message, "state": state, "moderator": moderator.id})
         await self._close(interaction, f"{SAID[state]} by {moderator.mention}" + (f" ({problem})" if problem else ""))
         return ""
 
-    async def _late(self, bot: Bot) -> str:
-        found = await bot.store.decisions(decisions.c.message_id == self.message)
+    async def _late(self, services: Services) -> str:
+        found = await services.store.decisions(decisions.c.message_id == self.message)
         states = [each for each in found if each.moderator_id]
         if not states:
             return "Nothing was done: nothing is kept of this message any more."
         return f"<@{states[0].moderator_id}> was faster: {SAID.get(states[0].state, states[0].state)}."
 
-    async def _act(self, bot: Bot, guild: discord.Guild, moderator: discord.Member, found: Sequence[Decision]) -> str:
+    async def _act(
+        self,
+        services: Services,
+        interaction: discord.Interaction[Any],
+        moderator: discord.Member,
+        found: Sequence[Decision],
+    ) -> str:
         """Do it; what of it was not done, or nothing.
 
         Raises:
             NothingDoneError: if all of it was not.
         """
+        guild = moderator.guild
         authors = {each.user_id for each in found if each.user_id}
         member = await _member(guild, next(iter(authors), None))
         if self.choice in ("approve", "wrong"):
             if member and member.is_timed_out() and any(each.done == Action.TIMEOUT for each in found):
                 return await _lift(member, f"{moderator} approved the picture")
             return ""
-        target = bot.get_partial_messageable(self.channel, guild_id=guild.id).get_partial_message(self.message)
+        target = interaction.client.get_partial_messageable(self.channel, guild_id=guild.id).get_partial_message(
+            self.message
+        )
         try:
             await persisting(target.delete)
         except discord.NotFound:
@@ -210,7 +218,7 @@ class Choice(
             return "no time-out: the author has left"
         if member.top_role >= moderator.top_role and guild.owner_id != moderator.id:
             return "no time-out: the author ranks as high as you"
-        return await time_out(member, await bot.store.policy(guild.id), f"by {moderator}")
+        return await time_out(member, await services.store.policy(guild.id), f"by {moderator}")
 
     async def _close(self, interaction: discord.Interaction[Any], text: str) -> None:
         """Say in the entry what was decided, and take its buttons away."""

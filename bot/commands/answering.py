@@ -3,25 +3,17 @@
 from __future__ import annotations
 
 import logging
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import discord
 from discord import app_commands
 
+from bot.services import services_of
 from stages.inference import MLpyError
-
-if TYPE_CHECKING:
-    from bot.client import Bot
 
 log = logging.getLogger(__name__)
 
 Interaction = discord.Interaction[Any]
-
-
-def bot_of(interaction: Interaction) -> Bot:
-    """The bot, with its type."""
-    bot: Bot = interaction.client
-    return bot
 
 
 async def answer(interaction: Interaction, text: str, **more: Any) -> None:
@@ -41,10 +33,10 @@ async def failed(interaction: Interaction, error: app_commands.AppCommandError) 
     elif isinstance(cause, app_commands.CheckFailure):
         text = str(cause) or "You may not do this."
     elif isinstance(cause, MLpyError):
-        bot_of(interaction).metrics.errors.labels("command").inc()
+        services_of(interaction).metrics.errors.labels("command").inc()
         text = f"That did not work: {cause}."
     else:
-        bot_of(interaction).metrics.errors.labels("command").inc()
+        services_of(interaction).metrics.errors.labels("command").inc()
         log.error("a command failed", exc_info=cause)
         text = "That did not work; the bot's log says why."
     try:

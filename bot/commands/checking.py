@@ -3,20 +3,18 @@
 from __future__ import annotations
 
 import time
-from typing import TYPE_CHECKING
 
 import discord
 from discord import app_commands
 from discord.ext import commands
 
 from bot.actions.execution import lacking
+from bot.actions.moderation import Moderation
 from bot.commands.answering import Interaction, answer, guild_of
+from bot.pictures.examining import Finding
 from bot.pictures.references import references
 from bot.rules.policy import UNJUDGED, Action
-
-if TYPE_CHECKING:
-    from bot.client import Bot
-    from bot.pictures.examining import Finding
+from bot.services import Services
 
 moderator = app_commands.checks.has_permissions(manage_messages=True)
 MOST = 1000
@@ -39,8 +37,10 @@ def described(finding: Finding) -> str:
 class Checking(commands.Cog):
     """For moderators."""
 
-    def __init__(self, bot: Bot) -> None:
+    def __init__(self, bot: commands.AutoShardedBot, services: Services, moderation: Moderation) -> None:
         self._bot = bot
+        self._services = services
+        self._moderation = moderation
         self._scanning: set[int] = set()
         self._menu = app_commands.ContextMenu(name="Check this picture", callback=self.check)
         self._menu.guild_only = True
@@ -59,11 +59,11 @@ class Checking(commands.Cog):
         """What the model says of a message's pictures. Nothing is done to the message."""
         guild = guild_of(interaction)
         await interaction.response.defer(ephemeral=True)
-        policy = await self._bot.store.policy(guild.id)
+        policy = await self._services.store.policy(guild.id)
         shown = references(message)
-        found = [await self._bot.examiner.examine(each, guild.id, policy) for each in shown[:10]]
+        found = [await self._services.examiner.examine(each, guild.id, policy) for each in shown[:10]]
         lines = [described(each) for each in found if each is not None]
-        version = self._bot.serving.version
+        version = self._services.serving.version
         await answer(interaction, ("\n".join([*lines, f"-# {version}"]) if lines else "No picture is in it.")[:2000])
 
     @app_commands.command(name="scan", description="Look at a channel's past messages")
@@ -101,10 +101,10 @@ class Checking(commands.Cog):
         seen = pictures = found = 0
         async for message in channel.history(limit=most):
             seen += 1
-            findings = await self._bot.moderation.consider(message, again=True)
+            findings = await self._moderation.consider(message, again=True)
             pictures += len(findings)
             found += sum(each.outcome.action > Action.LOG for each in findings)
-            if self._bot.stopping or time.monotonic() > until:
+            if self._moderation.stopping or time.monotonic() > until:
                 return f"Stopped early: {_told(seen, pictures, found)}"
             if seen % STEP == 0:
                 await interaction.edit_original_response(content=f"{seen} of at most {most} messages ...")

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
-from typing import TYPE_CHECKING, Any, Literal
+from typing import Any, Literal
 
 import discord
 from discord import app_commands
@@ -12,10 +12,8 @@ from discord.ext import commands
 from bot.actions.execution import lacking
 from bot.commands.answering import Interaction, answer, guild_of
 from bot.rules.policy import UNJUDGED, Action, GuildPolicy, Mode, Rule
+from bot.services import Services
 from stages.inference.sidecar import Sidecar, decided
-
-if TYPE_CHECKING:
-    from bot.client import Bot
 
 manager = app_commands.checks.has_permissions(manage_guild=True)
 ExemptChannel = discord.TextChannel | discord.ForumChannel | discord.VoiceChannel | discord.CategoryChannel
@@ -72,23 +70,23 @@ class Configuring(commands.Cog):
         default_permissions=discord.Permissions(manage_guild=True),
     )
 
-    def __init__(self, bot: Bot) -> None:
-        self._bot = bot
+    def __init__(self, services: Services) -> None:
+        self._services = services
 
     @property
     def _sidecar(self) -> Sidecar:
-        return self._bot.serving.current.predictor.sidecar
+        return self._services.serving.current.predictor.sidecar
 
     async def _set(self, interaction: Interaction, **values: Any) -> GuildPolicy:
         guild = guild_of(interaction)
-        policy = replace(await self._bot.store.policy(guild.id), **values)
-        await self._bot.store.set_policy(guild.id, policy)
+        policy = replace(await self._services.store.policy(guild.id), **values)
+        await self._services.store.set_policy(guild.id, policy)
         return policy
 
     @policy.command(name="show", description="Show this server's settings")
     @manager
     async def show(self, interaction: Interaction) -> None:
-        policy = await self._bot.store.policy(guild_of(interaction).id)
+        policy = await self._services.store.policy(guild_of(interaction).id)
         await answer(interaction, described(policy, self._sidecar)[:2000])
 
     @policy.command(name="set", description="Set how far the bot goes, and what it skips")
@@ -174,7 +172,7 @@ class Configuring(commands.Cog):
     @exempt.command(name="list", description="Show whose pictures are not looked at")
     @manager
     async def exempted(self, interaction: Interaction) -> None:
-        policy = await self._bot.store.policy(guild_of(interaction).id)
+        policy = await self._services.store.policy(guild_of(interaction).id)
         await answer(interaction, f"Exempt: {_mentions(policy) or 'nobody'}.")
 
     async def _exempt(
@@ -184,7 +182,7 @@ class Configuring(commands.Cog):
         channel: discord.abc.GuildChannel | None,
         exempt: bool,
     ) -> None:
-        policy = await self._bot.store.policy(guild_of(interaction).id)
+        policy = await self._services.store.policy(guild_of(interaction).id)
         roles, channels = ({role.id} if role else set()), ({channel.id} if channel else set())
         if not roles and not channels:
             await answer(interaction, "Nothing was changed: name a role or a channel.")
@@ -213,7 +211,7 @@ class Configuring(commands.Cog):
         ping: bool = False,
     ) -> None:
         sidecar, guild = self._sidecar, guild_of(interaction)
-        policy = await self._bot.store.policy(guild.id)
+        policy = await self._services.store.policy(guild.id)
         known = self._labels()
         if label not in known and label not in {rule.label for rule in policy.effective(sidecar)}:
             await answer(interaction, f"Nothing was set: no label `{label[:100]}`; there are {', '.join(known)}.")
@@ -223,7 +221,7 @@ class Configuring(commands.Cog):
             policy = policy.without_rule(sidecar, label, chosen)
         else:
             policy = policy.with_rule(sidecar, Rule(label, score, chosen, ping))
-        await self._bot.store.set_policy(guild.id, policy)
+        await self._services.store.set_policy(guild.id, policy)
         await answer(interaction, described(policy, sidecar)[:2000])
 
     @threshold.autocomplete("label")

@@ -5,7 +5,6 @@ from __future__ import annotations
 import io
 import re
 from collections import Counter
-from typing import TYPE_CHECKING
 
 import discord
 from discord import app_commands
@@ -14,10 +13,8 @@ from discord.ext import commands
 from bot.commands.answering import Interaction, answer, guild_of
 from bot.operation import exports
 from bot.rules.policy import Action
+from bot.services import Services
 from bot.storage.tables import Decision, decisions
-
-if TYPE_CHECKING:
-    from bot.client import Bot
 
 moderator = app_commands.checks.has_permissions(manage_messages=True)
 MOST = 20_000
@@ -45,8 +42,8 @@ def explained(decision: Decision) -> str:
 class Insight(commands.Cog):
     """For moderators."""
 
-    def __init__(self, bot: Bot) -> None:
-        self._bot = bot
+    def __init__(self, services: Services) -> None:
+        self._services = services
 
     @app_commands.command(name="why", description="Why a message's pictures were dealt with as they were")
     @app_commands.describe(message="link or id of the message")
@@ -58,7 +55,7 @@ class Insight(commands.Cog):
         if not numbers or int(numbers[-1]) >= 2**63:
             await answer(interaction, "Give the message's link or id.")
             return
-        found = await self._bot.store.decisions(
+        found = await self._services.store.decisions(
             decisions.c.message_id == int(numbers[-1]), decisions.c.guild_id == guild_of(interaction).id
         )
         text = "\n\n".join(map(explained, found[:5]))
@@ -74,11 +71,11 @@ class Insight(commands.Cog):
     ) -> None:
         guild = guild_of(interaction)
         await interaction.response.defer(ephemeral=True)
-        since = self._bot.store.now() - days * 86400
-        found = await self._bot.store.decisions(
+        since = self._services.store.now() - days * 86400
+        found = await self._services.store.decisions(
             decisions.c.guild_id == guild.id, decisions.c.created_at >= since, limit=MOST
         )
-        rows = await self._bot.judge.thread(exports.precision, found)
+        rows = await self._services.judge.thread(exports.precision, found)
         lines = [f"{len(found)} pictures in {days} days"]
         for title, counts in (
             ("verdicts", Counter(each.verdict for each in found)),
@@ -89,6 +86,6 @@ class Insight(commands.Cog):
         text = "\n".join(lines) + (f"\n```\n{exports.table(rows)}\n```" if rows else "")
         files = []
         if export:
-            data = await self._bot.judge.thread(exports.as_csv, found)
+            data = await self._services.judge.thread(exports.as_csv, found)
             files = [discord.File(io.BytesIO(data.encode()), "decisions.csv")]
         await answer(interaction, text[:2000], files=files)

@@ -4,16 +4,13 @@ from __future__ import annotations
 
 import re
 import secrets
-from typing import TYPE_CHECKING
 
 import discord
 from discord import app_commands
 from discord.ext import commands
 
 from bot.commands.answering import Interaction, answer
-
-if TYPE_CHECKING:
-    from bot.client import Bot
+from bot.services import Services
 
 DICE, SIDES = 100, 1000
 """Most of each in one roll."""
@@ -33,8 +30,8 @@ def rolled(dice: str) -> list[int] | None:
 class Members(commands.Cog):
     """For everyone."""
 
-    def __init__(self, bot: Bot) -> None:
-        self._bot = bot
+    def __init__(self, services: Services) -> None:
+        self._services = services
 
     @app_commands.command(name="info", description="What this bot does, or who somebody is")
     @app_commands.guild_only()
@@ -43,7 +40,7 @@ class Members(commands.Cog):
             await answer(
                 interaction,
                 "I look at the pictures that are posted here and help the moderators with them.\n"
-                f"Model: {self._bot.serving.version}. What I keep: `/privacy show`. Wrong about your picture? "
+                f"Model: {self._services.serving.version}. What I keep: `/privacy show`. Wrong about your picture? "
                 "Ask a moderator: they decide, not I.",
             )
             return

@@ -2,17 +2,13 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
 import discord
 from discord import app_commands
 from discord.ext import commands
 
 from bot.commands.answering import Interaction, answer
+from bot.services import Services
 from stages.inference.sidecar import Sidecar
-
-if TYPE_CHECKING:
-    from bot.client import Bot
 
 
 def described(version: str, md5: str, asked: str, sidecar: Sidecar) -> str:
@@ -35,13 +31,14 @@ def described(version: str, md5: str, asked: str, sidecar: Sidecar) -> str:
 class Model(commands.GroupCog, group_name="model", group_description="The model that is served"):
     """`show` for moderators, `reload` for the bot's owner: one model serves all servers."""
 
-    def __init__(self, bot: Bot) -> None:
+    def __init__(self, bot: commands.AutoShardedBot, services: Services) -> None:
         self._bot = bot
+        self._services = services
 
     @app_commands.command(name="show", description="Show which model judges the pictures")
     @app_commands.checks.has_permissions(manage_messages=True)
     async def show(self, interaction: Interaction) -> None:
-        serving = self._bot.serving
+        serving = self._services.serving
         served = serving.current
         text = described(served.release.version, served.release.md5, serving.asked, served.predictor.sidecar)
         await answer(interaction, text[:2000])
@@ -51,9 +48,9 @@ class Model(commands.GroupCog, group_name="model", group_description="The model 
         await interaction.response.defer(ephemeral=True)
         if not await self._bot.is_owner(_user(interaction)):
             raise app_commands.CheckFailure("Only the bot's owner may: one model serves all servers.")
-        changed = await self._bot.serving.reload()
+        changed = await self._services.serving.reload()
         text = "is served from now on" if changed else "is served already"
-        await answer(interaction, f"**{self._bot.serving.version}** {text}.")
+        await answer(interaction, f"**{self._services.serving.version}** {text}.")
 
 
 def _user(interaction: Interaction) -> discord.User:

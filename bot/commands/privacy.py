@@ -2,16 +2,12 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
 import discord
 from discord import app_commands
 from discord.ext import commands
 
 from bot.commands.answering import Interaction, answer, guild_of
-
-if TYPE_CHECKING:
-    from bot.client import Bot
+from bot.services import Services
 
 KEPT = """**What this bot keeps**
 For each picture it looked at: the ids of server, channel, message and author, two hashes of the picture, the scores, \
@@ -25,20 +21,20 @@ look at stays until they do, without your id. Their decisions on pictures are ke
 class Privacy(commands.GroupCog, group_name="privacy", group_description="What is kept of you"):
     """For everyone."""
 
-    def __init__(self, bot: Bot) -> None:
-        self._bot = bot
+    def __init__(self, services: Services) -> None:
+        self._services = services
 
     @app_commands.command(name="show", description="Show what is kept")
     async def show(self, interaction: Interaction) -> None:
-        await answer(interaction, KEPT.format(days=self._bot.settings.retention))
+        await answer(interaction, KEPT.format(days=self._services.settings.retention))
 
     @app_commands.command(name="delete", description="Remove what is kept of you")
     @app_commands.describe(user="of someone else, in this server; for those who may manage it")
     async def delete(self, interaction: Interaction, user: discord.User | None = None) -> None:
         if user is None or user.id == interaction.user.id:
-            gone = await self._bot.store.forget(interaction.user.id)
+            gone = await self._services.store.forget(interaction.user.id)
         elif interaction.permissions.manage_guild:
-            gone = await self._bot.store.forget(user.id, guild_of(interaction).id)
+            gone = await self._services.store.forget(user.id, guild_of(interaction).id)
         else:
             raise app_commands.MissingPermissions(["manage_guild"])
         await answer(interaction, f"Done: {gone} rows.")

@@ -6,14 +6,15 @@ import asyncio
 import math
 import os
 import time
-from typing import TYPE_CHECKING
+from typing import Protocol
 
 from aiohttp import web
 
+from bot.model.serving import Serving
+from bot.operation.metrics import Metrics
+from bot.pictures.judging import Judge
+from bot.storage.store import Store
 from stages.inference import MLpyError
-
-if TYPE_CHECKING:
-    from bot.client import Bot
 
 TICK = 0.05
 """Seconds between two looks at how late the event loop runs."""
@@ -23,12 +24,29 @@ class PortError(MLpyError):
     """The port of /healthz and /metrics cannot be had."""
 
 
+class Connection(Protocol):
+    """The connection to Discord, as discord.py's clients know it."""
+
+    @property
+    def latency(self) -> float:
+        """Seconds between a heartbeat and its answer; NaN or infinite while there is none."""
+
+    def is_ready(self) -> bool:
+        """Whether events arrive."""
+
+
 class Health:
     """A tiny HTTP server. Use it as an async context manager."""
 
-    def __init__(self, bot: Bot, port: int) -> None:
-        self._bot = bot
+    def __init__(
+        self, port: int, connection: Connection, serving: Serving, store: Store, judge: Judge, metrics: Metrics
+    ) -> None:
         self._port = port
+        self._connection = connection
+        self._serving = serving
+        self._store = store
+        self._judge = judge
+        self._numbers = metrics
         self._runner: web.AppRunner | None = None
         self._ticking: asyncio.Task[None] | None = None
 
@@ -57,25 +75,24 @@ class Health:
         while True:
             due = time.perf_counter() + TICK
             await asyncio.sleep(TICK)
-            self._bot.metrics.lag.observe(max(0.0, time.perf_counter() - due))
+            self._numbers.lag.observe(max(0.0, time.perf_counter() - due))
 
     async def _healthz(self, _request: web.Request) -> web.Response:
         """200 if the bot hears Discord and its database takes what it writes, else 503; what is wrong is in it."""
-        bot = self._bot
-        latency = bot.latency if bot.is_ready() else math.nan
+        ready = self._connection.is_ready()
+        latency = self._connection.latency if ready else math.nan
         state = {
-            "ready": bot.is_ready(),
+            "ready": ready,
             "latency_s": None if math.isnan(latency) or math.isinf(latency) else round(latency, 3),
-            "model": bot.serving.version,
-            "queue": bot.judge.admitted,
-            "store_waiting": bot.store.waiting,
+            "model": self._serving.version,
+            "queue": self._judge.admitted,
+            "store_waiting": self._store.waiting,
         }
-        sound = bot.is_ready() and state["latency_s"] is not None and not bot.store.away
+        sound = ready and state["latency_s"] is not None and not self._store.away
         return web.json_response(state, status=200 if sound else 503)
 
     async def _metrics(self, _request: web.Request) -> web.Response:
-        bot = self._bot
-        bot.metrics.queue.set(bot.judge.admitted)
-        bot.metrics.waiting.set(bot.store.waiting)
-        bot.metrics.model.info({"version": bot.serving.version, "md5": bot.serving.current.release.md5})
-        return web.Response(body=bot.metrics.exposition(), headers={"Content-Type": bot.metrics.content_type})
+        self._numbers.queue.set(self._judge.admitted)
+        self._numbers.waiting.set(self._store.waiting)
+        self._numbers.model.info({"version": self._serving.version, "md5": self._serving.current.release.md5})
+        return web.Response(body=self._numbers.exposition(), headers={"Content-Type": self._numbers.content_type})

@@ -54,7 +54,7 @@ async def test_policy_set(world: World) -> None:
     )
     assert "**mode** enforce" in text
     assert "Set a mod-log, too" in text
-    policy = await world.bot.store.policy(world.guild.id)
+    policy = await world.bot.services.store.policy(world.guild.id)
     assert (policy.mode, policy.moderators, policy.timeout_minutes) == (Mode.ENFORCE, world.mods.id, 60)
     assert (policy.skip_bots, policy.skip_age_gated) == (False, True)
     assert "Nothing was set" in await said(world, world.manager, "policy set")

@@ -19,7 +19,7 @@ DELETE = (Rule("flagged", 0.6, Action.DELETE),)
 
 
 def counted(world: World, name: str, **labels: str) -> float:
-    return world.bot.metrics.registry.get_sample_value(name, labels) or 0.0
+    return world.bot.services.metrics.registry.get_sample_value(name, labels) or 0.0
 
 
 async def test_discords_refusal_leaves_it_to_the_moderators(world: World) -> None:
@@ -95,7 +95,7 @@ async def test_a_full_queue_turns_pictures_away_by_the_policy(world: World, capl
     assert counted(world, "mlpy_pictures_total", verdict="overloaded", origin="unjudged") == 3
     assert sum(getattr(each, "verdict", "") == "overloaded" for each in caplog.records) == 3
     assert len(world.entries()) == 1
-    assert world.bot.judge.admitted == 0
+    assert world.bot.services.judge.admitted == 0
 
 
 async def test_what_fails_in_the_bot_itself_has_a_verdict(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -113,11 +113,11 @@ async def test_moderation_goes_on_without_a_database(world: World, caplog: pytes
     await _lose(world)
     await world.post(red())
     assert world.posts(world.general) == []
-    assert world.bot.store.waiting > 0
+    assert world.bot.services.store.waiting > 0
     assert "the database does not answer" in caplog.text
     await _return(world)
     await world.env.advance_time(20)
-    assert world.bot.store.waiting == 0
+    assert world.bot.services.store.waiting == 0
     assert [each.verdict for each in await world.decisions()] == ["flagged"]
 
 
@@ -144,7 +144,7 @@ async def test_a_command_without_a_database_says_so(world: World) -> None:
 async def _lose(world: World) -> None:
     """Take the database away: its file becomes a folder, and connections to it are closed."""
     file = world.folder / "bot.sqlite"
-    await world.bot.store._engine.dispose()
+    await world.bot.services.store._engine.dispose()
     for each in world.folder.glob("bot.sqlite*"):
         each.rename(each.with_name(each.name.replace("bot", "away")))
     file.mkdir()
@@ -172,7 +172,7 @@ async def test_nothing_is_kept_of_a_server_that_the_bot_has_left(world: World) -
     world.env.backend.remove_guild(world.guild.id)
     await world.env.settle()
     assert await world.decisions() == []
-    assert (await world.bot.store.policy(world.guild.id)).mode is Mode.SHADOW
+    assert (await world.bot.services.store.policy(world.guild.id)).mode is Mode.SHADOW
 
 
 async def test_a_stop_lets_what_is_under_way_finish(world: World) -> None:
@@ -182,7 +182,6 @@ async def test_a_stop_lets_what_is_under_way_finish(world: World) -> None:
     stopped: list[asyncio.Future[None]] = []
 
     async def stop() -> None:
-        world.bot.stopping = True
         await world.bot.moderation.finish(5.0)
 
     await world.post(red())
@@ -204,7 +203,7 @@ async def test_what_does_not_finish_in_time_is_logged(world: World, caplog: pyte
     await task
     (entry,) = [each for each in caplog.records if each.message == "stopped before its pictures were judged"]
     assert entry.message_id == message.id
-    assert world.bot.judge.admitted == 0
+    assert world.bot.services.judge.admitted == 0
 
 
 async def test_a_new_model_is_taken_up_without_a_restart(world: World, tmp_path: Path) -> None:

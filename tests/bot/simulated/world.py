@@ -25,6 +25,7 @@ from bot.model.serving import Served, Serving
 from bot.pictures.fetching import FetchCaps, Fetcher
 from bot.pictures.judging import Judge, JudgeCaps
 from bot.rules.policy import GuildPolicy, Mode
+from bot.services import Services
 from bot.settings import Settings
 from bot.storage.store import Store
 from bot.storage.tables import Decision
@@ -90,7 +91,7 @@ class World:
         self._parts.callback(judge.close)
         store = await self._parts.enter_async_context(Store(self.settings.database, clock=lambda: self.now))
         fetcher = await self._parts.enter_async_context(Fetcher(self.settings.origins, self.settings.fetch))
-        self.bot = Bot(self.settings, self.serving, store, fetcher, judge)
+        self.bot = Bot(Services.assemble(self.settings, self.serving, store, fetcher, judge))
         return self.bot
 
     async def restart(self, **changes: Any) -> None:
@@ -133,7 +134,7 @@ class World:
     async def policy(self, mode: Mode, **more: Any) -> None:
         """Set the server's policy as its commands would."""
         policy = GuildPolicy(mode=mode, modlog=self.modlog.id, moderators=self.mods.id, **more)
-        await self.bot.store.set_policy(self.guild.id, policy)
+        await self.bot.services.store.set_policy(self.guild.id, policy)
 
     async def post(self, *pictures: bytes, content: str = "", by: MemberActor | None = None) -> discord.Message:
         """A member posts pictures."""
@@ -142,7 +143,7 @@ class World:
 
     async def decisions(self) -> list[Decision]:
         """All that the database has, newest first."""
-        return await self.bot.store.decisions()
+        return await self.bot.services.store.decisions()
 
     def posts(self, channel: ChannelHandle) -> list[discord.Message]:
         """What is in a channel now, oldest first."""
