@@ -14,7 +14,7 @@ from bot.pictures.fetching import Fetcher
 from bot.pictures.judging import Judge
 from bot.pictures.memory import Rulings
 from bot.settings import Settings
-from bot.storage.store import Store
+from bot.storage.store import BotStore
 
 
 @dataclass(frozen=True)
@@ -23,7 +23,7 @@ class Services:
 
     settings: Settings
     serving: Serving
-    store: Store
+    store: BotStore
     fetcher: Fetcher
     judge: Judge
     metrics: Metrics
@@ -31,24 +31,27 @@ class Services:
     examiner: Examiner
 
     @classmethod
-    def assemble(cls, settings: Settings, serving: Serving, store: Store, fetcher: Fetcher, judge: Judge) -> Services:
-        """Add the parts that follow from these five, which their caller opens and closes."""
+    def assemble(
+        cls, settings: Settings, serving: Serving, store: BotStore, fetcher: Fetcher, judge: Judge
+    ) -> Services:
+        """Derive the other parts from these, which the caller opens and closes."""
         rulings = Rulings(store)
         examiner = Examiner(fetcher, judge, serving, store, rulings)
         return cls(settings, serving, store, fetcher, judge, Metrics(), rulings, examiner)
 
 
 class HasServices(Protocol):
-    """A Discord client that carries the services: `bot.client.Bot`, without an import of it."""
+    """A Discord client with services: `bot.client.Bot`, without importing it."""
 
     @property
-    def services(self) -> Services: ...
+    def services(self) -> Services:
+        """Those of the running bot."""
 
 
 def services_of(interaction: discord.Interaction[Any]) -> Services:
     """The services behind a click or a command.
 
-    discord.py builds persistent buttons anew for each click and passes error handlers nothing else, so an interaction's
+    discord.py builds review buttons anew for each click and passes its error handler nothing else, so an interaction's
     client is their only way to the services.
     """
     client: HasServices = interaction.client

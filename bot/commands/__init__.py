@@ -1,4 +1,4 @@
-"""The slash commands, a file for each kind of asker."""
+"""The slash commands: one cog per file, grouped by who may use them."""
 
 from __future__ import annotations
 
@@ -9,18 +9,18 @@ from bot.commands.checking import Checking
 from bot.commands.configuring import Configuring
 from bot.commands.insight import Insight
 from bot.commands.members import Members
-from bot.commands.model import Model
+from bot.commands.model import ModelCommands
 from bot.commands.privacy import Privacy
 from bot.services import Services
 
 
 def cogs(bot: commands.AutoShardedBot, services: Services, moderation: Moderation) -> list[commands.Cog]:
-    """All commands, to be added to `bot`."""
+    """All cogs, ready to be added to `bot`."""
     return [
         Configuring(services),
         Checking(bot, services, moderation),
         Insight(services),
-        Model(bot, services),
+        ModelCommands(bot, services),
         Privacy(services),
         Members(services),
     ]
