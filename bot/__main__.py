@@ -51,6 +51,7 @@ def main() -> int:
     """Serve until a signal stops the process."""
     options = settings.read()
     serving = _load_model(options)
+    # After the model is loaded, because each line of the log has its version.
     logs.configure(os.environ.get("MLPY_LOG", "INFO"), options.secrets, lambda: serving.version)
     release = serving.current.release
     log.info("serving %s", release.version, extra={"md5": release.md5, "commit": release.commit})
@@ -94,6 +95,7 @@ def _explain(error: Exception) -> str:
 async def _serve(options: Settings, serving: Serving) -> None:
     """Open the services, then run the bot. With `--check`, stop before connecting to Discord."""
     async with AsyncExitStack() as stack:
+        # Closed in reverse order. At the very end, asyncio.run waits for threads with a running git or DVC.
         stack.callback(subprocesses.stop_all)
         judge = Judge(options.judge)
         stack.callback(judge.close)
@@ -118,7 +120,7 @@ async def _run_until_signal(bot: Bot, token: str) -> None:
     try:
         await asyncio.wait({running, stop}, return_when=asyncio.FIRST_COMPLETED)
         if running.done():
-            running.result()
+            running.result()  # raises what ended it
         log.info("stopping after the messages in progress", extra={"messages": bot.moderation.in_progress})
     finally:
         await bot.close()

@@ -48,11 +48,11 @@ class Bot(commands.AutoShardedBot):
     def __init__(self, services: Services) -> None:
         settings = services.settings
         super().__init__(
-            command_prefix=commands.when_mentioned,
+            command_prefix=commands.when_mentioned,  # discord.py requires one, but `on_message` never uses it
             help_command=None,
             intents=intents(),
             allowed_mentions=discord.AllowedMentions.none(),
-            member_cache_flags=discord.MemberCacheFlags.none(),
+            member_cache_flags=discord.MemberCacheFlags.none(),  # messages and clicks bring their members along
             chunk_guilds_at_startup=False,
             max_messages=None,  # nothing reads the message cache, and without it memory stays flat
             shard_ids=list(settings.shard_ids) if settings.shard_ids else None,  # type: ignore[arg-type]
@@ -79,6 +79,7 @@ class Bot(commands.AutoShardedBot):
         if self.shard_ids and 0 not in self.shard_ids:
             return  # the process with the first shard does it for all
         payload = [command.to_dict(self.tree) for command in self.tree.get_commands()]
+        # With the application's id: another bot may use the same database later.
         digest = hashlib.sha256(json.dumps([self.application_id, payload], sort_keys=True).encode()).hexdigest()
         store, errors = self.services.store, self.services.metrics.errors
         try:

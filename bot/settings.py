@@ -119,29 +119,59 @@ def _parser() -> argparse.ArgumentParser:
         epilog=ENVIRONMENT,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
-    add = parser.add_argument
-    add("--model", required=True, metavar="NAME", help="moderator#prod, moderator@v1.2.0, a git revision, or workspace")
-    add("--repo", metavar="URL", help="git repository with the model, a folder or a URL [current folder]")
-    add("--check", action="store_true", help="load model and database, then exit without connecting to Discord")
-    add("--poll", type=_seconds, default=0.0, metavar="S", help="seconds between checks for a new tag [never]")
-    add("--retention", type=int, default=90, metavar="DAYS", help="days to store decisions [90]")
-    add("--port", type=_port, default=0, help="serve /healthz and /metrics on this port of 127.0.0.1 [off]")
-    add("--grace", type=_seconds, default=20.0, metavar="S", help="seconds to finish checks after SIGTERM [20]")
-    add("--shard-ids", type=_shard_ids, metavar="IDS", help="shards of this process, such as 0,1 or 0-3 [all]")
-    add("--shard-count", type=int, metavar="N", help="number of shards of all processes together [Discord's advice]")
+    parser.add_argument(
+        "--model", required=True, metavar="NAME", help="moderator#prod, moderator@v1.2.0, a git revision, or workspace"
+    )
+    parser.add_argument(
+        "--repo", metavar="URL", help="git repository with the model, a folder or a URL [current folder]"
+    )
+    parser.add_argument(
+        "--check", action="store_true", help="load model and database, then exit without connecting to Discord"
+    )
+    parser.add_argument(
+        "--poll", type=_seconds, default=0.0, metavar="S", help="seconds between checks for a new tag [never]"
+    )
+    parser.add_argument("--retention", type=int, default=90, metavar="DAYS", help="days to store decisions [90]")
+    parser.add_argument(
+        "--port", type=_port, default=0, help="serve /healthz and /metrics on this port of 127.0.0.1 [off]"
+    )
+    parser.add_argument(
+        "--grace", type=_seconds, default=20.0, metavar="S", help="seconds to finish checks after SIGTERM [20]"
+    )
+    parser.add_argument(
+        "--shard-ids", type=_shard_ids, metavar="IDS", help="shards of this process, such as 0,1 or 0-3 [all]"
+    )
+    parser.add_argument(
+        "--shard-count",
+        type=int,
+        metavar="N",
+        help="number of shards of all processes together [as Discord recommends]",
+    )
     _add_limits(parser)
     return parser
 
 
 def _add_limits(parser: argparse.ArgumentParser) -> None:
     judge, fetch = JudgeCaps(), FetchCaps()
-    add = parser.add_argument_group("limits per picture and of the queue").add_argument
-    add("--max-bytes", type=int, default=judge.max_bytes, metavar="N", help=f"file size in bytes [{judge.max_bytes}]")
-    add("--max-pixels", type=int, default=judge.max_pixels, metavar="N", help=f"pixels of a frame [{judge.max_pixels}]")
-    add("--frames", type=int, default=judge.frames, metavar="N", help=f"frames of an animation [{judge.frames}]")
-    add("--seconds", type=_seconds, default=fetch.seconds, metavar="S", help=f"download time [{fetch.seconds:g}]")
-    add("--queue", type=int, default=judge.queue, metavar="N", help=f"pictures in progress [{judge.queue}]")
-    add("--threads", type=int, default=judge.threads, metavar="N", help=f"worker threads [{judge.threads}]")
+    group = parser.add_argument_group("limits per picture and of the queue")
+    group.add_argument(
+        "--max-bytes", type=int, default=judge.max_bytes, metavar="N", help=f"file size in bytes [{judge.max_bytes}]"
+    )
+    group.add_argument(
+        "--max-pixels", type=int, default=judge.max_pixels, metavar="N", help=f"pixels of a frame [{judge.max_pixels}]"
+    )
+    group.add_argument(
+        "--frames", type=int, default=judge.frames, metavar="N", help=f"frames of an animation [{judge.frames}]"
+    )
+    group.add_argument(
+        "--seconds", type=_seconds, default=fetch.seconds, metavar="S", help=f"download time [{fetch.seconds:g}]"
+    )
+    group.add_argument(
+        "--queue", type=int, default=judge.queue, metavar="N", help=f"pictures in progress [{judge.queue}]"
+    )
+    group.add_argument(
+        "--threads", type=int, default=judge.threads, metavar="N", help=f"worker threads [{judge.threads}]"
+    )
 
 
 def _secret(environment: Mapping[str, str], name: str) -> str:
@@ -162,7 +192,7 @@ def _default_database() -> str:
 
 
 def _password(url: str) -> str:
-    """The text between the first colon after // and the last @ before the path."""
+    """A URL's password, still quoted: from the first colon after // to the last @ before the path."""
     user = url.partition("://")[2].partition("/")[0].rpartition("@")[0]
     return user.partition(":")[2]
 

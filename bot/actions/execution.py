@@ -55,6 +55,7 @@ async def _delete(message: discord.Message, action: Action, detail: str = "") ->
 
 async def _time_out_and_delete(message: discord.Message, outcome: RuleOutcome, policy: GuildPolicy) -> ActionResult:
     member = message.author
+    # Before the deletion, whose result then says whether the time-out succeeded.
     if isinstance(member, discord.Member):
         failure = await time_out(member, policy, f"{outcome.label} {outcome.score:.2f}")
     else:  # a webhook, or somebody who has left
@@ -89,6 +90,7 @@ async def _spoiler(message: discord.Message, outcome: RuleOutcome, fetcher: Fetc
         files = await _spoilered_files(message, fetcher)
     except UnfetchedError as error:
         return ActionResult(Action.FLAG, f"not reposted: {error.detail}")
+    # The text may mention everyone; the author's own mention was limited by their permissions, the bot's is not.
     await message.channel.send(
         _spoilered_text(message, outcome.label),
         files=files,
@@ -115,7 +117,7 @@ def _spoilered_text(message: discord.Message, label: str) -> str:
     links = " ".join(f"|| {embed.url} ||" for embed in message.embeds if embed.url)
     text = message.content
     for embed in message.embeds:
-        text = text.replace(embed.url or "\0", "")
+        text = text.replace(embed.url or "\0", "")  # no message contains NUL
     head = f"{message.author.mention} posted ({label}):"
     return (f"{head}\n{text.strip()}"[: MESSAGE_LENGTH - len(links) - 1] + f"\n{links}").strip()
 
@@ -125,6 +127,7 @@ def _reply_reference(message: discord.Message) -> dict[str, Any]:
     reference = message.reference
     if reference is None or reference.message_id is None or reference.type is not discord.MessageReferenceType.reply:
         return {}
+    # The message that was replied to may have been deleted meanwhile.
     replied_to = discord.MessageReference(
         message_id=reference.message_id, channel_id=reference.channel_id, fail_if_not_exists=False
     )

@@ -35,7 +35,7 @@ async def post(
     """Post an entry to the server's mod-log. Returns why that failed, or nothing."""
     guild = message.guild
     assert guild is not None  # noqa: S101 - direct messages are skipped
-    channel = guild.get_channel_or_thread(policy.modlog or 0)
+    channel = guild.get_channel_or_thread(policy.modlog or 0)  # no channel has the id 0
     if not isinstance(channel, discord.TextChannel | discord.Thread):
         return "no mod-log channel is set; set one with /channel modlog"
     if missing := modlog_permissions_missing(channel):
@@ -50,6 +50,7 @@ async def post(
             embed=embed,
             files=files,
             view=review_buttons(message.channel.id, message.id),
+            # Nothing else in the entry may ping anyone.
             allowed_mentions=discord.AllowedMentions(everyone=False, users=False, roles=[role] if role else False),
             nonce=nonce,
         )

@@ -77,7 +77,7 @@ class ReviewButton(
     async def callback(self, interaction: discord.Interaction[Any]) -> None:
         """A moderator clicked: answer only if nothing was done, for otherwise the entry shows it."""
         services = services_of(interaction)
-        await interaction.response.defer()
+        await interaction.response.defer()  # Discord waits only 3 s for the first response
         failure = ""
         try:
             await self._decide(services, interaction)
@@ -100,6 +100,7 @@ class ReviewButton(
         moderator = interaction.user
         if interaction.guild is None or not isinstance(moderator, discord.Member):
             raise NotCarriedOutError("this works only in a server")
+        # Discord shows the buttons to everyone who can read the mod-log.
         if missing := _missing_for(moderator, self.channel_id, self.name):
             raise NotCarriedOutError(f"you need the {missing} permission in that channel")
         store, state = services.store, self.choice.state
@@ -138,6 +139,7 @@ class ReviewButton(
         author_id = next((decision.user_id for decision in settled if decision.user_id), None)
         author = await _fetch_member(moderator.guild, author_id)
         if self.choice.allows:
+            # A moderator may have timed the author out for something else; that stays.
             timed_out_by_bot = any(decision.done == Action.TIMEOUT for decision in settled)
             if author and author.is_timed_out() and timed_out_by_bot:
                 return await _lift_time_out(author, f"{moderator} approved the picture")
@@ -164,6 +166,7 @@ class ReviewButton(
     async def _remember(self, services: Services, settled: Sequence[Decision]) -> None:
         """Apply the choice to the same pictures in the future, in this server."""
         for decision in settled:
+            # Harmless pictures of the same message were never open; others were not even downloaded.
             if decision.state == self.choice.state and decision.sha256 and decision.phash is not None:
                 await services.rulings.add(
                     Ruling(
@@ -179,6 +182,7 @@ class ReviewButton(
 
 def _missing_for(moderator: discord.Member, channel_id: int, name: str) -> str:
     """The permission that a moderator lacks to make a choice, or nothing."""
+    # In the message's channel, where the moderator could delete it by hand; it may be gone by now.
     channel = moderator.guild.get_channel_or_thread(channel_id)
     held = channel.permissions_for(moderator) if channel else moderator.guild_permissions
     if not held.manage_messages:

@@ -128,6 +128,7 @@ class Checking(commands.Cog):
             progress.messages += 1
             progress.pictures += len(findings)
             progress.matches += sum(finding.outcome.action > Action.LOG for finding in findings)
+            # At a stop, answer while the connection is still open.
             if self._moderation.stopping or time.monotonic() > deadline:
                 return f"Stopped early. {progress}"
             if progress.messages % PROGRESS_EVERY == 0:

@@ -81,6 +81,7 @@ class Insight(commands.Cog):
     @app_commands.default_permissions(manage_messages=True)
     @needs_moderator
     async def why(self, interaction: Interaction, message: str) -> None:
+        # A link ends with the message's id, after those of the server and the channel.
         numbers = re.findall(r"\d{1,20}", message)
         if not numbers or int(numbers[-1]) >= 2**63:  # larger numbers do not fit the column
             await answer(interaction, "That is not a message: paste its link or its id.")

@@ -53,7 +53,7 @@ class ModelCommands(commands.GroupCog, group_name="model", group_description="Th
 
     @app_commands.command(name="reload", description="Load the model that the tag points to now (bot owner only)")
     async def reload(self, interaction: Interaction) -> None:
-        await interaction.response.defer(ephemeral=True)
+        await interaction.response.defer(ephemeral=True)  # fetching a model takes more than the 3 s that Discord waits
         if not await self._bot.is_owner(_as_user(interaction)):
             raise app_commands.CheckFailure("Only the bot's owner can reload the model, which serves all servers.")
         changed = await self._services.serving.reload()

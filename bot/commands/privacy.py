@@ -35,6 +35,7 @@ class Privacy(commands.GroupCog, group_name="privacy", group_description="Your d
         if user is None or user.id == interaction.user.id:
             count = await store.forget_user(interaction.user.id)
         elif interaction.permissions.manage_guild:
+            # A manager's right ends at their own server.
             count = await store.forget_user(user.id, guild_of(interaction).id)
         else:
             raise app_commands.MissingPermissions(["manage_guild"])

@@ -59,7 +59,7 @@ class Serving:
         Raises:
             ModelError: if the new model cannot be loaded; the old one keeps serving.
         """
-        async with self._lock:
+        async with self._lock:  # `/model reload` and the poll may come at once
             release = await asyncio.to_thread(self.repository.release, self.asked)
             if release == self.current.release:
                 return False

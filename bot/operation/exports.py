@@ -49,6 +49,7 @@ def threshold_precisions(decisions: Iterable[Decision]) -> list[ThresholdPrecisi
         lowest = min(decision.score for decision in of_label) - MARGIN
         for threshold in THRESHOLDS:
             above = [decision for decision in of_label if decision.score >= threshold]
+            # Far below the lowest reviewed score every row would repeat the same numbers.
             if above and threshold >= lowest:
                 confirmed = sum(decision.state in CONFIRMED for decision in above)
                 share = confirmed / len(above)

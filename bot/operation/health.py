@@ -56,6 +56,7 @@ class Health:
         self._runner = web.AppRunner(app, access_log=None)
         await self._runner.setup()
         try:
+            # Loopback only: there is no authentication.
             await web.TCPSite(self._runner, "127.0.0.1", self._port).start()
         except OSError as error:
             await self._runner.cleanup()
@@ -92,6 +93,7 @@ class Health:
 
     async def _get_metrics(self, _request: web.Request) -> web.Response:
         metrics = self._metrics
+        # Gauges are read when Prometheus asks, instead of being kept up to date all the time.
         metrics.queue.set(self._judge.admitted)
         metrics.waiting.set(self._store.waiting)
         metrics.model.info({"version": self._serving.version, "md5": self._serving.current.release.md5})

@@ -51,6 +51,7 @@ def configure(
             text = text.replace(secret, "[hidden]")
         return INTERACTION_TOKEN.sub(r"\1[hidden]", text)
 
+    # Secrets are replaced in the finished line: they may be anywhere in it, such as in a traceback.
     handler = logging.StreamHandler(stream)
     formatter = structlog.stdlib.ProcessorFormatter(
         foreign_pre_chain=shared,
@@ -65,9 +66,11 @@ def configure(
     root = logging.getLogger()
     root.handlers = [handler]
     root.setLevel(level)
+    # At lower levels these log every statement, with its values.
     for name in ("sqlalchemy", "aiosqlite", "asyncio"):
         logging.getLogger(name).setLevel(logging.WARNING)
-    for name in ("discord.gateway", "discord.http", "discord.webhook"):  # at DEBUG these log message texts
+    # At DEBUG these log what people write.
+    for name in ("discord.gateway", "discord.http", "discord.webhook"):
         logging.getLogger(name).setLevel(max(logging.INFO, root.level))
     return handler
 

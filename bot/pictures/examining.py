@@ -94,6 +94,7 @@ class Examiner:
         except TimeoutError:
             return self.unjudged(reference, policy, "timed_out", f"no verdict within {PICTURE_SECONDS:g} s")
         except Exception as error:
+            # One bad picture must not keep the others of its message from being checked.
             log.exception("could not check a picture")
             return self.unjudged(reference, policy, "failed", type(error).__name__)
 
@@ -111,12 +112,14 @@ class Examiner:
         model = self._serving.current  # one model throughout, even if another is loaded meanwhile
         sha256 = await self._judge.run_in_thread(sha256_of, data)
         decoded: DecodedPicture | None = None
+        # Equal bytes need no decoding, unless moderators are to see a thumbnail.
         ruling = await self._rulings.find(guild_id, sha256)
         cached = await self._store.find_scores(sha256, model.release.md5)
         if ruling is None and cached is None:
             decoded = await self._decode(data, model, sha256)
         phash = _first_phash(decoded, cached, ruling)
         if ruling is None:
+            # Other bytes, but perhaps the same picture, scaled or compressed again.
             ruling = await self._rulings.find(guild_id, sha256, phash)
         if ruling is not None:
             finding = _from_ruling(reference, ruling, policy, model)
@@ -141,7 +144,7 @@ class Examiner:
         scores = await self._judge.scores(model.predictor, decoded)
         finding = _from_scores(reference, scores, "model", policy, model)
         missed = decoded.seen.missed
-        if not missed:
+        if not missed:  # scores of a part of an animation must not be reused for all of it
             row = PictureScores(decoded.sha256, model.release.md5, decoded.phash, scores)
             await self._store.save_scores(row)
         elif finding.outcome.action is Action.LOG:

@@ -67,11 +67,11 @@ class Fetcher:
     async def __aenter__(self) -> Fetcher:
         self._session = aiohttp.ClientSession(
             connector=aiohttp.TCPConnector(resolver=Resolver({}, loopback=False), limit=32),
-            timeout=aiohttp.ClientTimeout(total=None, sock_connect=5, sock_read=10),
+            timeout=aiohttp.ClientTimeout(total=None, sock_connect=5, sock_read=10),  # `FetchCaps.seconds` is the total
             headers={"User-Agent": "DiscordBot (MLpy, 1)", "Accept-Encoding": "identity"},
             auto_decompress=False,  # a small body could unpack to a huge one
-            trust_env=False,
-            cookie_jar=aiohttp.DummyCookieJar(),
+            trust_env=False,  # through a proxy, the resolver would not be asked
+            cookie_jar=aiohttp.DummyCookieJar(),  # requests must not be linked to each other
         )
         return self
 
@@ -86,13 +86,7 @@ class Fetcher:
             UnfetchedError: if it cannot be downloaded, with a verdict.
             NotAPictureError: if the file is not a picture.
         """
-        try:
-            async with asyncio.timeout(self.caps.seconds):
-                if reference.still:
-                    return await self._download(reference.still, self.caps.max_bytes, sniff=True)
-                return await self._download(reference.url, self.caps.max_bytes, sniff=True)
-        except TimeoutError:
-            raise UnfetchedError("timed_out", f"not downloaded within {self.caps.seconds:g} s") from None
+        return await self._download(reference.still or reference.url, self.caps.max_bytes, sniff=True)
 
     async def fetch_file(self, url: str, max_bytes: int) -> bytes:
         """Download any attachment, as for a repost.
@@ -100,23 +94,27 @@ class Fetcher:
         Raises:
             UnfetchedError: if it cannot be downloaded.
         """
+        return await self._download(url, max_bytes, sniff=False)
+
+    async def _download(self, address: str, max_bytes: int, sniff: bool) -> bytes:
         try:
             async with asyncio.timeout(self.caps.seconds):
-                return await self._download(url, max_bytes, sniff=False)
+                return await self._download_with_retries(self._parse_allowed(address), max_bytes, sniff)
         except TimeoutError:
             raise UnfetchedError("timed_out", f"not downloaded within {self.caps.seconds:g} s") from None
 
     def _parse_allowed(self, text: str) -> URL:
+        """An address on an allowed origin; `UnfetchedError` for any other."""
         try:
-            url = URL(text, encoded=True)
+            url = URL(text, encoded=True)  # as it is: quoting it again would break Discord's signature
+            # `origin()` drops a user and password, and control characters could split the request line.
             if url.origin() in self._origins and "@" not in url.raw_authority and text.isprintable():
                 return url
         except ValueError:
-            pass
+            pass  # not a URL
         raise UnfetchedError("outside", "the address is not one of Discord's")
 
-    async def _download(self, text: str, max_bytes: int, sniff: bool) -> bytes:
-        url = self._parse_allowed(text)
+    async def _download_with_retries(self, url: URL, max_bytes: int, sniff: bool) -> bytes:
         pause = self.caps.pause
         for left in range(self.caps.tries - 1, -1, -1):
             wait = pause
@@ -133,15 +131,18 @@ class Fetcher:
 
     async def _download_once(self, url: URL, max_bytes: int, sniff: bool) -> bytes:
         assert self._session is not None  # noqa: S101
+        # A redirect could lead anywhere, so it is an error.
         async with self._session.get(url, allow_redirects=False) as response:
             _check_response(response)
             body = bytearray()
             sniffed = not sniff
             async for chunk in response.content.iter_chunked(CHUNK):
                 body += chunk
+                # As early as possible: most files that are not pictures are large, and are not downloaded further.
                 if not sniffed and len(body) >= SNIFF_BYTES:
                     _sniff(bytes(body[:SNIFF_BYTES]))
                     sniffed = True
+                # After sniffing, so that a huge file that is not a picture gets no verdict.
                 if len(body) > max_bytes or (sniffed and (response.content_length or 0) > max_bytes):
                     raise UnfetchedError("too_large", f"larger than {max_bytes:,} bytes")
             if not sniffed:
@@ -184,8 +185,10 @@ def _sniff(head: bytes) -> None:
     """
     if head.startswith((b"\x89PNG\r\n\x1a\n", b"\xff\xd8\xff", b"GIF87a", b"GIF89a")):
         return
+    # Supported: PNG, JPEG, GIF above, WebP here.
     if head[:4] == b"RIFF" and head[8:12] == b"WEBP":
         return
+    # MP4, AVIF and HEIC; BMP, TIFF, JPEG XL.
     if head[4:8] == b"ftyp" or head.startswith((b"BM", b"II*\0", b"MM\0*", b"\0\0\0\x0cJXL ", b"\xff\x0a")):
         raise UnfetchedError("unsupported", "a picture or video format that is not supported")
     raise NotAPictureError

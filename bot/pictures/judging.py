@@ -127,6 +127,7 @@ class Judge:
 
     async def scores(self, predictor: Predictor, decoded: DecodedPicture) -> dict[str, float]:
         """A picture's probability for each label, by its worst frame."""
+        # Through a queue of its own, so that frames of several pictures are scored in one batch.
         future: asyncio.Future[NDArray[np.float32]] = asyncio.get_running_loop().create_future()
         self._score_queue.append((predictor, decoded.seen.frames, future))
         if len(self._drain_tasks) < self.caps.threads:
@@ -154,7 +155,7 @@ class Judge:
             raise
         except Exception as error:  # any of ONNX Runtime's
             for future in futures:
-                if not future.done():
+                if not future.done():  # its picture may have timed out
                     future.set_exception(error)
             return
         start = 0
@@ -183,10 +184,10 @@ class Judge:
             try:
                 await future
             except asyncio.CancelledError:
-                if future.cancelled():
+                if future.cancelled():  # it was still waiting
                     self._reserve_queue = deque(waiting for waiting in self._reserve_queue if waiting[1] is not future)
                     self.release(0)  # smaller ones behind it may fit now
-                else:
+                else:  # it had just been admitted, and nobody else would give its bytes back
                     self.release(size)
                 raise
         else:
@@ -198,7 +199,7 @@ class Judge:
         while self._reserve_queue:
             next_size, future = self._reserve_queue[0]
             if self._reserved and self._reserved + next_size > self.caps.budget:
-                break
+                break  # nothing overtakes the first one, or large pictures would wait for ever
             self._reserve_queue.popleft()
             if not future.cancelled():
                 self._reserved += next_size

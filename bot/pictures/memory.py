@@ -45,6 +45,7 @@ class Rulings:
             StoreError: if the database is away.
         """
         await self._store.save_ruling(ruling)
+        # The next picture reads them again: hashes are searched as one array, which cannot grow.
         self._guilds.pop(ruling.guild_id, None)
 
     async def _of_guild(self, guild: int) -> _GuildRulings | None:
@@ -53,7 +54,7 @@ class Rulings:
             try:
                 rulings = _GuildRulings(await self._store.rulings(guild))
             except StoreError:
-                return rulings
+                return rulings  # outdated ones are better than none
             self._guilds[guild] = rulings
         self._guilds.move_to_end(guild)
         while len(self._guilds) > MAX_GUILDS:

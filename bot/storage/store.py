@@ -8,7 +8,7 @@ from collections.abc import Callable
 from dataclasses import asdict, replace
 from typing import Any
 
-from sqlalchemy import bindparam, delete, func, select, update
+from sqlalchemy import bindparam, delete, select, update
 
 from bot.rules.policy import GuildPolicy
 from bot.storage import tables
@@ -97,7 +97,7 @@ class BotStore(BotDatabase):
         Raises:
             StoreError: if the database is away.
         """
-        await self.flush()
+        await self.flush()  # the newest ones may still be in the backlog
         rows = await self.query(
             select(decisions).where(*conditions).order_by(decisions.c.created_at.desc(), decisions.c.id).limit(limit)
         )
@@ -113,6 +113,7 @@ class BotStore(BotDatabase):
             StoreError: if the database is away.
         """
         await self.flush()
+        # One statement: the database decides which of two moderators, or processes, was first.
         statement = update(decisions).where(decisions.c.message_id == message, decisions.c.state == OPEN)
         return bool(await self.execute(statement.values(state=state, moderator_id=moderator, decided_at=self.now())))
 
@@ -168,7 +169,7 @@ class BotStore(BotDatabase):
         Raises:
             StoreError: if the database is away.
         """
-        await self.flush()
+        await self.flush()  # a row in the backlog would come back later
         of_user = decisions.c.user_id == user
         if guild is not None:
             of_user &= decisions.c.guild_id == guild
@@ -181,8 +182,9 @@ class BotStore(BotDatabase):
         Raises:
             StoreError: if the database is away.
         """
-        await self.flush()
+        await self.flush()  # a row in the backlog would come back later
         self._policies.pop(guild, None)
+        # Scores belong to no server: they hold hashes only, and other servers may use them.
         for table in (decisions, rulings, policies):
             await self.execute(delete(table).where(table.c.guild_id == guild))
 
@@ -196,14 +198,6 @@ class BotStore(BotDatabase):
     async def put(self, key: str, value: str) -> None:
         """Store a value of the bot's own."""
         await self.upsert(meta, {"key": key, "value": value})
-
-    async def count(self) -> int:
-        """Number of decisions.
-
-        Raises:
-            StoreError: if the database is away.
-        """
-        return int((await self.query(select(func.count().label("n")).select_from(decisions)))[0]["n"])
 
 
 def _remember(memory: OrderedDict[Any, Any], key: Any, value: Any) -> None:
