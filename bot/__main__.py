@@ -1,4 +1,4 @@
-"""`python -m bot --model moderator#prod`: watch a Discord server's pictures with the model that a git tag names."""
+"""`python -m bot --model moderator#prod`: moderate a Discord server with the exact model that a git tag points to."""
 
 from __future__ import annotations
 
@@ -19,19 +19,20 @@ from bot import settings
 from bot.client import Bot
 from bot.model import subprocesses
 from bot.model.release import Repository
-from bot.model.serving import Served, Serving
+from bot.model.serving import LoadedModel, Serving
 from bot.operation import logs
 from bot.operation.health import Health
 from bot.pictures.fetching import Fetcher
 from bot.pictures.judging import Judge
+from bot.services import Services
 from bot.settings import Settings
-from bot.storage.store import Store
+from bot.storage.store import BotStore
 from stages.inference import MLpyError, run
 
 log = logging.getLogger(__name__)
 
 
-SHUT_OUT = (
+FATAL_ERRORS = (
     discord.LoginFailure,
     discord.PrivilegedIntentsRequired,
     discord.ConnectionClosed,
@@ -39,85 +40,94 @@ SHUT_OUT = (
     discord.HTTPException,
     aiohttp.ClientError,
 )
-"""How discord.py ends for good."""
+"""What discord.py raises when it gives up for good."""
 
 
 class ConnectionFailedError(MLpyError):
-    """Discord does not let the bot in."""
+    """Discord refuses the connection or cannot be reached."""
 
 
 def main() -> int:
-    """Serve until told to stop."""
-    chosen = settings.read()
-    serving = _serving(chosen)
-    logs.configure(os.environ.get("MLPY_LOG", "INFO"), chosen.secrets, lambda: serving.version)
+    """Serve until a signal stops the process."""
+    options = settings.read()
+    serving = _load_model(options)
+    # After the model is loaded, because each line of the log has its version.
+    logs.configure(os.environ.get("MLPY_LOG", "INFO"), options.secrets, lambda: serving.version)
     release = serving.current.release
     log.info("serving %s", release.version, extra={"md5": release.md5, "commit": release.commit})
-    _point(chosen)
+    _redirect_discord(options)
     gc.collect()
-    gc.freeze()  # to look through all that was imported, again and again, holds the event loop up for 0.1 s
+    gc.freeze()  # a full collection over all imported modules blocks the event loop for 0.1 s
     try:
-        asyncio.run(_serve(chosen, serving))
-    except SHUT_OUT as error:
-        raise ConnectionFailedError(_refused(error)) from None
+        asyncio.run(_serve(options, serving))
+    except FATAL_ERRORS as error:
+        raise ConnectionFailedError(_explain(error)) from None
     return 0
 
 
-def _refused(error: Exception) -> str:
-    """Why Discord does not let the bot in, or no longer, and what to do about it."""
+def _load_model(options: Settings) -> Serving:
+    """Load the requested model and warm it up."""
+    repository = Repository(options.repo)
+    return Serving(repository, options.model, LoadedModel.load(repository.release(options.model)))
+
+
+def _redirect_discord(options: Settings) -> None:
+    """Connect to another server that speaks Discord's protocol, if the settings name one."""
+    if options.api:
+        Route.BASE = options.api
+    if options.gateway:
+        DiscordWebSocket.DEFAULT_GATEWAY = URL(options.gateway)
+
+
+def _explain(error: Exception) -> str:
+    """Why the connection failed, and what to do about it."""
     code = getattr(error, "code", 0)
     if isinstance(error, discord.LoginFailure) or code == 4004:
-        return "Discord does not know the token: is MLPY_DISCORD_TOKEN the bot's own?"
+        return "Discord rejected the token; check MLPY_DISCORD_TOKEN"
     if isinstance(error, discord.PrivilegedIntentsRequired):
-        return "Discord refuses the Message Content intent: switch it on in the developer portal, under Bot"
+        return "Discord rejected the Message Content intent; enable it in the developer portal, under Bot"
     if isinstance(error, discord.ConnectionClosed):
-        return f"Discord closed the connection for good (code {code}): its table of gateway close codes says why"
+        return f"Discord closed the connection (code {code}); look the code up in its table of gateway close codes"
     detail = f"HTTP {error.status}" if isinstance(error, discord.HTTPException) else type(error).__name__
-    return f"Discord cannot be reached ({detail}): see whether it has an outage, then start again"
+    return f"Discord cannot be reached ({detail}); check the network and https://discordstatus.com, then start again"
 
 
-def _serving(chosen: Settings) -> Serving:
-    """The model that is asked for, loaded and warmed up."""
-    repository = Repository(chosen.repo)
-    return Serving(repository, chosen.model, Served.load(repository.release(chosen.model)))
-
-
-def _point(chosen: Settings) -> None:
-    """Talk to another server than Discord's, if one is named."""
-    if chosen.api:
-        Route.BASE = chosen.api
-    if chosen.gateway:
-        DiscordWebSocket.DEFAULT_GATEWAY = URL(chosen.gateway)
-
-
-async def _serve(chosen: Settings, serving: Serving) -> None:
+async def _serve(options: Settings, serving: Serving) -> None:
+    """Open the services, then run the bot. With `--check`, stop before connecting to Discord."""
     async with AsyncExitStack() as stack:
+        # Closed in reverse order. At the very end, asyncio.run waits for threads with a running git or DVC.
         stack.callback(subprocesses.stop_all)
-        judge = Judge(chosen.judge)
+        judge = Judge(options.judge)
         stack.callback(judge.close)
-        store = await stack.enter_async_context(Store(chosen.database))
-        fetcher = await stack.enter_async_context(Fetcher(chosen.origins, chosen.fetch))
-        if chosen.check:
+        store = await stack.enter_async_context(BotStore(options.database))
+        fetcher = await stack.enter_async_context(Fetcher(options.origins, options.fetch))
+        if options.check:
             print(f"ready to serve {serving.version} (md5 {serving.current.release.md5})")  # noqa: T201
             return
-        bot = Bot(chosen, serving, store, fetcher, judge)
-        if chosen.port:
-            await stack.enter_async_context(Health(bot, chosen.port))
-        running, told = asyncio.create_task(bot.start(chosen.token)), asyncio.Event()
-        for number in (signal.SIGTERM, signal.SIGINT):
-            asyncio.get_running_loop().add_signal_handler(number, told.set)
-        stop = asyncio.create_task(told.wait())
-        try:
-            await asyncio.wait({running, stop}, return_when=asyncio.FIRST_COMPLETED)
-            if running.done():
-                running.result()
-            log.info("stopping: what is under way is finished first", extra={"messages": bot.moderation.under_way})
-        finally:
-            await bot.close()
-            for task in (running, stop):  # discord.py would go on trying to connect
-                task.cancel()
-            await asyncio.gather(running, stop, return_exceptions=True)
-        log.info("stopped")
+        services = Services.assemble(options, serving, store, fetcher, judge)
+        bot = Bot(services)
+        if options.port:
+            await stack.enter_async_context(Health(options.port, bot, serving, store, judge, services.metrics))
+        await _run_until_signal(bot, options.token)
+
+
+async def _run_until_signal(bot: Bot, token: str) -> None:
+    """Run the bot until SIGTERM, SIGINT, or an error that discord.py does not recover from."""
+    signalled = asyncio.Event()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        asyncio.get_running_loop().add_signal_handler(number, signalled.set)
+    running, stop = asyncio.create_task(bot.start(token)), asyncio.create_task(signalled.wait())
+    try:
+        await asyncio.wait({running, stop}, return_when=asyncio.FIRST_COMPLETED)
+        if running.done():
+            running.result()  # raises what ended it
+        log.info("stopping after the messages in progress", extra={"messages": bot.moderation.in_progress})
+    finally:
+        await bot.close()
+        for task in (running, stop):  # without this, discord.py would keep trying to connect
+            task.cancel()
+        await asyncio.gather(running, stop, return_exceptions=True)
+    log.info("stopped")
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""The connection to Discord: asks for the least, hands messages on, keeps time."""
+"""The connection to Discord: minimal intents, events passed on, periodic work."""
 
 from __future__ import annotations
 
@@ -10,27 +10,19 @@ import logging
 import discord
 from discord.ext import commands, tasks
 
-from bot.actions import review
-from bot.actions.execution import UNDONE, refusal
+from bot.actions.discord_calls import DISCORD_ERRORS, describe_error
 from bot.actions.moderation import Moderation
-from bot.commands import COGS
-from bot.commands.answering import failed
-from bot.model.serving import Serving
-from bot.operation.metrics import Metrics
-from bot.pictures.examining import Examiner
-from bot.pictures.fetching import Fetcher
-from bot.pictures.judging import Judge
-from bot.pictures.memory import Rulings
-from bot.settings import Settings
+from bot.actions.review import ReviewButton
+from bot.commands import cogs
+from bot.commands.answering import on_command_error
+from bot.services import Services
 from bot.storage.database import StoreError
-from bot.storage.store import Store
 from stages.inference import ModelError
 
 log = logging.getLogger(__name__)
 
-COMMANDS = "commands"
-"""Key of the hash of the commands that Discord was told of."""
-
+COMMANDS_KEY = "commands"
+"""Key in the database of the hash of the slash commands that Discord has."""
 
 PERMISSIONS = discord.Permissions(
     view_channel=True,
@@ -46,132 +38,128 @@ PERMISSIONS = discord.Permissions(
 
 
 def intents() -> discord.Intents:
-    """The least that moderation needs: which servers there are, their messages, and what is in those."""
+    """The minimum for moderation: servers, their messages, and the messages' content."""
     return discord.Intents(guilds=True, guild_messages=True, message_content=True)
 
 
 class Bot(commands.AutoShardedBot):
-    """Everything that a message, a click or a command may need, in one place."""
+    """The Discord client. `Moderation`, the cogs and the review buttons do the work."""
 
-    def __init__(self, settings: Settings, serving: Serving, store: Store, fetcher: Fetcher, judge: Judge) -> None:
+    def __init__(self, services: Services) -> None:
+        settings = services.settings
         super().__init__(
-            command_prefix=commands.when_mentioned,
+            command_prefix=commands.when_mentioned,  # discord.py requires one, but `on_message` never uses it
             help_command=None,
             intents=intents(),
             allowed_mentions=discord.AllowedMentions.none(),
-            member_cache_flags=discord.MemberCacheFlags.none(),
+            member_cache_flags=discord.MemberCacheFlags.none(),  # messages and clicks bring their members along
             chunk_guilds_at_startup=False,
-            max_messages=None,  # memory stays flat: nothing here looks a message up in a cache
+            max_messages=None,  # nothing reads the message cache, and without it memory stays flat
             shard_ids=list(settings.shard_ids) if settings.shard_ids else None,  # type: ignore[arg-type]
             shard_count=settings.shard_count,
         )
-        self.settings = settings
-        self.serving = serving
-        self.store = store
-        self.fetcher = fetcher
-        self.judge = judge
-        self.metrics = Metrics()
-        self.rulings = Rulings(store)
-        self.examiner = Examiner(fetcher, judge, serving, store, self.rulings)
-        self.moderation = Moderation(self)
-        self.stopping = False
+        self.services = services
+        self.moderation = Moderation(services, self)
 
     async def setup_hook(self) -> None:
-        """Once, before the first connection."""
-        self.add_dynamic_items(review.Choice)
-        for cog in COGS:
-            await self.add_cog(cog(self))
-        await self._tell_commands()
-        self.tree.on_error = failed  # type: ignore[method-assign]
+        """Register buttons and commands and start the periodic work. discord.py calls it once, before connecting."""
+        self.add_dynamic_items(ReviewButton)
+        for cog in cogs(self, self.services, self.moderation):
+            await self.add_cog(cog)
+        await self._sync_commands()
+        self.tree.on_error = on_command_error  # type: ignore[method-assign]
         self.flush.start()
         self.sweep.start()
-        if self.settings.poll:
-            self.poll.change_interval(seconds=self.settings.poll)
+        if self.services.settings.poll:
+            self.poll.change_interval(seconds=self.services.settings.poll)
             self.poll.start()
 
-    async def _tell_commands(self) -> None:
-        """Tell Discord the commands, if it has not been told these before: it allows that only so often."""
+    async def _sync_commands(self) -> None:
+        """Upload the slash commands if they changed: Discord limits how often that is allowed."""
         if self.shard_ids and 0 not in self.shard_ids:
             return  # the process with the first shard does it for all
         payload = [command.to_dict(self.tree) for command in self.tree.get_commands()]
-        told = hashlib.sha256(json.dumps([self.application_id, payload], sort_keys=True).encode()).hexdigest()
+        # With the application's id: another bot may use the same database later.
+        digest = hashlib.sha256(json.dumps([self.application_id, payload], sort_keys=True).encode()).hexdigest()
+        store, errors = self.services.store, self.services.metrics.errors
         try:
-            if await self.store.get(COMMANDS) == told:
+            if await store.get(COMMANDS_KEY) == digest:
                 return
             await self.tree.sync()
-            await self.store.put(COMMANDS, told)
+            await store.put(COMMANDS_KEY, digest)
         except StoreError:
-            self.metrics.errors.labels("store").inc()
-        except UNDONE as error:  # pictures are judged without
-            self.metrics.errors.labels("commands").inc()
-            log.error("Discord was not told the commands, the next start tries again: %s", refusal(error))
+            errors.labels("store").inc()
+        except DISCORD_ERRORS as error:
+            # Moderation works without slash commands, so start all the same.
+            errors.labels("commands").inc()
+            log.error("could not upload the slash commands, the next start tries again: %s", describe_error(error))
 
     async def on_message(self, message: discord.Message) -> None:
-        """A new message: its pictures. No command is read from messages."""
-        if not self.stopping:
-            await self.moderation.consider(message)
+        """Check a new message. This replaces discord.py's handler, so messages are never read as commands."""
+        if not self.moderation.stopping:
+            await self.moderation.check(message)
 
     async def on_raw_message_edit(self, payload: discord.RawMessageUpdateEvent) -> None:
-        """An edit: of its author, or of Discord, which adds embeds that way."""
-        if not self.stopping:
-            await self.moderation.consider(payload.message, again=True)
+        """Check an edited message. Discord adds the embeds of links by an edit, too."""
+        if not self.moderation.stopping:
+            await self.moderation.check(payload.message, again=True)
 
     async def on_guild_remove(self, guild: discord.Guild) -> None:
-        """Out of a server: nothing of it is kept."""
+        """Delete all data of a server that the bot has left."""
         try:
-            await self.store.forget_guild(guild.id)
+            await self.services.store.forget_guild(guild.id)
         except StoreError as error:
-            log.warning("what is kept of a server that was left is still there: %s", error)
+            log.warning("could not delete the data of a server that the bot has left: %s", error)
 
     async def on_shard_connect(self, shard: int) -> None:
-        """Counted."""
-        self.metrics.gateway.labels("connect").inc()
+        """Count a new session."""
+        self.services.metrics.gateway.labels("connect").inc()
 
     async def on_shard_resumed(self, shard: int) -> None:
-        """Counted: what was missed meanwhile is delivered now."""
-        self.metrics.gateway.labels("resume").inc()
+        """Count a resumed session, in which Discord delivers the events missed meanwhile."""
+        self.services.metrics.gateway.labels("resume").inc()
 
     async def on_shard_disconnect(self, shard: int) -> None:
-        """Counted."""
-        self.metrics.gateway.labels("disconnect").inc()
+        """Count a lost connection."""
+        self.services.metrics.gateway.labels("disconnect").inc()
 
     async def on_ready(self) -> None:
-        """Connected."""
+        """Log that all shards are connected."""
         log.info("watching %d servers", len(self.guilds), extra={"shards": self.shard_count})
 
     @tasks.loop(seconds=15)
     async def flush(self) -> None:
-        """Write what waits for the database."""
-        await self.store.flush()
+        """Write rows that were kept back while the database was away."""
+        await self.services.store.flush()
 
     @tasks.loop(hours=1)
     async def sweep(self) -> None:
-        """Remove what is too old."""
+        """Delete rows older than the retention period."""
+        days = self.services.settings.retention
         try:
-            if gone := await self.store.sweep(self.settings.retention):
-                log.info("%d rows older than %d days removed", gone, self.settings.retention)
+            if count := await self.services.store.sweep(days):
+                log.info("deleted %d rows older than %d days", count, days)
         except StoreError as error:
-            self.metrics.errors.labels("store").inc()
-            log.warning("nothing was swept: %s", error)
+            self.services.metrics.errors.labels("store").inc()
+            log.warning("could not delete old rows: %s", error)
 
     @tasks.loop(seconds=60)
     async def poll(self) -> None:
-        """Take up a new tag."""
+        """Load the model of a new tag."""
         try:
-            await self.serving.poll()
+            await self.services.serving.poll()
         except ModelError as error:
-            self.metrics.errors.labels("model").inc()
-            log.error("the new model is refused, the old one keeps serving: %s", error)
+            self.services.metrics.errors.labels("model").inc()
+            log.error("could not load the new model, the old one keeps serving: %s", error)
 
     async def close(self) -> None:
-        """Finish what is under way, then leave."""
-        if not self.stopping:
-            self.stopping = True
-            tasks = [loop.get_task() for loop in (self.flush, self.sweep, self.poll)]
-            for task in tasks:
+        """Finish the messages in progress, then disconnect."""
+        if not self.moderation.stopping:
+            loops = [loop.get_task() for loop in (self.flush, self.sweep, self.poll)]
+            for task in loops:
                 if task is not None:
                     task.cancel()
-            await self.moderation.finish(self.settings.grace)
-            # A statement that is cut short must have come to its end when the database is closed, or that would wait.
-            await asyncio.gather(*filter(None, tasks), return_exceptions=True)
+            await self.moderation.finish(self.services.settings.grace)
+            # The database is closed after this, and closing would wait for a statement that is still running.
+            await asyncio.gather(*filter(None, loops), return_exceptions=True)
         await super().close()

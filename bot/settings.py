@@ -1,4 +1,4 @@
-"""What the operator sets: flags for what may be seen, the environment or files for what may not."""
+"""The operator's settings: flags on the command line, secrets from the environment or from files."""
 
 from __future__ import annotations
 
@@ -16,43 +16,44 @@ from stages.inference import MLpyError
 
 ENVIRONMENT = """environment:
   MLPY_DISCORD_TOKEN        the bot's token, or
-  MLPY_DISCORD_TOKEN_FILE   a file that holds it
+  MLPY_DISCORD_TOKEN_FILE   a file that contains it
   MLPY_BOT_DATABASE         SQLAlchemy URL, sqlite:///FILE or postgresql://USER:PASSWORD@HOST/NAME, or
-  MLPY_BOT_DATABASE_FILE    a file that holds it  [SQLite in the user's data folder]
+  MLPY_BOT_DATABASE_FILE    a file that contains it  [SQLite in the user's data folder]
   MLPY_DISCORD_API, MLPY_DISCORD_GATEWAY, MLPY_DISCORD_CDN
-                            another server that speaks Discord's protocol
-  MLPY_CACHE                where models are kept  [the user's cache folder]
-  MLPY_LOG                  level of the log  [INFO]
+                            addresses of another server that speaks Discord's protocol
+  MLPY_CACHE                folder for downloaded models  [the user's cache folder]
+  MLPY_LOG                  log level  [INFO]
 """
 
 
 class SettingsError(MLpyError):
-    """A setting is missing or cannot be used; the message names it."""
+    """A setting is missing or invalid; the message names it."""
 
 
 @dataclass(frozen=True)
 class Settings:
-    """All of it, checked."""
+    """All settings, validated."""
 
     token: str = field(repr=False)
     database: str = field(repr=False)
     model: str
-    """A gto stage or version, a git rev, or `workspace`."""
+    """A gto stage or version, a git revision, or `workspace`."""
     repo: str | None = field(default=None, repr=False)
-    """Git repository that has the model; None: that of the current folder."""
+    """Folder or URL of the git repository with the model; None: the current folder's."""
     check: bool = False
+    """Stop before connecting to Discord."""
     poll: float = 0.0
-    """Seconds between looks for a new tag; 0: none."""
+    """Seconds between checks for a new tag; 0: never."""
     retention: int = 90
-    """Days that decisions, rulings and scores are kept."""
+    """Days that decisions, rulings and scores are stored."""
     port: int = 0
-    """Of /healthz and /metrics on loopback; 0: neither."""
+    """Loopback port of /healthz and /metrics; 0: off."""
     grace: float = 20.0
-    """Seconds that what is under way has to finish after SIGTERM."""
+    """Seconds that messages in progress have to finish after SIGTERM."""
     shard_ids: tuple[int, ...] | None = None
     shard_count: int | None = None
     origins: frozenset[str] = DISCORD
-    """Of the CDN and media proxy."""
+    """Origins of the CDN and the media proxy."""
     api: str = ""
     gateway: str = ""
     judge: JudgeCaps = field(default_factory=JudgeCaps)
@@ -60,18 +61,20 @@ class Settings:
 
     def __post_init__(self) -> None:
         if not self.token:
-            raise SettingsError("no token: set MLPY_DISCORD_TOKEN, or MLPY_DISCORD_TOKEN_FILE to a file that holds it")
+            raise SettingsError(
+                "there is no token; set MLPY_DISCORD_TOKEN, or MLPY_DISCORD_TOKEN_FILE to a file that contains it"
+            )
         if self.shard_ids is not None:
             if self.shard_count is None:
                 raise SettingsError("--shard-ids needs --shard-count, the number of shards of all processes together")
-            if wrong := [each for each in self.shard_ids if not 0 <= each < self.shard_count]:
-                raise SettingsError(f"--shard-ids: {wrong[0]} is not below --shard-count {self.shard_count}")
+            if invalid := [shard for shard in self.shard_ids if not 0 <= shard < self.shard_count]:
+                raise SettingsError(f"--shard-ids {invalid[0]} must be lower than --shard-count {self.shard_count}")
         if self.retention < 1:
-            raise SettingsError("--retention: keep decisions for at least one day")
+            raise SettingsError("--retention must be at least 1 day")
 
     @property
     def secrets(self) -> tuple[str, ...]:
-        """What must never be written anywhere."""
+        """Texts that no log may contain."""
         return tuple(filter(None, (self.token, _password(self.database), _password(self.repo or ""))))
 
 
@@ -79,13 +82,13 @@ def read(arguments: Sequence[str] | None = None, environment: Mapping[str, str] 
     """Settings from the command line and the environment.
 
     Raises:
-        SettingsError: if one is missing or cannot be used.
+        SettingsError: if one is missing or invalid.
     """
     options = _parser().parse_args(arguments)
     cdn = environment.get("MLPY_DISCORD_CDN", "")
     return Settings(
         token=_secret(environment, "MLPY_DISCORD_TOKEN"),
-        database=_secret(environment, "MLPY_BOT_DATABASE") or _sqlite(),
+        database=_secret(environment, "MLPY_BOT_DATABASE") or _default_database(),
         model=options.model,
         repo=options.repo,
         check=options.check,
@@ -112,60 +115,99 @@ def read(arguments: Sequence[str] | None = None, environment: Mapping[str, str] 
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="python -m bot",
-        description="Moderate pictures in Discord with the model that a git tag names.",
+        description="Moderate the pictures of a Discord server with the exact model that a git tag points to.",
         epilog=ENVIRONMENT,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
-    caps, fetch = JudgeCaps(), FetchCaps()
     parser.add_argument(
-        "--model", required=True, help="moderator#prod, moderator@v1.2.0, any git rev, or workspace", metavar="NAME"
+        "--model", required=True, metavar="NAME", help="moderator#prod, moderator@v1.2.0, a git revision, or workspace"
     )
-    parser.add_argument("--repo", help="git repository that has the model [that of this folder]", metavar="URL")
-    parser.add_argument("--check", action="store_true", help="do all but connect to Discord; the exit code tells")
-    parser.add_argument("--poll", type=_seconds, default=0.0, help="look for a new tag this often [never]", metavar="S")
-    parser.add_argument("--retention", type=int, default=90, help="keep decisions this long [90]", metavar="DAYS")
-    parser.add_argument("--port", type=_port, default=0, help="serve /healthz and /metrics on 127.0.0.1 [off]")
-    parser.add_argument("--grace", type=_seconds, default=20.0, help="time to finish at a stop [20]", metavar="S")
-    parser.add_argument("--shard-ids", type=_ids, help="this process's shards, such as 0,1 or 0-3 [all]", metavar="IDS")
-    parser.add_argument("--shard-count", type=int, help="shards of all processes together [Discord says]", metavar="N")
-    costs = parser.add_argument_group("what a picture may cost")
-    costs.add_argument("--max-bytes", type=int, default=caps.max_bytes, help=f"[{caps.max_bytes}]", metavar="N")
-    costs.add_argument("--max-pixels", type=int, default=caps.max_pixels, help=f"[{caps.max_pixels}]", metavar="N")
-    costs.add_argument("--frames", type=int, default=caps.frames, help=f"of an animation [{caps.frames}]", metavar="N")
-    costs.add_argument("--seconds", type=_seconds, default=fetch.seconds, help=f"to fetch it [{fetch.seconds:g}]")
-    costs.add_argument("--queue", type=int, default=caps.queue, help=f"pictures at a time [{caps.queue}]", metavar="N")
-    costs.add_argument("--threads", type=int, default=caps.threads, help=f"that judge [{caps.threads}]", metavar="N")
+    parser.add_argument(
+        "--repo", metavar="URL", help="git repository with the model, a folder or a URL [current folder]"
+    )
+    parser.add_argument(
+        "--check", action="store_true", help="load model and database, then exit without connecting to Discord"
+    )
+    parser.add_argument(
+        "--poll", type=_seconds, default=0.0, metavar="S", help="seconds between checks for a new tag [never]"
+    )
+    parser.add_argument("--retention", type=int, default=90, metavar="DAYS", help="days to store decisions [90]")
+    parser.add_argument(
+        "--port", type=_port, default=0, help="serve /healthz and /metrics on this port of 127.0.0.1 [off]"
+    )
+    parser.add_argument(
+        "--grace", type=_seconds, default=20.0, metavar="S", help="seconds to finish checks after SIGTERM [20]"
+    )
+    parser.add_argument(
+        "--shard-ids", type=_shard_ids, metavar="IDS", help="shards of this process, such as 0,1 or 0-3 [all]"
+    )
+    parser.add_argument(
+        "--shard-count",
+        type=int,
+        metavar="N",
+        help="number of shards of all processes together [as Discord recommends]",
+    )
+    _add_limits(parser)
     return parser
 
 
+def _add_limits(parser: argparse.ArgumentParser) -> None:
+    judge, fetch = JudgeCaps(), FetchCaps()
+    group = parser.add_argument_group("limits per picture and of the queue")
+    group.add_argument(
+        "--max-bytes", type=int, default=judge.max_bytes, metavar="N", help=f"file size in bytes [{judge.max_bytes}]"
+    )
+    group.add_argument(
+        "--max-pixels", type=int, default=judge.max_pixels, metavar="N", help=f"pixels of a frame [{judge.max_pixels}]"
+    )
+    group.add_argument(
+        "--frames", type=int, default=judge.frames, metavar="N", help=f"frames of an animation [{judge.frames}]"
+    )
+    group.add_argument(
+        "--seconds", type=_seconds, default=fetch.seconds, metavar="S", help=f"download time [{fetch.seconds:g}]"
+    )
+    group.add_argument(
+        "--queue", type=int, default=judge.queue, metavar="N", help=f"pictures in progress [{judge.queue}]"
+    )
+    group.add_argument(
+        "--threads", type=int, default=judge.threads, metavar="N", help=f"worker threads [{judge.threads}]"
+    )
+
+
 def _secret(environment: Mapping[str, str], name: str) -> str:
+    """A secret from the file that NAME_FILE names, or from the variable NAME; empty if neither is set."""
     if file := environment.get(f"{name}_FILE"):
         try:
             return Path(file).read_text(encoding="utf-8").strip()
         except (OSError, ValueError) as error:
-            raise SettingsError(f"{name}_FILE: {file} cannot be read ({type(error).__name__})") from None
+            raise SettingsError(
+                f"{name}_FILE: {file} cannot be read ({type(error).__name__}); check its path and permissions"
+            ) from None
     return environment.get(name, "").strip()
 
 
-def _sqlite() -> str:
+def _default_database() -> str:
     folder = platformdirs.user_data_path("mlpy", appauthor=False, ensure_exists=True)
     return f"sqlite:///{folder / 'bot.sqlite'}"
 
 
 def _password(url: str) -> str:
-    """What stands between the first colon after // and the last @ before the path."""
+    """A URL's password, still quoted: from the first colon after // to the last @ before the path."""
     user = url.partition("://")[2].partition("/")[0].rpartition("@")[0]
     return user.partition(":")[2]
 
 
-def _ids(text: str) -> tuple[int, ...]:
-    found: list[int] = []
+# argparse turns a ValueError of these into its usage message.
+
+
+def _shard_ids(text: str) -> tuple[int, ...]:
+    ids: set[int] = set()
     for part in text.split(","):
         first, dash, last = part.partition("-")
-        found += range(int(first), int(last if dash else first) + 1)
-    if not found:
+        ids.update(range(int(first), int(last if dash else first) + 1))
+    if not ids:
         raise ValueError
-    return tuple(sorted(set(found)))
+    return tuple(sorted(ids))
 
 
 def _seconds(text: str) -> float:

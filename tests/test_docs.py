@@ -23,9 +23,9 @@ import yaml
 from discord.ext import commands as cogs
 from dvc.cli.parser import get_main_parser
 
+from bot import commands as bot_commands
 from bot import settings
 from bot.client import PERMISSIONS
-from bot.commands import COGS
 from bot.pictures.judging import JudgeCaps
 from bot.rules.policy import UNJUDGED
 from stages import experiments
@@ -363,7 +363,7 @@ def test_the_comparison_is_computed_from_the_runs() -> None:
 
 def slash_commands() -> set[str]:
     names = set()
-    for cog in COGS:
+    for cog in (value for value in vars(bot_commands).values() if isinstance(value, cogs.CogMeta)):
         prefix = f"{cog.__cog_group_name__} " if issubclass(cog, cogs.GroupCog) else ""
         for command in cog.__cog_app_commands__:
             below = command.walk_commands() if hasattr(command, "walk_commands") else [command]

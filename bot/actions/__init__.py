@@ -1,1 +1,1 @@
-"""Doing what was decided, and telling the moderators."""
+"""Acting on messages and posting to the mod-log."""

@@ -1,158 +1,134 @@
-"""Doing to a message what was decided, and saying what came of it."""
+"""Acting on a message: delete it, repost it behind a spoiler, time its author out."""
 
 from __future__ import annotations
 
-import asyncio
 import io
-import logging
-from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from datetime import timedelta
 from typing import Any
 
-import aiohttp
 import discord
 
+from bot.actions.discord_calls import DISCORD_ERRORS, describe_error, missing_permissions, retry
 from bot.pictures.fetching import Fetcher, UnfetchedError
-from bot.rules.policy import Action, GuildPolicy, Outcome
+from bot.rules.policy import Action, GuildPolicy, RuleOutcome
 
-log = logging.getLogger(__name__)
-
-UNDONE = (discord.HTTPException, aiohttp.ClientError, OSError)
-"""What a call raises that Discord refused or could not do, or that got no answer; TimeoutError is an OSError."""
-TRIES = 3
-PAUSE = 1.0
-"""Seconds before the second try, doubled before the third."""
-Channel = discord.abc.GuildChannel | discord.Thread
+MESSAGE_LENGTH = 2000
+"""Characters that Discord takes in one message."""
 
 
 @dataclass(frozen=True)
-class Done:
-    """What was done of an action. Where Discord refused, moderators are told instead: FLAG."""
+class ActionResult:
+    """What was done to a message. FLAG if Discord did not allow more."""
 
     action: Action
     detail: str = ""
+    """Why less was done than the rules asked for: a clause without capital and full stop."""
 
 
 async def carry_out(
-    message: discord.Message, wanted: Action, outcome: Outcome, policy: GuildPolicy, fetcher: Fetcher
-) -> Done:
-    """Do to a message what is wanted, or the next milder thing that Discord allows. Never raises."""
-    if wanted in (Action.LOG, Action.FLAG):
-        return Done(wanted)
+    message: discord.Message, action: Action, outcome: RuleOutcome, policy: GuildPolicy, fetcher: Fetcher
+) -> ActionResult:
+    """Do `action` to a message, or the next milder thing that Discord allows. Never raises."""
+    if action in (Action.LOG, Action.FLAG):
+        return ActionResult(action)
     try:
-        if wanted is Action.SPOILER:
+        if action is Action.SPOILER:
             return await _spoiler(message, outcome, fetcher)
-        detail = await _time_out(message, outcome, policy) if wanted is Action.TIMEOUT else ""
-        return await _delete(message, Action.DELETE if detail else wanted, detail)
-    except UNDONE as error:
-        return Done(Action.FLAG, f"Discord did not do it: {refusal(error)}")
+        if action is Action.TIMEOUT:
+            return await _time_out_and_delete(message, outcome, policy)
+        return await _delete(message, action)
+    except DISCORD_ERRORS as error:
+        return ActionResult(Action.FLAG, describe_error(error))
 
 
-async def _delete(message: discord.Message, action: Action, detail: str = "") -> Done:
-    if missing := lacking(message.channel, manage_messages=True):
-        return Done(Action.FLAG, missing)
+async def _delete(message: discord.Message, action: Action, detail: str = "") -> ActionResult:
+    """Delete a message; the result is `action` and `detail` if that succeeds."""
+    if missing := missing_permissions(message.channel, manage_messages=True):
+        return ActionResult(Action.FLAG, missing)
     try:
-        await persisting(message.delete)
+        await retry(message.delete)
     except discord.NotFound:
-        return Done(action, detail or "its author was faster")
-    return Done(action, detail)
+        return ActionResult(action, detail or "the author had already deleted it")
+    return ActionResult(action, detail)
 
 
-async def _time_out(message: discord.Message, outcome: Outcome, policy: GuildPolicy) -> str:
-    """Time the author out; why not, or nothing."""
+async def _time_out_and_delete(message: discord.Message, outcome: RuleOutcome, policy: GuildPolicy) -> ActionResult:
     member = message.author
-    if not isinstance(member, discord.Member):
-        return "no time-out: the author is no member"
-    return await time_out(member, policy, f"{outcome.label} {outcome.score:.2f}")
+    # Before the deletion, whose result then says whether the time-out succeeded.
+    if isinstance(member, discord.Member):
+        failure = await time_out(member, policy, f"{outcome.label} {outcome.score:.2f}")
+    else:  # a webhook, or somebody who has left
+        failure = "time-out failed: the author is not a member of this server"
+    return await _delete(message, Action.DELETE if failure else Action.TIMEOUT, failure)
 
 
 async def time_out(member: discord.Member, policy: GuildPolicy, reason: str) -> str:
-    """Time a member out for as long as the guild's policy says; why not, or nothing."""
-    mine = member.guild.me
-    if not mine.guild_permissions.moderate_members:
-        return "no time-out: the bot lacks Moderate Members"
-    if member.guild_permissions.administrator or member.top_role >= mine.top_role:
-        return "no time-out: the member ranks too high"
+    """Time a member out for as long as the policy says. Returns why that failed, or nothing."""
+    me = member.guild.me
+    if not me.guild_permissions.moderate_members:
+        return "time-out failed: missing permission Moderate Members"
+    # Discord refuses both with a plain 403; say which it is.
+    if member.guild_permissions.administrator:
+        return "time-out failed: the author is an administrator"
+    if member.top_role >= me.top_role:
+        return "time-out failed: the author's role ranks too high for the bot"
     try:
-        await persisting(lambda: member.timeout(timedelta(minutes=policy.timeout_minutes), reason=reason))
-    except UNDONE as error:
-        return f"no time-out: {refusal(error)}"
+        await retry(lambda: member.timeout(timedelta(minutes=policy.timeout_minutes), reason=reason))
+    except DISCORD_ERRORS as error:
+        return f"time-out failed: {describe_error(error)}"
     return ""
 
 
-async def _spoiler(message: discord.Message, outcome: Outcome, fetcher: Fetcher) -> Done:
-    """Post the message again with its files hidden behind spoilers, then delete it. Nothing is deleted that was not
-    posted again.
-    """
-    if missing := lacking(message.channel, manage_messages=True, send_messages=True, attach_files=True):
-        return Done(Action.FLAG, missing)
-    guild = message.guild
-    assert guild is not None  # noqa: S101 (only guilds' messages are looked at)
-    room = guild.filesize_limit
-    files = []
-    try:
-        for each in message.attachments:
-            data = await fetcher.file(each.url, room)
-            room -= len(data)
-            files.append(discord.File(io.BytesIO(data), each.filename.removeprefix("SPOILER_"), spoiler=True))
-    except UnfetchedError as error:
-        return Done(Action.FLAG, f"not posted again: {error.detail}")
+async def _spoiler(message: discord.Message, outcome: RuleOutcome, fetcher: Fetcher) -> ActionResult:
+    """Repost a message with its files behind spoilers, then delete it. What cannot be reposted is not deleted."""
+    if missing := missing_permissions(message.channel, manage_messages=True, send_messages=True, attach_files=True):
+        return ActionResult(Action.FLAG, missing)
     if message.message_snapshots or message.stickers:
-        return Done(Action.FLAG, "not posted again: forwarded messages and stickers cannot be hidden")
-    links = " ".join(f"|| {embed.url} ||" for embed in message.embeds if embed.url)
-    text = message.content
-    for embed in message.embeds:
-        text = text.replace(embed.url or "\0", "")
-    head = f"{message.author.mention} posted ({outcome.label}):"
-    content = f"{head}\n{text.strip()}"[: 2000 - len(links) - 1] + f"\n{links}"
-    quiet = discord.AllowedMentions.none()
-    await message.channel.send(content.strip(), files=files, allowed_mentions=quiet, **_answered(message))
+        return ActionResult(Action.FLAG, "not reposted: forwarded messages and stickers cannot be hidden")
+    try:
+        files = await _spoilered_files(message, fetcher)
+    except UnfetchedError as error:
+        return ActionResult(Action.FLAG, f"not reposted: {error.detail}")
+    # The text may mention everyone; the author's own mention was limited by their permissions, the bot's is not.
+    await message.channel.send(
+        _spoilered_text(message, outcome.label),
+        files=files,
+        allowed_mentions=discord.AllowedMentions.none(),
+        **_reply_reference(message),
+    )
     return await _delete(message, Action.SPOILER)
 
 
-def _answered(message: discord.Message) -> dict[str, Any]:
-    """What the message answered, so that the new one does, too."""
-    found = message.reference
-    if found is None or found.message_id is None or found.type is not discord.MessageReferenceType.reply:
+async def _spoilered_files(message: discord.Message, fetcher: Fetcher) -> list[discord.File]:
+    """Fetch a message's attachments, all together within what the server's boost level lets the bot upload."""
+    assert message.guild is not None  # noqa: S101 - direct messages are skipped
+    remaining = message.guild.filesize_limit
+    files = []
+    for attachment in message.attachments:
+        data = await fetcher.fetch_file(attachment.url, remaining)
+        remaining -= len(data)
+        files.append(discord.File(io.BytesIO(data), attachment.filename.removeprefix("SPOILER_"), spoiler=True))
+    return files
+
+
+def _spoilered_text(message: discord.Message, label: str) -> str:
+    """A message's words below its author's name; links whose embeds show pictures move behind spoilers."""
+    links = " ".join(f"|| {embed.url} ||" for embed in message.embeds if embed.url)
+    text = message.content
+    for embed in message.embeds:
+        text = text.replace(embed.url or "\0", "")  # no message contains NUL
+    head = f"{message.author.mention} posted ({label}):"
+    return (f"{head}\n{text.strip()}"[: MESSAGE_LENGTH - len(links) - 1] + f"\n{links}").strip()
+
+
+def _reply_reference(message: discord.Message) -> dict[str, Any]:
+    """Keyword arguments that make a repost reply to the same message."""
+    reference = message.reference
+    if reference is None or reference.message_id is None or reference.type is not discord.MessageReferenceType.reply:
         return {}
-    answered = discord.MessageReference(
-        message_id=found.message_id, channel_id=found.channel_id, fail_if_not_exists=False
+    # The message that was replied to may have been deleted meanwhile.
+    replied_to = discord.MessageReference(
+        message_id=reference.message_id, channel_id=reference.channel_id, fail_if_not_exists=False
     )
-    return {"reference": answered}
-
-
-async def persisting(call: Callable[[], Awaitable[object]]) -> None:
-    """Do what may safely be done twice, again where Discord's servers falter: discord.py gives up at once on a 503, and
-    on a line that was cut.
-
-    Raises:
-        discord.HTTPException: if they falter for too long, or refuse.
-        aiohttp.ClientError, OSError: if they cannot be reached.
-    """
-    for left in range(TRIES - 1, -1, -1):
-        try:
-            await call()
-            return
-        except UNDONE as error:
-            if not left or (isinstance(error, discord.HTTPException) and error.status < 500):
-                raise
-            await asyncio.sleep(PAUSE * 2 ** (TRIES - 1 - left))
-
-
-def lacking(channel: object, **wanted: bool) -> str:
-    """What permissions the bot lacks in a channel, in words; nothing if it has all. To ask Discord in vain too often
-    gets a bot locked out.
-    """
-    if not isinstance(channel, Channel):
-        return ""
-    found = channel.permissions_for(channel.guild.me)
-    missing = [name.replace("_", " ").title() for name in wanted if not getattr(found, name)]
-    return f"the bot lacks {', '.join(missing)} in this channel" if missing else ""
-
-
-def refusal(error: Exception) -> str:
-    """A short reason from Discord's answer, or why there is none."""
-    if not isinstance(error, discord.HTTPException):
-        return f"the line to Discord broke ({type(error).__name__})"
-    return f"HTTP {error.status}, {error.text or type(error).__name__}"[:200]
+    return {"reference": replied_to}

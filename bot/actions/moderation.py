@@ -1,4 +1,4 @@
-"""A message -> its pictures -> findings -> one action. Thin: each step is a module of its own."""
+"""A message -> its new pictures -> findings -> one action -> the decision log."""
 
 from __future__ import annotations
 
@@ -8,52 +8,50 @@ import time
 import uuid
 from collections import OrderedDict
 from collections.abc import Collection
-from typing import TYPE_CHECKING
 
 import discord
 
-from bot.actions import review
-from bot.actions.execution import Done, carry_out
+from bot.actions import modlog
+from bot.actions.execution import ActionResult, carry_out
 from bot.pictures.examining import Finding
 from bot.pictures.references import Reference, references
-from bot.rules.policy import Action, GuildPolicy, carried_out, merged
+from bot.rules.policy import Action, GuildPolicy, RuleOutcome, limit_action, merge_outcomes
+from bot.services import Services
 from bot.storage.database import StoreError
 from bot.storage.tables import CLOSED, OPEN, Decision
 
-if TYPE_CHECKING:
-    from bot.client import Bot
-
 log = logging.getLogger(__name__)
 
-REMEMBERED = 2_000
-"""Messages of which it is known which pictures were judged, so that an edit's old ones are not judged again."""
-PICTURES = 20
-"""Looked at in one message."""
+REMEMBERED_MESSAGES = 2_000
+"""Messages whose checked pictures are kept in memory, so that an edit does not check them again."""
+MAX_PICTURES = 20
+"""Pictures of one message that are checked."""
 
 
-def skipped(message: discord.Message, policy: GuildPolicy, own: Collection[int | None]) -> str:
-    """Why a message is not looked at, or nothing. `own`: ids of the bot's user and application, which may differ."""
+def skip_reason(message: discord.Message, policy: GuildPolicy, own_ids: Collection[int | None]) -> str:
+    """Why a message is not checked, or nothing. `own_ids`: the bot's user and application, which may differ."""
     author, channel = message.author, message.channel
     if message.guild is None:
         return "direct"
-    if author.id in own or (message.application_id is not None and message.application_id in own):
+    if author.id in own_ids or (message.application_id is not None and message.application_id in own_ids):
         return "own"
-    # People speak through webhooks too (bridges, proxies); a webhook of an application's own is its answer.
-    hook = message.webhook_id is not None and message.webhook_id != message.application_id
-    if author.bot and not hook and policy.skip_bots:
+    # People speak through webhooks too (bridges, proxies); a webhook with an application's id is that bot's answer.
+    webhook = message.webhook_id is not None and message.webhook_id != message.application_id
+    if author.bot and not webhook and policy.skip_bots:
         return "bot"
     if isinstance(author, discord.Member) and policy.exempt_roles & {role.id for role in author.roles}:
         return "exempt role"
-    above = {channel.id, getattr(channel, "parent_id", None), getattr(channel, "category_id", None)}
-    if policy.exempt_channels & above:
+    # A thread is exempt with its channel, and both with their category.
+    containers = {channel.id, getattr(channel, "parent_id", None), getattr(channel, "category_id", None)}
+    if policy.exempt_channels & containers:
         return "exempt channel"
-    if policy.skip_age_gated and age_gated(channel, message.guild):
+    if policy.skip_age_gated and is_age_restricted(channel, message.guild):
         return "age-gated"
     return ""
 
 
-def age_gated(channel: object, guild: discord.Guild) -> bool:
-    """Whether adults only come here: by the channel, its thread's parent, or the whole guild."""
+def is_age_restricted(channel: object, guild: discord.Guild) -> bool:
+    """Whether the channel, its thread's parent or the whole server is for adults."""
     if guild.nsfw_level in (discord.NSFWLevel.explicit, discord.NSFWLevel.age_restricted):
         return True
     if isinstance(channel, discord.Thread):
@@ -62,97 +60,129 @@ def age_gated(channel: object, guild: discord.Guild) -> bool:
 
 
 class Moderation:
-    """Watches messages."""
+    """Checks messages and acts on them."""
 
-    def __init__(self, bot: Bot) -> None:
-        self._bot = bot
-        self._judged: OrderedDict[int, set[str]] = OrderedDict()
-        self._under_way: dict[asyncio.Task[object], discord.Message] = {}
+    def __init__(self, services: Services, client: discord.Client) -> None:
+        self._services = services
+        self._client = client
+        self._checked: OrderedDict[int, set[str]] = OrderedDict()
+        self._in_progress: dict[asyncio.Task[object], discord.Message] = {}
+        self.stopping = False
+        """Whether `finish` was called: no new message may be started."""
 
-    async def consider(self, message: discord.Message, again: bool = False) -> list[Finding]:
-        """Look at a message's pictures that were not judged yet, and do what the guild's rules say.
+    async def check(self, message: discord.Message, again: bool = False) -> list[Finding]:
+        """Check a message's new pictures and do what the server's rules say.
 
         Args:
-            message: of a guild; others are skipped.
-            again: it was edited, or is an old one: what was judged before a restart is looked up.
+            message: messages outside a server are skipped.
+            again: the message was edited or is an old one, so look up what was decided before a restart.
 
         Returns:
-            What was found of each picture that is new.
+            A finding for each new picture.
         """
         task = asyncio.current_task()
         assert task is not None  # noqa: S101
-        self._under_way[task] = message
+        self._in_progress[task] = message
         try:
-            return await self._consider(message, again)
+            return await self._check(message, again)
         finally:
-            self._under_way.pop(task, None)
+            self._in_progress.pop(task, None)
 
-    async def _consider(self, message: discord.Message, again: bool) -> list[Finding]:
-        bot = self._bot
-        shown = references(message)
-        if not shown or message.guild is None:
+    async def _check(self, message: discord.Message, again: bool) -> list[Finding]:
+        pictures = references(message)
+        if not pictures or message.guild is None:
             return []
-        try:
-            policy = await bot.store.policy(message.guild.id)
-        except StoreError:  # its own rules are out of reach: look, and touch nothing
-            bot.metrics.errors.labels("store").inc()
-            policy = GuildPolicy()
-        if reason := skipped(message, policy, (bot.application_id, bot.user.id if bot.user else None)):
-            bot.metrics.messages.labels(reason).inc()
+        policy = await self._policy(message.guild.id)
+        own_ids = (self._client.application_id, self._client.user.id if self._client.user else None)
+        if reason := skip_reason(message, policy, own_ids):
+            self._services.metrics.messages.labels(reason).inc()
             return []
-        new = await self._new(message.id, shown, again)
+        new = await self._claim_new(message.id, pictures, again)
         if not new:
             return []
-        findings = await self._examined(new, message.guild.id, policy)
+        findings = await self._examine(new, message.guild.id, policy)
         if findings:
             await self._act(message, findings, policy)
-        bot.metrics.messages.labels("looked at").inc()
+        self._services.metrics.messages.labels("looked at").inc()
         return findings
 
-    async def _new(self, message: int, shown: list[Reference], again: bool) -> list[Reference]:
-        """Those not judged yet, which count as judged from now on."""
-        if message not in self._judged:
-            # Claimed before the database is asked, so that an edit that comes meanwhile finds them taken.
-            self._judged[message] = set()
-            while len(self._judged) > REMEMBERED:
-                self._judged.popitem(last=False)
+    async def _policy(self, guild_id: int) -> GuildPolicy:
+        try:
+            return await self._services.store.policy(guild_id)
+        except StoreError:
+            # Without the server's own rules: check and log, but act on nothing, which is what the default does.
+            self._services.metrics.errors.labels("store").inc()
+            return GuildPolicy()
+
+    async def _claim_new(self, message_id: int, pictures: list[Reference], again: bool) -> list[Reference]:
+        """The pictures that were not checked yet. They count as checked from now on."""
+        if message_id not in self._checked:
+            # Before the database is queried: an edit that arrives meanwhile must find these pictures taken.
+            self._checked[message_id] = set()
+            while len(self._checked) > REMEMBERED_MESSAGES:
+                self._checked.popitem(last=False)
             if again:
-                self._judged[message] |= set(await self._bot.store.decided(message))
-        known = self._judged.get(message, set())
-        new = [each for each in shown if each.key not in known]
-        known |= {each.key for each in new}
+                self._checked[message_id] |= set(await self._services.store.decisions_on(message_id))
+        # `get`, because other messages may have pushed this one out during the query.
+        keys = self._checked.get(message_id, set())
+        new = [picture for picture in pictures if picture.key not in keys]
+        keys |= {picture.key for picture in new}
         return new
 
-    async def _examined(self, new: list[Reference], guild: int, policy: GuildPolicy) -> list[Finding]:
-        bot = self._bot
+    async def _examine(self, pictures: list[Reference], guild_id: int, policy: GuildPolicy) -> list[Finding]:
+        examiner = self._services.examiner
         start = time.perf_counter()
-        found = await asyncio.gather(*(bot.examiner.examine(each, guild, policy) for each in new[:PICTURES]))
-        bot.metrics.seconds.observe(time.perf_counter() - start)
-        detail = f"only {PICTURES} pictures of a message are looked at"
-        over = [bot.examiner.unjudged(each, policy, "too_many", detail) for each in new[PICTURES:]]
-        return [each for each in found if each is not None] + over
+        results = await asyncio.gather(
+            *(examiner.examine(picture, guild_id, policy) for picture in pictures[:MAX_PICTURES])
+        )
+        self._services.metrics.seconds.observe(time.perf_counter() - start)
+        detail = f"only the first {MAX_PICTURES} pictures of a message are checked"
+        surplus = [examiner.unjudged(picture, policy, "too_many", detail) for picture in pictures[MAX_PICTURES:]]
+        return [finding for finding in results if finding is not None] + surplus
 
     async def _act(self, message: discord.Message, findings: list[Finding], policy: GuildPolicy) -> None:
-        bot, guild = self._bot, message.guild
-        assert guild is not None  # noqa: S101
-        outcome = merged(each.outcome for each in findings)
-        wanted = carried_out(policy.mode, outcome.action)
-        done = await carry_out(message, wanted, outcome, policy, bot.fetcher)
-        result = "done" if done.action == wanted else "refused"
-        bot.metrics.actions.labels(wanted.name.lower(), result).inc()
-        for finding in findings:  # before moderators see it, for a click looks it up
-            await self._keep(message, finding, policy, done)
-        if done.action is not Action.LOG:
-            shown = [each for each in findings if each.outcome.action]
-            if told := await review.post(bot, message, shown, outcome, done, policy):
-                bot.metrics.errors.labels("mod-log").inc()
-                values = {"guild_id": guild.id, "message_id": message.id}
-                log.warning("moderators could not be told: %s", told, extra=values)
+        outcome = merge_outcomes(finding.outcome for finding in findings)
+        action = limit_action(policy.mode, outcome.action)
+        result = await carry_out(message, action, outcome, policy, self._services.fetcher)
+        self._services.metrics.actions.labels(
+            action.name.lower(), "done" if result.action == action else "refused"
+        ).inc()
+        # Before the mod-log entry is posted: a click on its buttons looks the decisions up.
+        for finding in findings:
+            await self._record(message, finding, policy, result)
+        if result.action is not Action.LOG:
+            await self._post_to_modlog(message, findings, outcome, result, policy)
 
-    async def _keep(self, message: discord.Message, finding: Finding, policy: GuildPolicy, done: Done) -> None:
-        """Record one picture's decision, in the log and in the database."""
-        told = bool(finding.outcome.action) and done.action is not Action.LOG
-        decision = Decision(
+    async def _post_to_modlog(
+        self,
+        message: discord.Message,
+        findings: list[Finding],
+        outcome: RuleOutcome,
+        result: ActionResult,
+        policy: GuildPolicy,
+    ) -> None:
+        matched = [finding for finding in findings if finding.outcome.action]
+        if failure := await modlog.post(message, matched, outcome, result, policy):
+            self._services.metrics.errors.labels("mod-log").inc()
+            ids = {"guild_id": message.guild.id if message.guild else 0, "message_id": message.id}
+            log.warning("could not post to the mod-log: %s", failure, extra=ids)
+
+    async def _record(
+        self, message: discord.Message, finding: Finding, policy: GuildPolicy, result: ActionResult
+    ) -> None:
+        """Write one picture's decision to the log and the database."""
+        decision = self._decision(message, finding, result)
+        self._services.metrics.pictures.labels(finding.verdict, finding.origin).inc()
+        values = {name: getattr(decision, name) for name in decision.__dataclass_fields__}
+        log.info("decision", extra={**values, "mode": policy.mode.value})
+        await self._services.store.record(decision)
+
+    def _decision(self, message: discord.Message, finding: Finding, result: ActionResult) -> Decision:
+        outcome = finding.outcome
+        # A harmless picture beside a bad one matched no rule: what was done to the message was not done for it.
+        matched = bool(outcome.action)
+        details = (finding.detail, result.detail if matched else "")
+        return Decision(
             id=uuid.uuid4().hex,
             guild_id=message.guild.id if message.guild else 0,
             channel_id=message.channel.id,
@@ -162,37 +192,34 @@ class Moderation:
             sha256=finding.sha256,
             phash=finding.phash,
             verdict=finding.verdict,
-            label=finding.outcome.label,
-            score=finding.outcome.score,
-            threshold=finding.outcome.threshold,
+            label=outcome.label,
+            score=outcome.score,
+            threshold=outcome.threshold,
             scores=finding.scores,
-            action=finding.outcome.action,
-            done=done.action if finding.outcome.action else Action.LOG,
+            action=outcome.action,
+            done=result.action if matched else Action.LOG,
             origin=finding.origin,
             model=finding.version,
-            detail="; ".join(filter(None, (finding.detail, done.detail if finding.outcome.action else "")))[:300],
-            created_at=self._bot.store.now(),
-            state=OPEN if told else CLOSED,
+            detail="; ".join(filter(None, details))[:300],
+            created_at=self._services.store.now(),
+            state=OPEN if matched and result.action is not Action.LOG else CLOSED,
         )
-        self._bot.metrics.pictures.labels(finding.verdict, finding.origin).inc()
-        values = {name: getattr(decision, name) for name in decision.__dataclass_fields__ if name != "scores"}
-        log.info("decision", extra={**values, "mode": policy.mode.value, "scores": finding.scores})
-        await self._bot.store.record(decision)
 
     @property
-    def under_way(self) -> int:
-        """Messages that are being looked at."""
-        return len(self._under_way)
+    def in_progress(self) -> int:
+        """Number of messages being checked."""
+        return len(self._in_progress)
 
     async def finish(self, seconds: float) -> None:
-        """Let what is under way come to its end; what does not within `seconds` is cancelled, and logged."""
-        tasks = self._under_way.keys() - {asyncio.current_task()}
+        """Start nothing new, and let the messages in progress finish; what takes over `seconds` is cancelled."""
+        self.stopping = True
+        tasks = self._in_progress.keys() - {asyncio.current_task()}
         if not tasks:
             return
         _, late = await asyncio.wait(tasks, timeout=seconds)
         for task in late:
-            if message := self._under_way.get(task):
-                values = {"message_id": message.id, "channel_id": message.channel.id}
-                log.warning("stopped before its pictures were judged", extra=values)
+            if message := self._in_progress.get(task):
+                ids = {"message_id": message.id, "channel_id": message.channel.id}
+                log.warning("stopped before the pictures of a message were checked", extra=ids)
             task.cancel()
         await asyncio.gather(*late, return_exceptions=True)

@@ -1,250 +1,219 @@
-"""The review queue: an entry in the mod-log for each message found, with buttons that survive restarts."""
+"""The review buttons below a mod-log entry. They work after restarts."""
 
 from __future__ import annotations
 
-import io
 import logging
 import re
-import secrets
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any, Self
+from dataclasses import dataclass
+from typing import Any, Self
 
 import discord
 
-from bot.actions.execution import UNDONE, Done, lacking, persisting, refusal, time_out
-from bot.pictures.examining import Finding
-from bot.rules.policy import UNJUDGED, Action, GuildPolicy, Outcome
+from bot.actions.discord_calls import DISCORD_ERRORS, as_sentence, describe_error, retry
+from bot.actions.execution import time_out
+from bot.rules.policy import Action
+from bot.services import Services, services_of
 from bot.storage.database import StoreError
 from bot.storage.tables import APPROVED, DELETED, TIMED_OUT, WRONG, Decision, Ruling, decisions
 
-if TYPE_CHECKING:
-    from bot.client import Bot
-
 log = logging.getLogger(__name__)
 
+
+@dataclass(frozen=True)
+class ReviewChoice:
+    """One button: what it says, the state that it gives a decision, and how that reads afterwards."""
+
+    label: str
+    state: str
+    participle: str
+    style: discord.ButtonStyle
+    allows: bool
+    """Whether the picture is let through from now on; otherwise it is deleted."""
+
+
 CHOICES = {
-    "approve": (APPROVED, "approve", discord.ButtonStyle.success),
-    "delete": (DELETED, "delete", discord.ButtonStyle.danger),
-    "timeout": (TIMED_OUT, "delete and time out", discord.ButtonStyle.danger),
-    "wrong": (WRONG, "wrong verdict", discord.ButtonStyle.secondary),
+    "approve": ReviewChoice("Approve", APPROVED, "approved", discord.ButtonStyle.success, True),
+    "delete": ReviewChoice("Delete", DELETED, "deleted", discord.ButtonStyle.danger, False),
+    "timeout": ReviewChoice("Delete and time out", TIMED_OUT, "deleted", discord.ButtonStyle.danger, False),
+    "wrong": ReviewChoice("Wrong verdict", WRONG, "marked as a wrong verdict", discord.ButtonStyle.secondary, True),
 }
-SAID = {APPROVED: "Approved", DELETED: "Deleted", TIMED_OUT: "Deleted, author timed out", WRONG: "Wrong verdict"}
-SHOWN = 4
-"""Thumbnails in an entry."""
+"""By the word in a button's custom id. Posted entries hold these ids: never change them."""
+PARTICIPLES = {choice.state: choice.participle for choice in CHOICES.values()}
 
 
-class NothingDoneError(Exception):
-    """Why a moderator's choice could not be carried out."""
+class NotCarriedOutError(Exception):
+    """Why a moderator's choice could not be carried out: a clause."""
 
 
-def entry(
-    message: discord.Message, findings: Sequence[Finding], outcome: Outcome, done: Done
-) -> tuple[discord.Embed, list[discord.File]]:
-    """What moderators are shown of a message: which pictures, why, and what was done."""
-    embed = discord.Embed(
-        title=f"{outcome.label} {outcome.score:.2f}",
-        description="\n".join(_line(each) for each in findings)[:2000],
-        colour=discord.Colour.orange(),
-        timestamp=message.created_at,
-    )
-    embed.add_field(name="Author", value=f"{message.author.mention} ({message.author.id})")
-    embed.add_field(name="Message", value=message.jump_url)
-    embed.add_field(name="Done", value=_done(done), inline=False)
-    embed.set_footer(text=findings[0].version)
-    shown = [each.thumbnail for each in findings if each.thumbnail][:SHOWN]
-    files = [discord.File(io.BytesIO(each), f"SPOILER_blurred-{place}.jpg") for place, each in enumerate(shown)]
-    return embed, files
-
-
-def _line(finding: Finding) -> str:
-    kind, score = finding.reference.kind, finding.outcome.score
-    if finding.verdict in UNJUDGED:
-        return f"{kind}: **{finding.verdict}**, {UNJUDGED[finding.verdict]} ({finding.detail})"
-    if finding.origin == "moderator":
-        return f"{kind}: **{finding.outcome.label}**, {finding.detail}"
-    line = f"{kind}: **{finding.outcome.label}** {score:.3f}"
-    return line if finding.outcome.threshold is None else f"{line}, threshold {finding.outcome.threshold:.3f}"
-
-
-def _done(done: Done) -> str:
-    words = {
-        Action.LOG: "nothing",
-        Action.FLAG: "nothing: for you to look at",
-        Action.SPOILER: "posted again behind a spoiler",
-        Action.DELETE: "deleted",
-        Action.TIMEOUT: "deleted, author timed out",
-    }
-    return f"{words[done.action]} ({done.detail})" if done.detail else words[done.action]
-
-
-def buttons(channel: int, message: int) -> discord.ui.View:
-    """The four buttons of an entry. Their ids say all, so that they work after a restart."""
+def review_buttons(channel_id: int, message_id: int) -> discord.ui.View:
+    """The buttons of an entry about a message."""
     view = discord.ui.View(timeout=None)
-    for choice in CHOICES:
-        view.add_item(Choice(choice, channel, message))
+    for name in CHOICES:
+        view.add_item(ReviewButton(name, channel_id, message_id))
     return view
 
 
-async def post(
-    bot: Bot,
-    message: discord.Message,
-    findings: Sequence[Finding],
-    outcome: Outcome,
-    done: Done,
-    policy: GuildPolicy,
-) -> str:
-    """Tell the moderators; why not, or nothing."""
-    guild = message.guild
-    assert guild is not None  # noqa: S101
-    channel = guild.get_channel_or_thread(policy.modlog or 0)
-    if not isinstance(channel, discord.TextChannel | discord.Thread):
-        return "no mod-log channel is set: /channel modlog"
-    if missing := lacking(channel, view_channel=True, send_messages=True, embed_links=True, attach_files=True):
-        return f"{missing} (the mod-log)"
-    role = guild.get_role(policy.moderators or 0) if outcome.ping else None
-    nonce = secrets.randbits(64)  # Discord posts it once, however often it is asked
-
-    async def send() -> None:
-        embed, files = entry(message, findings, outcome, done)  # anew: a file is sent but once
-        await channel.send(
-            role.mention if role else None,
-            embed=embed,
-            files=files,
-            view=buttons(message.channel.id, message.id),
-            allowed_mentions=discord.AllowedMentions(everyone=False, users=False, roles=[role] if role else False),
-            nonce=nonce,
-        )
-
-    try:
-        await persisting(send)
-    except UNDONE as error:
-        return f"the mod-log did not take the entry: {refusal(error)}"
-    return ""
-
-
-class Choice(
+class ReviewButton(
     discord.ui.DynamicItem[discord.ui.Button[Any]],
     template=r"review:(?P<choice>approve|delete|timeout|wrong):(?P<channel>[0-9]{1,20}):(?P<message>[0-9]{1,20})",
 ):
-    """A button of an entry."""
+    """A button whose custom id holds all that it needs, so that it needs no memory of the entry."""
 
-    def __init__(self, choice: str, channel: int, message: int) -> None:
-        _, label, style = CHOICES[choice]
-        custom_id = f"review:{choice}:{channel}:{message}"
-        super().__init__(discord.ui.Button(label=label, style=style, custom_id=custom_id))
-        self.choice, self.channel, self.message = choice, channel, message
+    def __init__(self, name: str, channel_id: int, message_id: int) -> None:
+        choice = CHOICES[name]
+        custom_id = f"review:{name}:{channel_id}:{message_id}"
+        super().__init__(discord.ui.Button(label=choice.label, style=choice.style, custom_id=custom_id))
+        self.name, self.choice = name, choice
+        self.channel_id, self.message_id = channel_id, message_id
 
     @classmethod
     async def from_custom_id(
         cls, interaction: discord.Interaction, item: discord.ui.Item[Any], match: re.Match[str], /
     ) -> Self:
-        """Made anew for each click, from the button's id alone."""
+        """discord.py builds the button anew for each click."""
         return cls(match["choice"], int(match["channel"]), int(match["message"]))
 
     async def callback(self, interaction: discord.Interaction[Any]) -> None:
-        """A moderator clicked."""
-        bot: Bot = interaction.client
-        await interaction.response.defer()
+        """A moderator clicked: answer only if nothing was done, for otherwise the entry shows it."""
+        services = services_of(interaction)
+        await interaction.response.defer()  # Discord waits only 3 s for the first response
+        failure = ""
         try:
-            result = await self._decide(bot, interaction)
+            await self._decide(services, interaction)
+        except NotCarriedOutError as error:
+            failure = f"No action taken: {error}."
         except StoreError as error:
-            bot.metrics.errors.labels("store").inc()
-            result = f"Nothing was done: {error}. Try again."
-        bot.metrics.reviews.labels(self.choice, "refused" if result else "done").inc()
-        if result:
-            await interaction.followup.send(result, ephemeral=True)
+            services.metrics.errors.labels("store").inc()
+            failure = f"No action taken: {error}. Try again."
+        services.metrics.reviews.labels(self.name, "refused" if failure else "done").inc()
+        if failure:
+            await interaction.followup.send(failure, ephemeral=True)
 
-    async def _decide(self, bot: Bot, interaction: discord.Interaction[Any]) -> str:
-        """Do what was clicked, once; what the moderator is told, or nothing if the entry says it."""
-        guild, moderator = interaction.guild, interaction.user
-        if guild is None or not isinstance(moderator, discord.Member):
-            return "Nothing was done: only in a server."
-        if missing := _missing(guild, self.channel, moderator, self.choice):
-            return f"Nothing was done: you lack {missing} there."
-        state = CHOICES[self.choice][0]
-        if not await bot.store.settle(self.message, state, moderator.id):
-            return await self._late(bot)
-        found = await bot.store.decisions(decisions.c.message_id == self.message, decisions.c.guild_id == guild.id)
-        try:
-            problem = await self._act(bot, guild, moderator, found)
-        except NothingDoneError as error:
-            await bot.store.reopen(self.message, state)
-            return f"Nothing was done: {error}"
-        for each in found:
-            if each.state == state and each.sha256 and each.phash is not None:
-                allowed = state in (APPROVED, WRONG)
-                await bot.rulings.add(Ruling(guild.id, each.sha256, each.phash, allowed, each.label, bot.store.now()))
-        log.info("a moderator decided", extra={"message_id": self.message, "state": state, "moderator": moderator.id})
-        await self._close(interaction, f"{SAID[state]} by {moderator.mention}" + (f" ({problem})" if problem else ""))
-        return ""
-
-    async def _late(self, bot: Bot) -> str:
-        found = await bot.store.decisions(decisions.c.message_id == self.message)
-        states = [each for each in found if each.moderator_id]
-        if not states:
-            return "Nothing was done: nothing is kept of this message any more."
-        return f"<@{states[0].moderator_id}> was faster: {SAID.get(states[0].state, states[0].state)}."
-
-    async def _act(self, bot: Bot, guild: discord.Guild, moderator: discord.Member, found: Sequence[Decision]) -> str:
-        """Do it; what of it was not done, or nothing.
+    async def _decide(self, services: Services, interaction: discord.Interaction[Any]) -> None:
+        """Carry out the choice, once.
 
         Raises:
-            NothingDoneError: if all of it was not.
+            NotCarriedOutError: if it is not the clicker's to make, was made already, or Discord refuses.
+            StoreError: if the database is away.
         """
-        authors = {each.user_id for each in found if each.user_id}
-        member = await _member(guild, next(iter(authors), None))
-        if self.choice in ("approve", "wrong"):
-            if member and member.is_timed_out() and any(each.done == Action.TIMEOUT for each in found):
-                return await _lift(member, f"{moderator} approved the picture")
-            return ""
-        target = bot.get_partial_messageable(self.channel, guild_id=guild.id).get_partial_message(self.message)
+        moderator = interaction.user
+        if interaction.guild is None or not isinstance(moderator, discord.Member):
+            raise NotCarriedOutError("this works only in a server")
+        # Discord shows the buttons to everyone who can read the mod-log.
+        if missing := _missing_for(moderator, self.channel_id, self.name):
+            raise NotCarriedOutError(f"you need the {missing} permission in that channel")
+        store, state = services.store, self.choice.state
+        # Claimed before anything is done: of two moderators who click at once, one gets False here.
+        if not await store.settle(self.message_id, state, moderator.id):
+            raise NotCarriedOutError(await self._already_decided(services))
+        settled = await store.decisions(
+            decisions.c.message_id == self.message_id, decisions.c.guild_id == interaction.guild.id
+        )
         try:
-            await persisting(target.delete)
-        except discord.NotFound:
-            pass
-        except UNDONE as error:
-            raise NothingDoneError(refusal(error)) from error
-        if self.choice != "timeout":
+            note = await self._carry_out(services, interaction.client, moderator, settled)
+        except NotCarriedOutError:
+            await store.reopen(self.message_id, state)
+            raise
+        await self._remember(services, settled)
+        ids = {"message_id": self.message_id, "state": state, "moderator": moderator.id}
+        log.info("a moderator decided", extra=ids)
+        text = f"{self.choice.participle} by {moderator.mention}"
+        await _close_entry(interaction, f"{as_sentence(text)} {as_sentence(note)}".strip())
+
+    async def _already_decided(self, services: Services) -> str:
+        rows = await services.store.decisions(decisions.c.message_id == self.message_id)
+        decided = next((row for row in rows if row.moderator_id), None)
+        if decided is None:
+            return "there is no record of this message any more"
+        return f"already {PARTICIPLES.get(decided.state, decided.state)} by <@{decided.moderator_id}>"
+
+    async def _carry_out(
+        self, services: Services, client: discord.Client, moderator: discord.Member, settled: Sequence[Decision]
+    ) -> str:
+        """Do what the choice asks for. Returns a note about the time-out, or nothing.
+
+        Raises:
+            NotCarriedOutError: if the message could not be deleted.
+        """
+        author_id = next((decision.user_id for decision in settled if decision.user_id), None)
+        author = await _fetch_member(moderator.guild, author_id)
+        if self.choice.allows:
+            # A moderator may have timed the author out for something else; that stays.
+            timed_out_by_bot = any(decision.done == Action.TIMEOUT for decision in settled)
+            if author and author.is_timed_out() and timed_out_by_bot:
+                return await _lift_time_out(author, f"{moderator} approved the picture")
             return ""
-        if member is None:
-            return "no time-out: the author has left"
-        if member.top_role >= moderator.top_role and guild.owner_id != moderator.id:
-            return "no time-out: the author ranks as high as you"
-        return await time_out(member, await bot.store.policy(guild.id), f"by {moderator}")
+        await self._delete_message(client, moderator.guild)
+        if self.choice.state != TIMED_OUT:
+            return ""
+        if author is None:
+            return "time-out failed: the author has left the server"
+        if author.top_role >= moderator.top_role and moderator.guild.owner_id != moderator.id:
+            return "time-out failed: the author's role ranks as high as yours"
+        policy = await services.store.policy(moderator.guild.id)
+        return await time_out(author, policy, f"by {moderator}") or "author timed out"
 
-    async def _close(self, interaction: discord.Interaction[Any], text: str) -> None:
-        """Say in the entry what was decided, and take its buttons away."""
-        assert interaction.message is not None  # noqa: S101
-        embed = interaction.message.embeds[0] if interaction.message.embeds else discord.Embed()
-        embed.colour = discord.Colour.dark_grey()
-        embed.add_field(name="Moderator", value=text, inline=False)
-        await interaction.edit_original_response(embed=embed, view=None)
+    async def _delete_message(self, client: discord.Client, guild: discord.Guild) -> None:
+        channel = client.get_partial_messageable(self.channel_id, guild_id=guild.id)
+        try:
+            await retry(channel.get_partial_message(self.message_id).delete)
+        except discord.NotFound:
+            pass  # the bot or the author deleted it before
+        except DISCORD_ERRORS as error:
+            raise NotCarriedOutError(describe_error(error)) from error
+
+    async def _remember(self, services: Services, settled: Sequence[Decision]) -> None:
+        """Apply the choice to the same pictures in the future, in this server."""
+        for decision in settled:
+            # Harmless pictures of the same message were never open; others were not even downloaded.
+            if decision.state == self.choice.state and decision.sha256 and decision.phash is not None:
+                await services.rulings.add(
+                    Ruling(
+                        guild_id=decision.guild_id,
+                        sha256=decision.sha256,
+                        phash=decision.phash,
+                        allowed=self.choice.allows,
+                        label=decision.label,
+                        created_at=services.store.now(),
+                    )
+                )
 
 
-def _missing(guild: discord.Guild, channel: int, moderator: discord.Member, choice: str) -> str:
-    """What a moderator lacks to decide, in words."""
-    where = guild.get_channel_or_thread(channel)
-    held = where.permissions_for(moderator) if where else moderator.guild_permissions
+def _missing_for(moderator: discord.Member, channel_id: int, name: str) -> str:
+    """The permission that a moderator lacks to make a choice, or nothing."""
+    # In the message's channel, where the moderator could delete it by hand; it may be gone by now.
+    channel = moderator.guild.get_channel_or_thread(channel_id)
+    held = channel.permissions_for(moderator) if channel else moderator.guild_permissions
     if not held.manage_messages:
         return "Manage Messages"
-    if choice == "timeout" and not moderator.guild_permissions.moderate_members:
+    if name == "timeout" and not moderator.guild_permissions.moderate_members:
         return "Moderate Members"
     return ""
 
 
-async def _lift(member: discord.Member, reason: str) -> str:
-    """Take a time-out back; why not, or nothing."""
+async def _lift_time_out(member: discord.Member, reason: str) -> str:
+    """End a member's time-out. Returns what came of it."""
     try:
-        await persisting(lambda: member.timeout(None, reason=reason))
-    except UNDONE as error:
-        return f"the time-out stays: {refusal(error)}"
-    return ""
+        await retry(lambda: member.timeout(None, reason=reason))
+    except DISCORD_ERRORS as error:
+        return f"the time-out could not be lifted: {describe_error(error)}"
+    return "time-out lifted"
 
 
-async def _member(guild: discord.Guild, user: int | None) -> discord.Member | None:
-    if user is None:
+async def _fetch_member(guild: discord.Guild, user_id: int | None) -> discord.Member | None:
+    if user_id is None:
         return None
     try:
-        return guild.get_member(user) or await guild.fetch_member(user)
+        return guild.get_member(user_id) or await guild.fetch_member(user_id)
     except discord.HTTPException:
         return None
+
+
+async def _close_entry(interaction: discord.Interaction[Any], text: str) -> None:
+    """Write the decision into the entry and remove its buttons."""
+    assert interaction.message is not None  # noqa: S101 - a button is below a message
+    embed = interaction.message.embeds[0] if interaction.message.embeds else discord.Embed()
+    embed.colour = discord.Colour.dark_grey()
+    embed.add_field(name="Moderator", value=text[:1000], inline=False)
+    await interaction.edit_original_response(embed=embed, view=None)

@@ -1,12 +1,26 @@
-"""The slash commands, a file for each kind of asker."""
+"""The slash commands: one cog per file, grouped by who may use them."""
 
 from __future__ import annotations
 
+from discord.ext import commands
+
+from bot.actions.moderation import Moderation
 from bot.commands.checking import Checking
 from bot.commands.configuring import Configuring
 from bot.commands.insight import Insight
 from bot.commands.members import Members
-from bot.commands.model import Model
+from bot.commands.model import ModelCommands
 from bot.commands.privacy import Privacy
+from bot.services import Services
 
-COGS = (Configuring, Checking, Insight, Model, Privacy, Members)
+
+def cogs(bot: commands.AutoShardedBot, services: Services, moderation: Moderation) -> list[commands.Cog]:
+    """All cogs, ready to be added to `bot`."""
+    return [
+        Configuring(services),
+        Checking(bot, services, moderation),
+        Insight(services),
+        ModelCommands(bot, services),
+        Privacy(services),
+        Members(services),
+    ]

@@ -1,61 +1,67 @@
-"""How commands answer, and what a failed one says."""
+"""What all commands share: private answers, error messages, and checks."""
 
 from __future__ import annotations
 
 import logging
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import discord
 from discord import app_commands
 
+from bot.actions.discord_calls import as_sentence, permission_title
+from bot.services import services_of
 from stages.inference import MLpyError
-
-if TYPE_CHECKING:
-    from bot.client import Bot
 
 log = logging.getLogger(__name__)
 
 Interaction = discord.Interaction[Any]
-
-
-def bot_of(interaction: Interaction) -> Bot:
-    """The bot, with its type."""
-    bot: Bot = interaction.client
-    return bot
+MESSAGE_LENGTH = 2000
+"""Characters that Discord takes in one message."""
 
 
 async def answer(interaction: Interaction, text: str, **more: Any) -> None:
-    """Tell the asker alone."""
+    """Answer visibly to the asker alone."""
+    text = text[:MESSAGE_LENGTH]
     if interaction.response.is_done():
         await interaction.followup.send(text, ephemeral=True, **more)
     else:
         await interaction.response.send_message(text, ephemeral=True, **more)
 
 
-async def failed(interaction: Interaction, error: app_commands.AppCommandError) -> None:
-    """One sentence to the asker; the log has the rest."""
+async def on_command_error(interaction: Interaction, error: app_commands.AppCommandError) -> None:
+    """Answer a failed command with one sentence; unexpected errors go to the log in full."""
+    # discord.py wraps what a command raises.
     cause = error.original if isinstance(error, app_commands.CommandInvokeError) else error
     if isinstance(cause, app_commands.MissingPermissions):
-        missing = ", ".join(name.replace("_", " ").title() for name in cause.missing_permissions)
-        text = f"You need {missing} for this."
+        missing = " and ".join(map(permission_title, cause.missing_permissions))
+        text = f"You need the {missing} permission for this command."
     elif isinstance(cause, app_commands.CheckFailure):
-        text = str(cause) or "You may not do this."
+        text = str(cause) or "You are not allowed to use this command."
     elif isinstance(cause, MLpyError):
-        bot_of(interaction).metrics.errors.labels("command").inc()
-        text = f"That did not work: {cause}."
+        services_of(interaction).metrics.errors.labels("command").inc()
+        text = f"The command failed: {as_sentence(str(cause).rstrip('.'))}"
     else:
-        bot_of(interaction).metrics.errors.labels("command").inc()
+        services_of(interaction).metrics.errors.labels("command").inc()
         log.error("a command failed", exc_info=cause)
-        text = "That did not work; the bot's log says why."
+        text = "The command failed. The bot's log has the details."
     try:
         await answer(interaction, text)
-    except discord.HTTPException as silent:
-        log.warning("a command's failure could not be told: HTTP %s", silent.status)
+    except discord.HTTPException as error_of_answer:
+        log.warning("could not report a command's failure: HTTP %s", error_of_answer.status)
 
 
 def guild_of(interaction: Interaction) -> discord.Guild:
-    """The server that a command was given in."""
+    """The server that a command was used in.
+
+    Raises:
+        app_commands.CheckFailure: if it was used in a direct message.
+    """
     guild = interaction.guild
     if guild is None:
-        raise app_commands.CheckFailure("Only in a server.")
+        raise app_commands.CheckFailure("This command works only in a server.")
     return guild
+
+
+def plural(count: int, noun: str) -> str:
+    """A number with its noun: 1 picture, 2 pictures."""
+    return f"{count:,} {noun}" if count == 1 else f"{count:,} {noun}s"

@@ -1,121 +1,142 @@
-"""Looking at pictures because a moderator asks: one message, or a channel's past."""
+"""Checks on demand: the pictures of one message, or a channel's history."""
 
 from __future__ import annotations
 
 import time
-from typing import TYPE_CHECKING
+from dataclasses import dataclass
 
 import discord
 from discord import app_commands
 from discord.ext import commands
 
-from bot.actions.execution import lacking
-from bot.commands.answering import Interaction, answer, guild_of
+from bot.actions.discord_calls import missing_permissions
+from bot.actions.moderation import Moderation
+from bot.commands.answering import Interaction, answer, guild_of, plural
+from bot.pictures.examining import Finding
 from bot.pictures.references import references
 from bot.rules.policy import UNJUDGED, Action
+from bot.services import Services
 
-if TYPE_CHECKING:
-    from bot.client import Bot
-    from bot.pictures.examining import Finding
-
-moderator = app_commands.checks.has_permissions(manage_messages=True)
-MOST = 1000
-"""Messages of a scan."""
-PATIENCE = 13 * 60
-"""Seconds of a scan: Discord takes an answer for 15 minutes."""
-STEP = 25
-"""Messages after which a scan tells how far it is."""
+needs_moderator = app_commands.checks.has_permissions(manage_messages=True)
+MAX_MESSAGES = 1000
+"""Messages of one scan."""
+SCAN_SECONDS = 13 * 60
+"""A scan ends after this: Discord takes edits of an answer for 15 minutes."""
+PROGRESS_EVERY = 25
+"""Messages between two updates of a scan's progress."""
+MAX_PICTURES = 10
+"""Pictures of one message that "Check this picture" describes."""
 
 
-def described(finding: Finding) -> str:
-    """One picture's finding, for a moderator."""
+def describe_finding(finding: Finding) -> str:
+    """One picture's verdict, and the action that the server's rules ask for."""
     name = finding.reference.name or finding.reference.kind
     if finding.verdict in UNJUDGED:
         return f"`{name}`: **{finding.verdict}**, {UNJUDGED[finding.verdict]} ({finding.detail})"
     scores = ", ".join(f"{label} {score:.3f}" for label, score in finding.scores.items()) or finding.detail
-    return f"`{name}`: **{finding.verdict}** ({scores}); by the rules: {finding.outcome.action.name.lower()}"
+    return f"`{name}`: **{finding.verdict}** ({scores}) · rule: {finding.outcome.action.name.lower()}"
+
+
+@dataclass
+class ScanProgress:
+    """What a scan has seen so far."""
+
+    messages: int = 0
+    pictures: int = 0
+    """New ones; pictures that were checked before are not checked again."""
+    matches: int = 0
+    """New pictures that matched a rule."""
+
+    def __str__(self) -> str:
+        checked = f"Checked {plural(self.messages, 'message')}"
+        if not self.pictures:
+            return f"{checked}: no new pictures."
+        return f"{checked}: {plural(self.pictures, 'new picture')}, {self.matches:,} matched a rule."
 
 
 class Checking(commands.Cog):
-    """For moderators."""
+    """`/scan` and the context menu "Check this picture", for moderators."""
 
-    def __init__(self, bot: Bot) -> None:
+    def __init__(self, bot: commands.AutoShardedBot, services: Services, moderation: Moderation) -> None:
         self._bot = bot
+        self._services = services
+        self._moderation = moderation
         self._scanning: set[int] = set()
         self._menu = app_commands.ContextMenu(name="Check this picture", callback=self.check)
         self._menu.guild_only = True
         self._menu.default_permissions = discord.Permissions(manage_messages=True)
-        self._menu.add_check(_may)
+        self._menu.add_check(_is_moderator)
 
     async def cog_load(self) -> None:
-        """Context commands are not found in a cog by themselves."""
+        """Register the context menu: discord.py finds only a cog's slash commands by itself."""
         self._bot.tree.add_command(self._menu)
 
     async def cog_unload(self) -> None:
-        """The reverse."""
+        """Remove the context menu."""
         self._bot.tree.remove_command(self._menu.name, type=self._menu.type)
 
     async def check(self, interaction: Interaction, message: discord.Message) -> None:
-        """What the model says of a message's pictures. Nothing is done to the message."""
+        """Show the model's verdict on a message's pictures, without acting on the message."""
         guild = guild_of(interaction)
         await interaction.response.defer(ephemeral=True)
-        policy = await self._bot.store.policy(guild.id)
-        shown = references(message)
-        found = [await self._bot.examiner.examine(each, guild.id, policy) for each in shown[:10]]
-        lines = [described(each) for each in found if each is not None]
-        version = self._bot.serving.version
-        await answer(interaction, ("\n".join([*lines, f"-# {version}"]) if lines else "No picture is in it.")[:2000])
+        policy = await self._services.store.policy(guild.id)
+        findings = [
+            await self._services.examiner.examine(picture, guild.id, policy)
+            for picture in references(message)[:MAX_PICTURES]
+        ]
+        lines = [describe_finding(finding) for finding in findings if finding is not None]
+        footer = f"-# {self._services.serving.version}"
+        await answer(interaction, "\n".join([*lines, footer]) if lines else "No pictures in this message.")
 
-    @app_commands.command(name="scan", description="Look at a channel's past messages")
-    @app_commands.describe(channel="where", messages=f"how many, newest first, at most {MOST}")
+    @app_commands.command(name="scan", description="Check the pictures in a channel's history")
+    @app_commands.describe(
+        channel="channel to check", messages=f"number of messages, newest first (up to {MAX_MESSAGES})"
+    )
     @app_commands.guild_only()
     @app_commands.default_permissions(manage_messages=True)
-    @moderator
+    @needs_moderator
     async def scan(
         self,
         interaction: Interaction,
         channel: discord.TextChannel,
-        messages: app_commands.Range[int, 1, MOST] = 100,
+        messages: app_commands.Range[int, 1, MAX_MESSAGES] = 100,
     ) -> None:
         guild = guild_of(interaction)
-        where = guild.get_channel(channel.id)
-        if not isinstance(where, discord.TextChannel):
-            await answer(interaction, "The bot does not see that channel.")
+        visible = guild.get_channel(channel.id)
+        if not isinstance(visible, discord.TextChannel):
+            await answer(interaction, "The bot cannot see that channel.")
             return
-        if missing := lacking(where, view_channel=True, read_message_history=True):
-            await answer(interaction, f"Nothing was scanned: {missing}.")
+        if missing := missing_permissions(visible, view_channel=True, read_message_history=True):
+            await answer(interaction, f"Scan not started: {missing}.")
             return
         if guild.id in self._scanning:
-            await answer(interaction, "Nothing was scanned: another scan of this server is not done yet.")
+            await answer(interaction, "Scan not started: another scan of this server is still running.")
             return
         self._scanning.add(guild.id)
         try:
             await interaction.response.defer(ephemeral=True)
-            await interaction.edit_original_response(content=await self._scan(interaction, where, messages))
+            await interaction.edit_original_response(content=await self._scan(interaction, visible, messages))
         finally:
             self._scanning.discard(guild.id)
 
-    async def _scan(self, interaction: Interaction, channel: discord.TextChannel, most: int) -> str:
-        """Look at them one after the other, so that new messages come first."""
-        until = time.monotonic() + PATIENCE
-        seen = pictures = found = 0
-        async for message in channel.history(limit=most):
-            seen += 1
-            findings = await self._bot.moderation.consider(message, again=True)
-            pictures += len(findings)
-            found += sum(each.outcome.action > Action.LOG for each in findings)
-            if self._bot.stopping or time.monotonic() > until:
-                return f"Stopped early: {_told(seen, pictures, found)}"
-            if seen % STEP == 0:
-                await interaction.edit_original_response(content=f"{seen} of at most {most} messages ...")
-        return _told(seen, pictures, found)
+    async def _scan(self, interaction: Interaction, channel: discord.TextChannel, limit: int) -> str:
+        """Check one message after the other, so that new messages take precedence in the queue."""
+        deadline = time.monotonic() + SCAN_SECONDS
+        progress = ScanProgress()
+        async for message in channel.history(limit=limit):
+            findings = await self._moderation.check(message, again=True)
+            progress.messages += 1
+            progress.pictures += len(findings)
+            progress.matches += sum(finding.outcome.action > Action.LOG for finding in findings)
+            # At a stop, answer while the connection is still open.
+            if self._moderation.stopping or time.monotonic() > deadline:
+                return f"Stopped early. {progress}"
+            if progress.messages % PROGRESS_EVERY == 0:
+                await interaction.edit_original_response(content=f"Checked {progress.messages} of {limit} messages ...")
+        return str(progress)
 
 
-def _told(seen: int, pictures: int, found: int) -> str:
-    return f"{seen} messages: {pictures} pictures not judged before, {found} of them met a rule."
-
-
-async def _may(interaction: Interaction) -> bool:
+async def _is_moderator(interaction: Interaction) -> bool:
     if not interaction.permissions.manage_messages:
         raise app_commands.MissingPermissions(["manage_messages"])
     return True

@@ -1,106 +1,109 @@
-"""What a server's managers set: mode, rules, channels, exemptions."""
+"""A server's settings: mode, rules, mod-log, exemptions."""
 
 from __future__ import annotations
 
 from dataclasses import replace
-from typing import TYPE_CHECKING, Any, Literal
+from typing import Any, Literal
 
 import discord
 from discord import app_commands
 from discord.ext import commands
 
-from bot.actions.execution import lacking
-from bot.commands.answering import Interaction, answer, guild_of
-from bot.rules.policy import UNJUDGED, Action, GuildPolicy, Mode, Rule
+from bot.actions.modlog import modlog_permissions_missing
+from bot.commands.answering import Interaction, answer, guild_of, plural
+from bot.rules.policy import UNJUDGED, Action, GuildPolicy, Mode, ModerationRule
+from bot.services import Services
 from stages.inference.sidecar import Sidecar, decided
 
-if TYPE_CHECKING:
-    from bot.client import Bot
-
-manager = app_commands.checks.has_permissions(manage_guild=True)
+needs_manager = app_commands.checks.has_permissions(manage_guild=True)
 ExemptChannel = discord.TextChannel | discord.ForumChannel | discord.VoiceChannel | discord.CategoryChannel
 ActionName = Literal["log", "flag", "spoiler", "delete", "timeout"]
 
 
-def described(policy: GuildPolicy, sidecar: Sidecar) -> str:
-    """A guild's settings, in words."""
-    known = {*sidecar.labels, *UNJUDGED}
+def describe_policy(policy: GuildPolicy, sidecar: Sidecar) -> str:
+    """A server's settings, one a line."""
+    default = " (the model's defaults, until you set one with `/threshold`)" if policy.rules is None else ""
     lines = [
-        f"**mode** {policy.mode.value}",
-        f"**mod-log** {f'<#{policy.modlog}>' if policy.modlog else 'none: set one by /channel modlog'}",
-        f"**moderators** {f'<@&{policy.moderators}>' if policy.moderators else 'none'}",
-        f"**time-out** {policy.timeout_minutes} min",
-        f"**age-gated channels** {'skipped' if policy.skip_age_gated else 'looked at'}",
-        f"**other bots** {'skipped' if policy.skip_bots else 'looked at'}",
-        f"**exempt** {_mentions(policy) or 'nobody'}",
-        f"**rules** {'(those of the model, until you set one by /threshold)' if policy.rules is None else ''}",
+        f"**Mode** {policy.mode.value}",
+        f"**Mod-log** {f'<#{policy.modlog}>' if policy.modlog else 'off (set a channel with `/channel modlog`)'}",
+        f"**Moderator role** {f'<@&{policy.moderators}>' if policy.moderators else 'not set'}",
+        f"**Time-out** {plural(policy.timeout_minutes, 'minute')}",
+        f"**Age-restricted channels** {'skipped' if policy.skip_age_gated else 'checked'}",
+        f"**Other bots** {'skipped' if policy.skip_bots else 'checked'}",
+        f"**Exempt** {_mentions(policy) or 'none'}",
+        f"**Rules**{default}",
+        *(_describe_rule(rule, sidecar) for rule in policy.effective_rules(sidecar)),
+        "Everything else is only logged.",
     ]
-    for rule in policy.effective(sidecar):
-        ping = ", with a ping" if rule.ping else ""
-        gone = "" if rule.label in known else " (this model has no such label)"
-        lines.append(f"- {rule.label} from {rule.threshold:.3f}: {rule.action.name.lower()}{ping}{gone}")
-    lines.append("What no rule names is only logged.")
     return "\n".join(lines)
 
 
+def _describe_rule(rule: ModerationRule, sidecar: Sidecar) -> str:
+    ping = ", with a ping" if rule.ping else ""
+    unknown = "" if rule.label in {*sidecar.labels, *UNJUDGED} else " (the current model does not have this label)"
+    return f"- {rule.label} from {rule.threshold:.3f}: {rule.action.name.lower()}{ping}{unknown}"
+
+
 def _mentions(policy: GuildPolicy) -> str:
-    roles = [f"<@&{each}>" for each in sorted(policy.exempt_roles)]
-    return ", ".join(roles + [f"<#{each}>" for each in sorted(policy.exempt_channels)])
+    roles = [f"<@&{role_id}>" for role_id in sorted(policy.exempt_roles)]
+    channels = [f"<#{channel_id}>" for channel_id in sorted(policy.exempt_channels)]
+    return ", ".join(roles + channels)
 
 
 @app_commands.guild_only()
 @app_commands.default_permissions(manage_guild=True)
 class Configuring(commands.Cog):
-    """For those who may manage the server."""
+    """`/policy`, `/channel`, `/exempt` and `/threshold`, for members with Manage Server."""
 
     policy = app_commands.Group(
         name="policy",
-        description="What is done about pictures",
+        description="What happens to pictures in this server",
         guild_only=True,
         default_permissions=discord.Permissions(manage_guild=True),
     )
     channel = app_commands.Group(
         name="channel",
-        description="Where moderators are told",
+        description="The mod-log channel",
         guild_only=True,
         default_permissions=discord.Permissions(manage_guild=True),
     )
     exempt = app_commands.Group(
         name="exempt",
-        description="Whose pictures are not looked at",
+        description="Roles and channels that are not checked",
         guild_only=True,
         default_permissions=discord.Permissions(manage_guild=True),
     )
 
-    def __init__(self, bot: Bot) -> None:
-        self._bot = bot
+    def __init__(self, services: Services) -> None:
+        self._services = services
 
     @property
     def _sidecar(self) -> Sidecar:
-        return self._bot.serving.current.predictor.sidecar
+        return self._services.serving.current.predictor.sidecar
 
-    async def _set(self, interaction: Interaction, **values: Any) -> GuildPolicy:
+    async def _change(self, interaction: Interaction, **values: Any) -> GuildPolicy:
+        """Replace some of the server's settings. Returns all of them."""
         guild = guild_of(interaction)
-        policy = replace(await self._bot.store.policy(guild.id), **values)
-        await self._bot.store.set_policy(guild.id, policy)
+        policy = replace(await self._services.store.policy(guild.id), **values)
+        await self._services.store.set_policy(guild.id, policy)
         return policy
 
     @policy.command(name="show", description="Show this server's settings")
-    @manager
+    @needs_manager
     async def show(self, interaction: Interaction) -> None:
-        policy = await self._bot.store.policy(guild_of(interaction).id)
-        await answer(interaction, described(policy, self._sidecar)[:2000])
+        policy = await self._services.store.policy(guild_of(interaction).id)
+        await answer(interaction, describe_policy(policy, self._sidecar))
 
-    @policy.command(name="set", description="Set how far the bot goes, and what it skips")
+    @policy.command(name="set", description="Change the mode, the moderator role, the time-out, or what is skipped")
     @app_commands.describe(
-        mode="shadow only logs, review asks moderators, enforce does what the rules say",
-        moderators="role that is pinged where a rule asks for it",
-        timeout_minutes="how long a time-out lasts",
-        skip_age_gated="leave age-restricted channels alone",
-        skip_bots="leave other bots' messages alone",
+        mode="shadow only logs, review posts to the mod-log, enforce does what the rules say",
+        moderators="role to ping when a rule asks for it",
+        timeout_minutes="length of a time-out in minutes",
+        skip_age_gated="skip age-restricted channels",
+        skip_bots="skip messages from other bots",
     )
-    @manager
-    async def change(
+    @needs_manager
+    async def set_policy(
         self,
         interaction: Interaction,
         mode: Mode | None = None,
@@ -116,94 +119,91 @@ class Configuring(commands.Cog):
             "skip_age_gated": skip_age_gated,
             "skip_bots": skip_bots,
         }
-        given = {name: value for name, value in values.items() if value is not None}
-        if not given:
-            await answer(interaction, "Nothing was set: name at least one setting.")
+        changes = {name: value for name, value in values.items() if value is not None}
+        if not changes:
+            await answer(interaction, "Nothing changed: name at least one setting.")
             return
-        policy = await self._set(interaction, **given)
-        hint = "" if policy.modlog or policy.mode is Mode.SHADOW else "\nSet a mod-log, too: `/channel modlog`."
-        if (
-            moderators
-            and not moderators.mentionable
-            and not guild_of(interaction).me.guild_permissions.mention_everyone
-        ):
-            hint += f"\nPings will be silent: let anyone mention {moderators.mention}, in its role's settings."
-        await answer(interaction, (described(policy, self._sidecar) + hint)[:2000])
+        policy = await self._change(interaction, **changes)
+        lines = [describe_policy(policy, self._sidecar)]
+        if policy.mode is not Mode.SHADOW and not policy.modlog:
+            lines.append("The mod-log is off: set a channel with `/channel modlog`.")
+        # Discord delivers a mention of such a role without a notification, and says nothing about it.
+        may_ping = guild_of(interaction).me.guild_permissions.mention_everyone
+        if moderators and not moderators.mentionable and not may_ping:
+            lines.append(f"Pings will not notify {moderators.mention}: allow everyone to mention it in its settings.")
+        await answer(interaction, "\n".join(lines))
 
-    @channel.command(name="modlog", description="Set the channel that moderators are told in")
-    @manager
+    @channel.command(name="modlog", description="Set the mod-log channel")
+    @app_commands.describe(channel="channel that gets an entry for each match")
+    @needs_manager
     async def modlog(self, interaction: Interaction, channel: discord.TextChannel) -> None:
-        if missing := lacking(
-            guild_of(interaction).get_channel(channel.id),
-            view_channel=True,
-            send_messages=True,
-            embed_links=True,
-            attach_files=True,
-        ):
-            await answer(interaction, f"Not set: {missing}.")
+        if missing := modlog_permissions_missing(guild_of(interaction).get_channel(channel.id)):
+            await answer(interaction, f"Mod-log not changed: {missing}.")
             return
-        await self._set(interaction, modlog=channel.id)
-        await answer(interaction, f"Moderators are told in {channel.mention} from now on.")
+        await self._change(interaction, modlog=channel.id)
+        await answer(interaction, f"The mod-log is now {channel.mention}.")
 
-    @channel.command(name="clear", description="Tell moderators nowhere")
-    @manager
+    @channel.command(name="clear", description="Turn the mod-log off")
+    @needs_manager
     async def clear(self, interaction: Interaction) -> None:
-        await self._set(interaction, modlog=None)
-        await answer(interaction, "Moderators are told nowhere; what is found is still logged.")
+        await self._change(interaction, modlog=None)
+        await answer(interaction, "The mod-log is off. Matches are still logged by the bot.")
 
-    @exempt.command(name="add", description="Leave a role's or a channel's pictures alone")
-    @manager
+    @exempt.command(name="add", description="Exempt a role or channel from checks")
+    @app_commands.describe(role="role whose members are not checked", channel="channel or category to skip")
+    @needs_manager
     async def exempt_add(
         self,
         interaction: Interaction,
         role: discord.Role | None = None,
         channel: ExemptChannel | None = None,
     ) -> None:
-        await self._exempt(interaction, role, channel, True)
+        await self._set_exempt(interaction, role, channel, True)
 
-    @exempt.command(name="remove", description="Look at a role's or a channel's pictures again")
-    @manager
+    @exempt.command(name="remove", description="Check a role or channel again")
+    @app_commands.describe(role="role whose members are checked again", channel="channel or category to check again")
+    @needs_manager
     async def exempt_remove(
         self,
         interaction: Interaction,
         role: discord.Role | None = None,
         channel: ExemptChannel | None = None,
     ) -> None:
-        await self._exempt(interaction, role, channel, False)
+        await self._set_exempt(interaction, role, channel, False)
 
-    @exempt.command(name="list", description="Show whose pictures are not looked at")
-    @manager
-    async def exempted(self, interaction: Interaction) -> None:
-        policy = await self._bot.store.policy(guild_of(interaction).id)
-        await answer(interaction, f"Exempt: {_mentions(policy) or 'nobody'}.")
+    @exempt.command(name="list", description="List the exempt roles and channels")
+    @needs_manager
+    async def exempt_list(self, interaction: Interaction) -> None:
+        policy = await self._services.store.policy(guild_of(interaction).id)
+        await answer(interaction, f"Exempt: {_mentions(policy) or 'none'}.")
 
-    async def _exempt(
+    async def _set_exempt(
         self,
         interaction: Interaction,
         role: discord.Role | None,
         channel: discord.abc.GuildChannel | None,
         exempt: bool,
     ) -> None:
-        policy = await self._bot.store.policy(guild_of(interaction).id)
-        roles, channels = ({role.id} if role else set()), ({channel.id} if channel else set())
+        policy = await self._services.store.policy(guild_of(interaction).id)
+        roles, channels = ({role.id} if role else frozenset()), ({channel.id} if channel else frozenset())
         if not roles and not channels:
-            await answer(interaction, "Nothing was changed: name a role or a channel.")
+            await answer(interaction, "Nothing changed: name a role or a channel.")
             return
-        policy = await self._set(
+        policy = await self._change(
             interaction,
             exempt_roles=policy.exempt_roles | roles if exempt else policy.exempt_roles - roles,
             exempt_channels=policy.exempt_channels | channels if exempt else policy.exempt_channels - channels,
         )
-        await answer(interaction, f"Exempt: {_mentions(policy) or 'nobody'}.")
+        await answer(interaction, f"Exempt: {_mentions(policy) or 'none'}.")
 
-    @app_commands.command(name="threshold", description="From which score of a label on something is done")
+    @app_commands.command(name="threshold", description="Set or remove a rule: the score from which an action is taken")
     @app_commands.describe(
-        label="a label of the model, or a reason why a picture cannot be judged",
-        action="what is done",
-        score="from this score on; leave it out to take the rule away",
-        ping="ping the moderators' role, too",
+        label="label of the model, or a reason why a picture could not be checked",
+        action="what to do with the message",
+        score="lowest score that triggers the action; leave empty to remove the rule",
+        ping="also ping the moderator role",
     )
-    @manager
+    @needs_manager
     async def threshold(
         self,
         interaction: Interaction,
@@ -213,23 +213,25 @@ class Configuring(commands.Cog):
         ping: bool = False,
     ) -> None:
         sidecar, guild = self._sidecar, guild_of(interaction)
-        policy = await self._bot.store.policy(guild.id)
-        known = self._labels()
-        if label not in known and label not in {rule.label for rule in policy.effective(sidecar)}:
-            await answer(interaction, f"Nothing was set: no label `{label[:100]}`; there are {', '.join(known)}.")
+        policy = await self._services.store.policy(guild.id)
+        labels = self._labels()
+        # A rule of an earlier model's label can still be removed.
+        if label not in labels and label not in {rule.label for rule in policy.effective_rules(sidecar)}:
+            text = f"Nothing changed: there is no label `{label[:100]}`. Choose one of {', '.join(labels)}."
+            await answer(interaction, text)
             return
-        chosen = Action[action.upper()]
         if score is None:
-            policy = policy.without_rule(sidecar, label, chosen)
+            policy = policy.without_rule(sidecar, label, Action[action.upper()])
         else:
-            policy = policy.with_rule(sidecar, Rule(label, score, chosen, ping))
-        await self._bot.store.set_policy(guild.id, policy)
-        await answer(interaction, described(policy, sidecar)[:2000])
+            policy = policy.with_rule(sidecar, ModerationRule(label, score, Action[action.upper()], ping))
+        await self._services.store.set_policy(guild.id, policy)
+        await answer(interaction, describe_policy(policy, sidecar))
 
     @threshold.autocomplete("label")
-    async def labels(self, interaction: Interaction, current: str) -> list[app_commands.Choice[str]]:
-        found = [label for label in self._labels() if current.casefold() in label.casefold()]
-        return [app_commands.Choice(name=label, value=label) for label in found[:25]]
+    async def complete_label(self, interaction: Interaction, current: str) -> list[app_commands.Choice[str]]:
+        """Suggest the labels that contain what is typed; Discord takes 25."""
+        matches = [label for label in self._labels() if current.casefold() in label.casefold()]
+        return [app_commands.Choice(name=label, value=label) for label in matches[:25]]
 
     def _labels(self) -> tuple[str, ...]:
         return (*decided(self._sidecar.kind, self._sidecar.labels), *UNJUDGED)

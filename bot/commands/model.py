@@ -1,61 +1,67 @@
-"""Which model is served, and taking up another one."""
+"""The model that is serving, and reloading it."""
 
 from __future__ import annotations
-
-from typing import TYPE_CHECKING
 
 import discord
 from discord import app_commands
 from discord.ext import commands
 
 from bot.commands.answering import Interaction, answer
+from bot.model.serving import Serving
+from bot.services import Services
 from stages.inference.sidecar import Sidecar
 
-if TYPE_CHECKING:
-    from bot.client import Bot
+METRIC_NAMES = {"auroc": "AUROC"}
+"""Names of metrics that are not just words joined by underscores."""
 
 
-def described(version: str, md5: str, asked: str, sidecar: Sidecar) -> str:
-    """A model, in words."""
+def describe_model(serving: Serving) -> str:
+    """The model's version and origin, its policy, thresholds and validation metrics."""
+    release, sidecar = serving.current.release, serving.current.predictor.sidecar
     thresholds = ", ".join(f"{label} from {value:.3f}" for label, value in sidecar.thresholds.items())
-    metrics = ", ".join(f"{name} {value:.3f}" for name, value in sidecar.metrics.items())
     return "\n".join(
         [
-            f"**{version}**, served for `{asked}` (md5 `{md5}`)",
+            f"**{release.version}**, serving `{serving.asked}` (md5 `{release.md5}`)",
             f"policy {sidecar.name}: {', '.join(sidecar.labels)}",
-            f"its own thresholds: {thresholds}",
-            f"on validation: {metrics}",
-            f"trained by code {sidecar.code[:12]}",
+            f"default thresholds: {thresholds}",
+            *_validation_metrics(sidecar),
+            f"trained with code {sidecar.code[:12]}",
         ]
     )
 
 
+def _validation_metrics(sidecar: Sidecar) -> list[str]:
+    metrics = ", ".join(
+        f"{METRIC_NAMES.get(name, name.replace('_', ' '))} {value:.3f}" for name, value in sidecar.metrics.items()
+    )
+    return [f"validation {metrics}"] if metrics else []
+
+
 @app_commands.guild_only()
 @app_commands.default_permissions(manage_messages=True)
-class Model(commands.GroupCog, group_name="model", group_description="The model that is served"):
-    """`show` for moderators, `reload` for the bot's owner: one model serves all servers."""
+class ModelCommands(commands.GroupCog, group_name="model", group_description="The model that checks the pictures"):
+    """`show` is for moderators, `reload` for the bot's owner: one model serves all servers."""
 
-    def __init__(self, bot: Bot) -> None:
+    def __init__(self, bot: commands.AutoShardedBot, services: Services) -> None:
         self._bot = bot
+        self._services = services
 
-    @app_commands.command(name="show", description="Show which model judges the pictures")
+    @app_commands.command(name="show", description="Show the model that is serving")
     @app_commands.checks.has_permissions(manage_messages=True)
     async def show(self, interaction: Interaction) -> None:
-        serving = self._bot.serving
-        served = serving.current
-        text = described(served.release.version, served.release.md5, serving.asked, served.predictor.sidecar)
-        await answer(interaction, text[:2000])
+        await answer(interaction, describe_model(self._services.serving))
 
-    @app_commands.command(name="reload", description="Take up the model that the tag names now (the bot's owner only)")
+    @app_commands.command(name="reload", description="Load the model that the tag points to now (bot owner only)")
     async def reload(self, interaction: Interaction) -> None:
-        await interaction.response.defer(ephemeral=True)
-        if not await self._bot.is_owner(_user(interaction)):
-            raise app_commands.CheckFailure("Only the bot's owner may: one model serves all servers.")
-        changed = await self._bot.serving.reload()
-        text = "is served from now on" if changed else "is served already"
-        await answer(interaction, f"**{self._bot.serving.version}** {text}.")
+        await interaction.response.defer(ephemeral=True)  # fetching a model takes more than the 3 s that Discord waits
+        if not await self._bot.is_owner(_as_user(interaction)):
+            raise app_commands.CheckFailure("Only the bot's owner can reload the model, which serves all servers.")
+        changed = await self._services.serving.reload()
+        text = "is serving now" if changed else "was serving already"
+        await answer(interaction, f"**{self._services.serving.version}** {text}.")
 
 
-def _user(interaction: Interaction) -> discord.User:
+def _as_user(interaction: Interaction) -> discord.User:
+    """The asker as the type that discord.py's `is_owner` takes."""
     user = interaction.user
     return user if isinstance(user, discord.User) else user._user

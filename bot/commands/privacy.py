@@ -1,44 +1,42 @@
-"""What is kept, and having it removed."""
+"""What the bot stores about a user, and its deletion."""
 
 from __future__ import annotations
-
-from typing import TYPE_CHECKING
 
 import discord
 from discord import app_commands
 from discord.ext import commands
 
-from bot.commands.answering import Interaction, answer, guild_of
+from bot.commands.answering import Interaction, answer, guild_of, plural
+from bot.services import Services
 
-if TYPE_CHECKING:
-    from bot.client import Bot
-
-KEPT = """**What this bot keeps**
-For each picture it looked at: the ids of server, channel, message and author, two hashes of the picture, the scores, \
-what was done, and what a moderator decided. Never the picture, never what you wrote. Nothing is trained on it.
-All of it goes after {days} days, or when the bot leaves the server.
-`/privacy delete` removes what is kept under your id, here and in other servers; a picture that moderators have yet to \
-look at stays until they do, without your id. Their decisions on pictures are kept by hash alone, without a name."""
+NOTICE = """**What this bot stores**
+For each picture that it checks: the ids of the server, channel, message and author, two hashes of the picture, the \
+scores, the action taken, and a moderator's decision. It never stores pictures or message text, and trains on nothing.
+Everything is deleted after {days} days, or when the bot leaves the server.
+`/privacy delete` deletes what is stored under your id, in all servers. If a picture is still waiting for review, its \
+record stays until then, without your id. Moderators' decisions on a picture stay under its hash, without a name."""
 
 
 @app_commands.guild_only()
-class Privacy(commands.GroupCog, group_name="privacy", group_description="What is kept of you"):
-    """For everyone."""
+class Privacy(commands.GroupCog, group_name="privacy", group_description="Your data"):
+    """`/privacy`, for everyone."""
 
-    def __init__(self, bot: Bot) -> None:
-        self._bot = bot
+    def __init__(self, services: Services) -> None:
+        self._services = services
 
-    @app_commands.command(name="show", description="Show what is kept")
+    @app_commands.command(name="show", description="Show what the bot stores about you")
     async def show(self, interaction: Interaction) -> None:
-        await answer(interaction, KEPT.format(days=self._bot.settings.retention))
+        await answer(interaction, NOTICE.format(days=self._services.settings.retention))
 
-    @app_commands.command(name="delete", description="Remove what is kept of you")
-    @app_commands.describe(user="of someone else, in this server; for those who may manage it")
+    @app_commands.command(name="delete", description="Delete what the bot stores about you")
+    @app_commands.describe(user="another user, in this server only (needs Manage Server)")
     async def delete(self, interaction: Interaction, user: discord.User | None = None) -> None:
+        store = self._services.store
         if user is None or user.id == interaction.user.id:
-            gone = await self._bot.store.forget(interaction.user.id)
+            count = await store.forget_user(interaction.user.id)
         elif interaction.permissions.manage_guild:
-            gone = await self._bot.store.forget(user.id, guild_of(interaction).id)
+            # A manager's right ends at their own server.
+            count = await store.forget_user(user.id, guild_of(interaction).id)
         else:
             raise app_commands.MissingPermissions(["manage_guild"])
-        await answer(interaction, f"Done: {gone} rows.")
+        await answer(interaction, f"Deleted {plural(count, 'record')}." if count else "There were no records.")

@@ -1,7 +1,7 @@
-"""The child process that asks gto and DVC, so that the memory and the start-up of neither are in the bot.
+"""The subprocess that runs gto and DVC, which keeps their memory and start-up time out of the bot.
 
 `python -P bot/model/dvc_worker.py` reads one request from stdin and writes one answer to stdout, both JSON objects. It
-runs beside the bot, not in it: nothing of `bot` or `stages` can be imported here.
+runs as a script, so it cannot import from `bot` or `stages`.
 """
 
 from __future__ import annotations
@@ -15,55 +15,59 @@ from typing import Any
 Answer = dict[str, Any]
 
 
-def assigned(repository: str, name: str, asked: str) -> Answer:
-    """What gto says `asked`, such as `moderator#prod`, `moderator@v1.2.0` or `moderator@latest`, names.
+def find_versions(repository: str, name: str, requested: str) -> Answer:
+    """What gto finds for `requested`, such as `moderator#prod`, `moderator@v1.2.0` or `moderator@latest`.
 
-    `found` has version, commit and, of a stage, the time of its assignment. gto itself would pick one of all that are
-    in the stage by that time, and at random among those of one second: so all are told, and the caller picks.
-    `known` has name, whether it is registered still, and stages of every version there is, if `found` is empty;
-    `deprecated`: whether that goes for the whole artifact.
+    Returns:
+        `matches`: version, commit and, for a stage, the time of its assignment (Unix time, s), of every version that
+        holds the stage. Given several, gto would pick one by that time, and at random within one second; so the caller
+        picks. If there are none: `registered`, with name, stages and activity of every version of the artifact, and
+        `deprecated`, whether the whole artifact is.
     """
     import gto.api
     from gto.exceptions import ArtifactNotFound
 
-    stage = asked.partition("#")[2]
+    stage = requested.partition("#")[2]
     try:
-        versions = gto.api.show(repository, asked, versions_per_stage=-1)
-        found = [
-            {
-                "version": version["version"],
-                "commit": version["commit_hexsha"],
-                "at": max(
-                    (each["created_at"].timestamp() for each in version["stages"] if each["stage"] == stage), default=0
-                ),
-            }
-            for version in versions
+        matches = [
+            {"version": row["version"], "commit": row["commit_hexsha"], "at": _assigned_at(row, stage)}
+            for row in gto.api.show(repository, requested, versions_per_stage=-1)
         ]
-        if found:
-            return {"found": found}
-        every = gto.api.show(repository, name, deprecated=True)
-        known = [
+        if matches:
+            return {"matches": matches}
+        registered = [
             {
-                "version": version["version"],
-                "registered": version["is_active"],
-                "stages": [each["stage"] for each in version["stages"]],
+                "version": row["version"],
+                "active": row["is_active"],
+                "stages": [assignment["stage"] for assignment in row["stages"]],
             }
-            for version in every
+            for row in gto.api.show(repository, name, deprecated=True)
         ]
         deprecated = not gto.api.show(repository, deprecated=True)[name]["active"]
     except ArtifactNotFound:
-        return {"found": [], "known": [], "deprecated": False}
-    return {"found": [], "known": known, "deprecated": deprecated}
+        return {"matches": [], "registered": [], "deprecated": False}
+    return {"matches": [], "registered": registered, "deprecated": deprecated}
 
 
-def fetched(repository: str, commit: str, files: Mapping[str, str]) -> Answer:
-    """Write `files`, path in the repository at `commit` -> path on this machine, from DVC's cache or else its remote.
+def _assigned_at(version: Mapping[str, Any], stage: str) -> float:
+    times = [row["created_at"].timestamp() for row in version["stages"] if row["stage"] == stage]
+    return max(times, default=0.0)
 
-    `missing`: the path of a file that neither has.
+
+def fetch_files(repository: str, commit: str, files: Mapping[str, str]) -> Answer:
+    """Copy files from DVC's cache or else its remote.
+
+    Args:
+        repository: its folder.
+        commit: full hash.
+        files: path in the repository at `commit` -> path on this machine.
+
+    Returns:
+        `missing`: the path of a file that neither cache nor remote has; nothing if all were copied.
     """
     import dvc.api
 
-    # A link into DVC's cache would let a change of the one file be a change of the other.
+    # With a link into DVC's cache, changing one file would change the other.
     config = {"cache": {"type": "copy"}}
     filesystem = dvc.api.DVCFileSystem(repository, rev=commit, config=config)
     for path, target in files.items():
@@ -74,16 +78,16 @@ def fetched(repository: str, commit: str, files: Mapping[str, str]) -> Answer:
     return {}
 
 
-VERBS: dict[str, Callable[..., Answer]] = {"assigned": assigned, "fetched": fetched}
+FUNCTIONS: dict[str, Callable[..., Answer]] = {"find_versions": find_versions, "fetch_files": fetch_files}
 
 
 def main() -> None:
-    """Answer one request: `verb`, and that function's arguments. `error` in the answer tells why there is none."""
+    """Answer one request: `function` and its arguments. On failure, the answer has `error`."""
     request = json.load(sys.stdin)
-    with contextlib.redirect_stdout(sys.stderr):  # the answer is all that stdout may hold
+    with contextlib.redirect_stdout(sys.stderr):  # only the answer may go to stdout
         try:
-            answer = VERBS[request.pop("verb")](**request)
-        except Exception as error:  # gto, DVC and each remote's client have classes of their own
+            answer = FUNCTIONS[request.pop("function")](**request)
+        except Exception as error:  # gto, DVC and the client of each remote have exceptions of their own
             answer = {"error": f"{type(error).__name__}: {error}"}
     json.dump(answer, sys.stdout)
 

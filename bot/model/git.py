@@ -1,4 +1,4 @@
-"""A git repository, read by git itself in child processes: one on this machine, or a bare copy of one with a URL."""
+"""A git repository, read through the git command: a local one in place, or a bare mirror of one with a URL."""
 
 from __future__ import annotations
 
@@ -12,161 +12,167 @@ import tempfile
 import time
 from pathlib import Path
 
-from bot.model.subprocesses import Done, redacted, run
+from bot.model.subprocesses import SubprocessResult, redacted, run
 from stages.inference import ModelError
 
-CAP = 2_000_000
-"""Bytes of a file that is read from a repository into memory."""
-SECONDS = 30.0
-"""For a question to a repository on this machine."""
+MAX_FILE_BYTES = 2_000_000
+"""Of a file that is read into memory."""
+LOCAL_SECONDS = 30.0
+"""Limit of a command that reads a local repository."""
 FETCH_SECONDS = 300.0
 URL = re.compile(r"(https?|ssh|git|file)://\S+|(\w[\w.-]*@)?\w[\w.-]*:(?!:|//)\S+")
-"""What is fetched, and not used in place: also host:path for ssh. git's other transports can run programs."""
+"""Addresses that are mirrored, including ssh's host:path. Git's other transports, such as ext::, can run programs."""
 HASH = re.compile(r"[0-9a-f]{40}|[0-9a-f]{64}")
-REFS = ("+refs/heads/*:refs/heads/*", "+refs/tags/*:refs/tags/*")
-"""Not all refs: hosts keep every pull request in others."""
-TRIES = 5
+REFSPECS = ("+refs/heads/*:refs/heads/*", "+refs/tags/*:refs/tags/*")
+"""Not all refs: hosting services keep every pull request in others."""
+FETCH_TRIES = 5
 
 
 class Git:
     """One repository."""
 
     def __init__(self, folder: Path, root: Path | None, name: str) -> None:
-        """Use `local` or `mirrored`."""
+        """Use `local` or `mirrored` instead."""
         self.folder = folder
-        """Where git, gto and DVC find it."""
+        """For git, gto and DVC."""
         self.root = root
-        """Of its working tree; None: it has none."""
+        """Of the working tree; None in a bare repository."""
         self.name = name
-        """For people."""
+        """For errors."""
 
-    def commit(self, rev: str) -> str:
-        """The full hash of the commit that `rev` names.
+    def commit(self, revision: str) -> str:
+        """The full hash of the commit that a revision names.
 
         Raises:
             ModelError: if there is none.
         """
-        if rev and rev.isprintable() and not rev.startswith("-"):
-            done = self._ask("rev-parse", "--verify", "--quiet", "--end-of-options", f"{rev}^{{commit}}")
-            found = done.out.decode(errors="replace").strip()
-            if done.code == 0 and HASH.fullmatch(found):
-                return found
+        # A dash would be read as an option, and a NUL byte cannot be passed at all.
+        if revision and revision.isprintable() and not revision.startswith("-"):
+            result = self._git("rev-parse", "--verify", "--quiet", "--end-of-options", f"{revision}^{{commit}}")
+            commit = result.stdout.decode(errors="replace").strip()
+            if result.returncode == 0 and HASH.fullmatch(commit):
+                return commit
         raise ModelError(
-            f"{self.name} has no branch, tag or commit {rev!r}; `git tag` lists the tags, and a model is named as in "
-            "moderator#prod (a stage) or moderator@v1.2.0 (a version)"
+            f"{self.name} has no branch, tag or commit {revision!r}; list the tags with `git tag`, or name a model as "
+            "in moderator#prod (a stage) or moderator@v1.2.0 (a version)"
         )
 
-    def text(self, commit: str, path: str) -> bytes | None:
-        """A file of a commit; None if the commit has no such file.
+    def read(self, commit: str, path: str) -> bytes | None:
+        """The contents of a file in a commit; None if the commit does not have it.
 
         Raises:
             ModelError: if it is too large.
         """
-        size = self._ask("cat-file", "-s", f"{commit}:{path}")
-        if size.code:
+        size = self._git("cat-file", "-s", f"{commit}:{path}")
+        if size.returncode:
             return None
-        if int(size.out) > CAP:
-            raise ModelError(f"{path} of {self.at(commit)} has {int(size.out):,} bytes, more than {CAP:,} are not read")
-        done = self._ask("cat-file", "blob", f"{commit}:{path}")
-        return None if done.code else done.out
+        if int(size.stdout) > MAX_FILE_BYTES:
+            raise ModelError(
+                f"{path} of {self.describe(commit)} has {int(size.stdout):,} bytes, over the limit of "
+                f"{MAX_FILE_BYTES:,}; choose another commit"
+            )
+        blob = self._git("cat-file", "blob", f"{commit}:{path}")
+        return None if blob.returncode else blob.stdout
 
-    def at(self, commit: str) -> str:
-        """The repository and the commit, for people."""
+    def describe(self, commit: str) -> str:
+        """The repository and the commit, for errors."""
         return f"{self.name} at {commit[:12]}"
 
     def version(self, name: str, commit: str) -> str:
-        """The version of the artifact `name` that gto's tags give to a commit; "" if none.
+        """The newest version of the artifact `name` that gto's tags register for a commit; empty if there is none.
 
-        gto would take a second to say so; all that it does is to take a version's last tag, the one with ! cancels.
+        Asking gto would take a second. Its rule is simple: a version's last tag counts, and ! in it deregisters.
         """
-        done = self._ask(
+        result = self._git(
             "for-each-ref",
             f"--points-at={commit}",
             "--format=%(objecttype) %(taggerdate:unix) %(refname:strip=2)",
             f"refs/tags/{name}@v*",
         )
-        last: dict[str, tuple[int, bool]] = {}
-        for line in done.out.decode(errors="replace").splitlines():
-            kind, at, tag = line.split(" ", 2)
+        last_tags: dict[str, tuple[int, bool]] = {}  # version -> time, deregistered
+        for line in result.stdout.decode(errors="replace").splitlines():
+            kind, time_, tag = line.split(" ", 2)
             match = re.fullmatch(r"(v[^!#]+)(!?)(#\d+)?", tag.removeprefix(f"{name}@"))
-            if kind == "tag" and match:  # gto passes over tags without a date of their own
-                last[match[1]] = max(last.get(match[1], (0, False)), (int(at), match[2] == "!"))
-        valid = [(at, version) for version, (at, cancelled) in last.items() if not cancelled]
-        return max(valid)[1] if valid else ""
+            if kind == "tag" and match:  # like gto, skip lightweight tags, which have no date
+                last_tags[match[1]] = max(last_tags.get(match[1], (0, False)), (int(time_), match[2] == "!"))
+        active = [(time_, version) for version, (time_, deregistered) in last_tags.items() if not deregistered]
+        return max(active)[1] if active else ""
 
     def state(self) -> str:
-        """Changes whenever a tag or the checked out commit does."""
-        return hashlib.sha256(self._ask("show-ref", "--head", "--tags").out).hexdigest()
+        """A hash that changes with every tag and with the checked-out commit."""
+        return hashlib.sha256(self._git("show-ref", "--head", "--tags").stdout).hexdigest()
 
-    def _ask(self, *words: str) -> Done:
-        return run(["git", "-C", str(self.folder), *words], SECONDS, f"reading {self.name}")
+    def _git(self, *arguments: str) -> SubprocessResult:
+        return run(["git", "-C", str(self.folder), *arguments], LOCAL_SECONDS, f"reading {self.name}")
 
 
 def local(folder: Path) -> Git:
-    """The repository that a folder on this machine is in, used in place.
+    """The repository that contains a local folder, used in place.
 
     Raises:
-        ModelError: if it is in none.
+        ModelError: if there is none.
     """
-    words = ["rev-parse", "--is-inside-work-tree", "--absolute-git-dir", "--show-toplevel"]  # a bare one has no third
-    done = run(["git", "-C", str(folder), *words], SECONDS, f"reading {folder}")
-    found = [Path(line) for line in os.fsdecode(done.out).splitlines()[1:]]
-    if not found:
+    # A bare repository prints no third line, and git ends with an error after the second.
+    arguments = ["rev-parse", "--is-inside-work-tree", "--absolute-git-dir", "--show-toplevel"]
+    result = run(["git", "-C", str(folder), *arguments], LOCAL_SECONDS, f"reading {folder}")
+    paths = [Path(line) for line in os.fsdecode(result.stdout).splitlines()[1:]]
+    if not paths:
         raise ModelError(
-            f"{folder} is not in a git repository that can be read ({done.said}); "
-            "name one with --repo, by its folder or URL"
+            f"{folder} is not in a readable git repository ({result.summary}); "
+            "name one with --repo, by its folder or its URL"
         )
-    root = found[1] if len(found) > 1 else None
-    return Git(root or found[0], root, str(root or folder))
+    root = paths[1] if len(paths) > 1 else None
+    return Git(root or paths[0], root, str(root or folder))
 
 
 def mirrored(url: str, folder: Path) -> Git:
-    """A bare copy in `folder` of a repository with a URL, as that is now: moved and deleted tags are followed.
+    """A bare mirror in `folder` of a repository with a URL, fetched now. Moved and deleted tags are followed.
 
     Raises:
         ModelError: if it cannot be fetched.
     """
     name = redacted(url)
     if not folder.exists():
-        _begin(url, folder, name)
-    # Not -C: were the copy broken and the cache in a repository, git would find that one, and prune its branches.
+        _create_mirror(url, folder, name)
+    # Not -C: if the mirror were broken and inside another repository, git would find that one and prune its branches.
     command = ["git", f"--git-dir={folder}", "-c", "gc.auto=0", "fetch", "--quiet", "--force", "--prune", "--no-tags"]
-    command += ["--no-write-fetch-head", "--", url, *REFS]
-    for left in reversed(range(TRIES)):
-        done = run(command, FETCH_SECONDS, f"fetching {name}")
-        if done.code == 0:
+    command += ["--no-write-fetch-head", "--", url, *REFSPECS]
+    for left in reversed(range(FETCH_TRIES)):
+        result = run(command, FETCH_SECONDS, f"fetching {name}")
+        if result.returncode == 0:
             return Git(folder, None, name)
-        if "cannot lock" not in done.err or not left:
+        if "cannot lock" not in result.stderr or not left:
             break
-        time.sleep(random.uniform(0.1, 0.5))  # noqa: S311 - another process fetches the same refs
-    raise _unfetched(name, done, folder)
+        time.sleep(random.uniform(0.1, 0.5))  # noqa: S311 - another process is fetching the same refs
+    raise _fetch_error(name, result, folder)
 
 
-def _unfetched(name: str, done: Done, folder: Path) -> ModelError:
-    then = "check the address, the network and git's credentials for it"
+def _fetch_error(name: str, result: SubprocessResult, folder: Path) -> ModelError:
+    advice = "check the address, the network and git's credentials"
     if folder.exists():
-        then += f"; if they are right, delete its copy {folder}"
-    return ModelError(f"{name} cannot be fetched ({done.said}); {then}")
+        advice += f"; if they are right, delete the mirror {folder}"
+    return ModelError(f"{name} cannot be fetched ({result.summary}); {advice}")
 
 
-def _begin(url: str, folder: Path, name: str) -> None:
-    """An empty bare repository, with the same default branch. The URL, which may hold a password, is not kept."""
+def _create_mirror(url: str, folder: Path, name: str) -> None:
+    """Create an empty bare repository with the same default branch. The URL may hold a password and is not stored."""
     head = run(["git", "ls-remote", "--symref", "--", url, "HEAD"], FETCH_SECONDS, f"fetching {name}")
-    if head.code:
-        raise _unfetched(name, head, folder)
-    branch = re.match(rb"ref: (refs/heads/\S+)\tHEAD", head.out)
+    if head.returncode:
+        raise _fetch_error(name, head, folder)
+    branch = re.match(rb"ref: (refs/heads/\S+)\tHEAD", head.stdout)
     try:
         aside = Path(tempfile.mkdtemp(prefix=f".{folder.name}.", dir=folder.parent))
     except OSError as error:
-        raise ModelError(f"{name} cannot be copied to {folder} ({error}); free the disk") from error
+        raise ModelError(f"{name} cannot be copied to {folder} ({error}); free disk space there") from error
     try:
-        made = run(["git", "init", "--quiet", "--bare", "--template=", str(aside)], SECONDS, f"fetching {name}")
-        if made.code:
-            raise ModelError(f"{name} cannot be copied to {folder} ({made.said}); free the disk")
+        command = ["git", "init", "--quiet", "--bare", "--template=", str(aside)]
+        result = run(command, LOCAL_SECONDS, f"fetching {name}")
+        if result.returncode:
+            raise ModelError(f"{name} cannot be copied to {folder} ({result.summary}); free disk space there")
         if branch:
-            words = ["symbolic-ref", "HEAD", branch[1].decode()]
-            run(["git", f"--git-dir={aside}", *words], SECONDS, f"fetching {name}")
-        with contextlib.suppress(OSError):  # another process was first
+            command = ["git", f"--git-dir={aside}", "symbolic-ref", "HEAD", branch[1].decode()]
+            run(command, LOCAL_SECONDS, f"fetching {name}")
+        with contextlib.suppress(OSError):  # another process was faster
             aside.rename(folder)
     finally:
         shutil.rmtree(aside, ignore_errors=True)

@@ -1,4 +1,4 @@
-"""What `dvc.yaml` and `dvc.lock` say of a model, read as the files of a stranger."""
+"""The model's paths and md5s from `dvc.yaml` and `dvc.lock`, read as untrusted files."""
 
 from __future__ import annotations
 
@@ -12,71 +12,76 @@ import yaml
 
 from stages.inference import ModelError
 
-DEPTH = 50
-"""Nested collections in a YAML file; the parser written in C overruns its stack at some ten thousand."""
+MAX_DEPTH = 50
+"""Nested collections in a YAML file. libyaml's C parser overflows its stack at about ten thousand."""
 
 
 @dataclass(frozen=True)
-class Entry:
-    """A file as `dvc.lock` knows it."""
+class LockedFile:
+    """A file and its md5 in `dvc.lock`."""
 
     path: str
     md5: str
 
 
-def locked(definition: bytes | None, lock: bytes | None, name: str, at: str) -> tuple[Entry, Entry]:
-    """The model and the side-car of the artifact `name`, from the contents of `dvc.yaml` and `dvc.lock`.
+def locked_files(definition: bytes | None, lock: bytes | None, name: str, at: str) -> tuple[LockedFile, LockedFile]:
+    """The model and the side-car of an artifact.
 
     Args:
-        definition: `dvc.yaml`; None if there is none.
-        lock: `dvc.lock`, the same.
+        definition: contents of `dvc.yaml`; None if it is missing.
+        lock: contents of `dvc.lock`; None if it is missing.
         name: of the artifact.
-        at: where both are from, for people.
+        at: where both files are from, for errors.
 
     Raises:
-        ModelError: if they do not tell.
+        ModelError: if a file is missing or invalid, or does not name both.
     """
-    artifact = _mapping(_mapping(_parsed(definition, f"dvc.yaml of {at}").get("artifacts")).get(name))
-    path = artifact.get("path")
+    model = _model_path(_parse(definition, f"dvc.yaml of {at}"), name, at)
+    stages = _mapping(_parse(lock, f"dvc.lock of {at}").get("stages"))
+    outs = [_mapping(out) for stage in stages.values() for out in _list(_mapping(stage).get("outs"))]
+    return _find(outs, model, at), _find(outs, model.with_suffix(".json"), at)
+
+
+def _model_path(definition: Mapping[str, Any], name: str, at: str) -> PurePosixPath:
+    path = _mapping(_mapping(definition.get("artifacts")).get(name)).get("path")
     if not isinstance(path, str):
-        raise ModelError(f"dvc.yaml of {at} has no artifact {name}; declare one under `artifacts:`, with its path")
+        raise ModelError(f"dvc.yaml of {at} has no artifact {name}; declare it and its path under `artifacts:`")
     model = PurePosixPath(path)
+    # The path comes from whoever can push to the repository, and must not lead out of it.
     if model.is_absolute() or ".." in model.parts or model.suffix != ".onnx" or not path.isprintable() or "\\" in path:
         raise ModelError(
-            f"the artifact {name} in dvc.yaml of {at} has the path {path[:80]!r}, which is no .onnx file in the "
-            "repository; mend it, or ask for another commit"
+            f"the artifact {name} in dvc.yaml of {at} has the path {path[:80]!r}, which is not an .onnx file in the "
+            "repository; correct it, or choose another commit"
         )
-    stages = _mapping(_parsed(lock, f"dvc.lock of {at}").get("stages"))
-    outs = [_mapping(out) for stage in stages.values() for out in _list(_mapping(stage).get("outs"))]
-
-    def entry(file: PurePosixPath) -> Entry:
-        out = next((out for out in outs if out.get("path") == str(file)), None)
-        if out is None:
-            raise ModelError(f"dvc.lock of {at} has no {file}; make it an out of a stage, then `dvc repro` and commit")
-        md5 = out.get("md5")
-        if not isinstance(md5, str) or not re.fullmatch("[0-9a-f]{32}", md5):
-            raise ModelError(f"dvc.lock of {at} gives {file} no md5 of 32 hex digits; `dvc repro` and commit")
-        return Entry(str(file), md5)
-
-    return entry(model), entry(model.with_suffix(".json"))
+    return model
 
 
-def _parsed(text: bytes | None, of: str) -> Mapping[str, Any]:
-    """YAML from a stranger: no types, no merges that multiply, no depth that ends the process."""
+def _find(outs: list[Mapping[str, Any]], file: PurePosixPath, at: str) -> LockedFile:
+    out = next((out for out in outs if out.get("path") == str(file)), None)
+    if out is None:
+        raise ModelError(f"dvc.lock of {at} has no {file}; make it an out of a stage, then `dvc repro` and commit")
+    md5 = out.get("md5")
+    if not isinstance(md5, str) or not re.fullmatch("[0-9a-f]{32}", md5):
+        raise ModelError(f"dvc.lock of {at} has no md5 of 32 hex digits for {file}; `dvc repro` and commit")
+    return LockedFile(str(file), md5)
+
+
+def _parse(text: bytes | None, of: str) -> Mapping[str, Any]:
+    """Parse YAML safely: no types but strings, no merge keys that expand exponentially, no deep nesting."""
     if text is None:
-        raise ModelError(f"there is no {of}; commit what `dvc repro` wrote")
+        raise ModelError(f"there is no {of}; run `dvc repro` and commit the file")
     try:
         depth = 0
         for event in yaml.parse(text, Loader=_LOADER):
             depth += isinstance(event, yaml.CollectionStartEvent) - isinstance(event, yaml.CollectionEndEvent)
-            if depth > DEPTH:
-                raise ValueError("nested too deep")
-        values = yaml.load(text, Loader=_LOADER)  # noqa: S506 - the base loader makes nothing but strings
+            if depth > MAX_DEPTH:
+                raise ValueError("nested too deeply")
+        values = yaml.load(text, Loader=_LOADER)  # noqa: S506 - the base loader creates only strings and collections
     except (yaml.YAMLError, ValueError) as error:
         detail = " ".join(str(error).split())[:200]
-        raise ModelError(f"{of} is no YAML that can be read ({detail}); mend it, or ask for another commit") from error
+        raise ModelError(f"{of} is not valid YAML ({detail}); correct it, or choose another commit") from error
     if not isinstance(values, dict):
-        raise ModelError(f"{of} is no mapping; mend it, or ask for another commit")
+        raise ModelError(f"{of} is not a mapping; correct it, or choose another commit")
     return values
 
 

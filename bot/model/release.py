@@ -1,4 +1,4 @@
-"""The model that a git tag names: what the tag means, and the files, checked against the `dvc.lock` of its commit."""
+"""The release that a git tag points to: resolve the tag, get the files through DVC, check them against `dvc.lock`."""
 
 from __future__ import annotations
 
@@ -6,234 +6,291 @@ import contextlib
 import hashlib
 import re
 import tempfile
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from bot.model import git, subprocesses
 from bot.model.git import Git
-from bot.model.lock import Entry, locked
+from bot.model.lock import LockedFile, locked_files
 from bot.model.subprocesses import redacted
 from stages.inference import ModelError, cache_root
 
 ARTIFACT = "moderator"
-"""The name in `dvc.yaml`'s artifacts that a plain git rev, or the workspace, is asked for."""
+"""The artifact in `dvc.yaml` that a plain git revision, or the workspace, stands for."""
 WORKSPACE = "workspace"
 GTO_SECONDS = 60.0
 DVC_SECONDS = 900.0
 
 _NAME = r"[a-zA-Z0-9](?:[a-zA-Z0-9/_-]*[a-zA-Z0-9])?"
-_REGISTERED = re.compile(rf"({_NAME})(?:#{_NAME}|@(?:latest|greatest|v\d+\.\d+\.\d+[0-9A-Za-z.+-]*))")
-"""What gto is asked about; all else is for git."""
+_GTO_NAME = re.compile(rf"({_NAME})(?:#{_NAME}|@(?:latest|greatest|v\d+\.\d+\.\d+[0-9A-Za-z.+-]*))")
+"""A stage or version, which gto resolves. Git resolves everything else."""
 
 
 @dataclass(frozen=True)
 class Release:
-    """A model whose two files have been checked."""
+    """A model and its side-car, with checked md5s."""
 
     version: str
-    """For people: moderator@v1.2.0 if a version is registered for the commit, else moderator@ and the commit's first
-    12 digits, or moderator@workspace."""
+    """For people: moderator@v1.2.0 if the commit has a registered version, otherwise moderator@ and 12 digits of the
+    commit, or moderator@workspace."""
     commit: str
-    """Its full hash; "" for the workspace."""
+    """Full hash; empty for the workspace."""
     md5: str
     """Of the model."""
     model: Path
     sidecar: Path
 
 
-class Repository:
-    """Where releases come from. Its methods block; threads and processes may share one cache."""
+@dataclass(frozen=True)
+class ResolvedName:
+    """The commit that a stage, version or revision names."""
 
-    def __init__(self, where: str | None = None, cache: Path | None = None) -> None:
+    artifact: str
+    version: str
+    """Empty if none is registered."""
+    commit: str
+
+
+class Repository:
+    """The source of releases. Its methods block. Threads and processes may share the cache."""
+
+    def __init__(self, address: str | None = None) -> None:
         """Nothing is read yet.
 
         Args:
-            where: a folder in a git repository, used in place, or a URL, of which a copy is kept and fetched anew each
-                time; by default the current folder.
-            cache: the folder for both; by default the cache root.
+            address: a folder in a git repository, used in place, or a URL, of which a mirror is kept in the cache and
+                fetched each time. None: the current folder.
         """
-        self._where = where
-        self._here = Path.cwd()
-        self._cache = cache
-        self._told: dict[str, tuple[str, tuple[str, str]]] = {}
+        self._address = address
+        self._folder = Path.cwd()  # now: the process may change it later
+        self._resolved: dict[str, tuple[str, ResolvedName]] = {}
 
-    def release(self, asked: str) -> Release:
-        """The model that `asked` names now.
+    def release(self, requested: str) -> Release:
+        """The release that `requested` names now.
 
         Args:
-            asked: a stage (`moderator#prod`), a version (`moderator@v1.2.0`), a git rev, or `workspace`.
+            requested: a stage (`moderator#prod`), a version (`moderator@v1.2.0`), a git revision, or `workspace`.
 
         Raises:
-            ModelError: if it names none, or a file cannot be had or is not that of `dvc.lock`.
+            ModelError: if there is none, or a file is missing or does not match `dvc.lock`.
         """
         repository = self._open()
-        if asked == WORKSPACE:
-            return self._workspace(repository)
-        name, version, commit = self._resolved(repository, asked)
-        at = repository.at(commit)
-        entries = locked(repository.text(commit, "dvc.yaml"), repository.text(commit, "dvc.lock"), name, at)
-
-        def bring(targets: Mapping[Path, Entry]) -> None:
-            files = {entry.path: str(target) for target, entry in targets.items()}
-            doing = f"getting {name} of {at} through DVC"
-            then = "check the remote's address and its credentials, as `dvc pull` takes them"
-            request = {"repository": str(repository.folder), "commit": commit, "files": files}
-            answer = subprocesses.ask("fetched", request, DVC_SECONDS, doing, then)
-            if "missing" in answer:
-                raise ModelError(
-                    f"neither DVC's cache nor its remote has {answer['missing']} of {at}; `dvc push` it from where it "
-                    "was trained, and see that the committed .dvc/config names the remote and this machine reaches it"
-                )
-
-        model, sidecar = self._kept(entries, bring, at)
-        return Release(f"{name}@{version or commit[:12]}", commit, entries[0].md5, model, sidecar)
-
-    def latest(self, asked: str) -> str:
-        """The commit that `asked` names now, without its files; "" for the workspace.
-
-        Raises:
-            ModelError: if it names none.
-        """
-        return "" if asked == WORKSPACE else self._resolved(self._open(), asked)[2]
-
-    def _folder(self, name: str) -> Path:
-        try:
-            folder = (self._cache or cache_root()) / name
-            folder.mkdir(parents=True, exist_ok=True)
-        except OSError as error:
-            raise ModelError(f"the cache cannot be written ({error}); name another folder in MLPY_CACHE") from error
-        return folder
-
-    def _open(self) -> Git:
-        where = self._where
-        if where is None:
-            return git.local(self._here)
-        with contextlib.suppress(OSError, RuntimeError):  # a URL may be no path at all
-            if (folder := self._here / Path(where).expanduser()).is_dir():
-                return git.local(folder)
-        if where.isprintable() and git.URL.fullmatch(where):
-            key = hashlib.sha256(where.encode()).hexdigest()
-            return git.mirrored(where, self._folder("repositories") / f"{key}.git")
-        raise ModelError(
-            f"--repo {redacted(where)!r} is neither a folder nor a URL that git can fetch: "
-            "https://, ssh://, git://, file:// or user@host:path"
+        if requested == WORKSPACE:
+            return _workspace_release(repository)
+        resolved = self._resolve(repository, requested)
+        commit, at = resolved.commit, repository.describe(resolved.commit)
+        files = locked_files(
+            repository.read(commit, "dvc.yaml"), repository.read(commit, "dvc.lock"), resolved.artifact, at
         )
 
-    def _resolved(self, repository: Git, asked: str) -> tuple[str, str, str]:
-        """The artifact's name, its version ("" if none is registered) and commit."""
-        if len(asked) <= 256 and (match := _REGISTERED.fullmatch(asked)):
-            version, commit = self._registered(repository, match[1], asked)
-            return match[1], version, commit
-        commit = repository.commit(asked)
-        return ARTIFACT, repository.version(ARTIFACT, commit), commit
+        def fetch(targets: Mapping[Path, LockedFile]) -> None:
+            _fetch_through_dvc(repository, resolved, targets)
 
-    def _registered(self, repository: Git, name: str, asked: str) -> tuple[str, str]:
-        """What gto answers, which nothing but a tag or a checkout can change: a poll does not pay for it again."""
+        model, sidecar = _cached_files(files, fetch, at)
+        version = f"{resolved.artifact}@{resolved.version or commit[:12]}"
+        return Release(version, commit, files[0].md5, model, sidecar)
+
+    def latest(self, requested: str) -> str:
+        """The commit that `requested` names now, without getting its files; empty for the workspace.
+
+        Raises:
+            ModelError: if there is none.
+        """
+        return "" if requested == WORKSPACE else self._resolve(self._open(), requested).commit
+
+    def _open(self) -> Git:
+        address = self._address
+        if address is None:
+            return git.local(self._folder)
+        with contextlib.suppress(OSError, RuntimeError):  # many URLs are not valid paths
+            if (folder := self._folder / Path(address).expanduser()).is_dir():
+                return git.local(folder)
+        if address.isprintable() and git.URL.fullmatch(address):
+            key = hashlib.sha256(address.encode()).hexdigest()
+            return git.mirrored(address, _cache_folder("repositories") / f"{key}.git")
+        raise ModelError(
+            f"--repo {redacted(address)!r} is neither a folder nor a URL that git can fetch; "
+            "write it as https://, ssh://, git://, file:// or user@host:path"
+        )
+
+    def _resolve(self, repository: Git, requested: str) -> ResolvedName:
+        if len(requested) <= 256 and (match := _GTO_NAME.fullmatch(requested)):
+            return self._resolve_by_gto(repository, match[1], requested)
+        commit = repository.commit(requested)
+        return ResolvedName(ARTIFACT, repository.version(ARTIFACT, commit), commit)
+
+    def _resolve_by_gto(self, repository: Git, artifact: str, requested: str) -> ResolvedName:
+        # Only tags and checkouts can change gto's answer, so a poll without a change does not start it.
         state = repository.state()
-        before = self._told.get(asked, ("", ("", "")))
-        if before[0] == state:
-            return before[1]
-        doing = f"asking gto for {asked} in {repository.name}"
-        request = {"repository": str(repository.folder), "name": name, "asked": asked}
-        answer = subprocesses.ask("assigned", request, GTO_SECONDS, doing, f"see what `gto show {name}` says there")
-        found = sorted(answer["found"], key=lambda each: each["at"], reverse=True)
-        if not found:
-            raise _unregistered(answer, repository, name, asked)
-        last = [each for each in found if each["at"] == found[0]["at"]]
-        if len({each["commit"] for each in last}) > 1:
-            versions = " and ".join(sorted({each["version"] for each in last}))
-            raise ModelError(
-                f"{asked} is ambiguous in {repository.name}: {versions} were tagged in the same second or for several "
-                f"commits; assign the right one anew with `gto assign {name} --version ... --stage ... --force`"
-            )
-        commit = repository.commit(last[0]["commit"])  # of a tag of a tag, gto tells the inner tag
-        version = last[0]["version"] if last[0]["version"].startswith("v") else ""
-        self._told[asked] = state, (version, commit)
-        return version, commit
-
-    def _workspace(self, repository: Git) -> Release:
-        root = repository.root
-        if root is None:
-            raise ModelError(
-                f"{repository.name} has no working tree, so no `workspace`; ask for a stage, version or rev"
-            )
-        at = f"the working tree {root}"
-        entries = locked(_read(root / "dvc.yaml"), _read(root / "dvc.lock"), ARTIFACT, at)
-        for entry in entries:
-            if (found := _md5(root / entry.path)) != entry.md5:
-                raise ModelError(
-                    f"{entry.path} in {at} {_is(found)}, its dvc.lock says {entry.md5}; "
-                    "`dvc checkout` puts the locked one back, `dvc repro` or `dvc commit` locks this one"
-                )
-
-        def bring(targets: Mapping[Path, Entry]) -> None:
-            for target, entry in targets.items():
-                target.write_bytes((root / entry.path).read_bytes())
-
-        # Copied, so that what is loaded is what was checked, whatever `dvc repro` does to the working tree meanwhile.
-        model, sidecar = self._kept(entries, bring, at)
-        return Release(f"{ARTIFACT}@{WORKSPACE}", "", entries[0].md5, model, sidecar)
-
-    def _kept(
-        self, entries: tuple[Entry, Entry], bring: Callable[[Mapping[Path, Entry]], None], at: str
-    ) -> tuple[Path, Path]:
-        """The two files, in a folder named by their md5s. They are brought unless they are there and right."""
-        folder = self._folder("releases") / "-".join(entry.md5 for entry in entries)
-        names = (f"{ARTIFACT}.onnx", f"{ARTIFACT}.json")
-        model, sidecar = (folder / name for name in names)
-        if all(_md5(folder / name) == entry.md5 for name, entry in zip(names, entries, strict=True)):
-            return model, sidecar
-        try:
-            with tempfile.TemporaryDirectory(prefix=".", dir=folder.parent) as aside:
-                targets = {Path(aside, name): entry for name, entry in zip(names, entries, strict=True)}
-                bring(targets)
-                for target, entry in targets.items():
-                    if (found := _md5(target)) != entry.md5:
-                        raise ModelError(
-                            f"DVC's copy of {entry.path} of {at} {_is(found)}, dvc.lock says {entry.md5}: it is "
-                            "damaged or was replaced, and is not used; delete it from DVC's cache and remote, then "
-                            "`dvc push` the right one"
-                        )
-                folder.mkdir(exist_ok=True)
-                for target in targets:  # one by one: a folder with files cannot be replaced by a rename
-                    target.replace(folder / target.name)
-        except OSError as error:
-            raise ModelError(f"{folder} cannot be written ({error}); free the disk, or delete the folder") from error
-        return model, sidecar
+        if requested in self._resolved and self._resolved[requested][0] == state:
+            return self._resolved[requested][1]
+        answer = subprocesses.call_dvc_worker(
+            "find_versions",
+            {"repository": str(repository.folder), "name": artifact, "requested": requested},
+            GTO_SECONDS,
+            f"asking gto for {requested} in {repository.name}",
+            f"check the output of `gto show {artifact}` there",
+        )
+        if not answer["matches"]:
+            raise _unregistered(answer, repository, artifact, requested)
+        match = _newest_match(answer["matches"], repository, artifact, requested)
+        commit = repository.commit(match["commit"])  # for a tag of a tag, gto returns the inner tag
+        # A stage without a version: gto puts the commit in its place.
+        version = match["version"] if match["version"].startswith("v") else ""
+        resolved = ResolvedName(artifact, version, commit)
+        self._resolved[requested] = state, resolved
+        return resolved
 
 
-def _unregistered(answer: Mapping[str, Any], repository: Git, name: str, asked: str) -> ModelError:
-    """Why gto has nothing for `asked`, and what it has."""
-    known = [
-        each["version"]
-        + ("" if each["registered"] else " (deregistered)")
-        + (f" ({', '.join(sorted(set(each['stages'])))})" if each["stages"] else "")
-        for each in answer["known"]
+def _newest_match(
+    matches: Sequence[Mapping[str, Any]], repository: Git, artifact: str, requested: str
+) -> Mapping[str, Any]:
+    """The version that was assigned last.
+
+    Raises:
+        ModelError: if several were assigned at once, for different commits.
+    """
+    newest = max(match["at"] for match in matches)
+    tied = [match for match in matches if match["at"] == newest]
+    if len({match["commit"] for match in tied}) > 1:
+        versions = " and ".join(sorted({match["version"] for match in tied}))
+        raise ModelError(
+            f"{requested} is ambiguous in {repository.name}: {versions} were tagged in the same second or for several "
+            f"commits; assign the right one again with `gto assign {artifact} --version ... --stage ... --force`"
+        )
+    return tied[0]
+
+
+def _unregistered(answer: Mapping[str, Any], repository: Git, artifact: str, requested: str) -> ModelError:
+    """The error for a name that gto does not know, with the versions that it knows."""
+    registered = [
+        row["version"]
+        + ("" if row["active"] else " (deregistered)")
+        + (f" ({', '.join(sorted(set(row['stages'])))})" if row["stages"] else "")
+        for row in answer["registered"]
     ]
-    where = f"{asked} names no version in {repository.name}"
-    if not known:
-        return ModelError(f"{where}: none of {name} is registered; `gto register {name}` and `gto assign` tag one")
+    problem = f"{requested} names no version in {repository.name}"
+    if not registered:
+        return ModelError(
+            f"{problem}: no version of {artifact} is registered; tag one with `gto register {artifact}` and "
+            f"`gto assign {artifact}`"
+        )
     if answer["deprecated"]:
-        return ModelError(f"{where}: {name} is deprecated; register or assign a version again to take it back")
-    return ModelError(f"{where}; there are {', '.join(known)}; `gto assign {name} --version ... --stage ...` tags one")
+        return ModelError(f"{problem}: {artifact} is deprecated; to undo that, register or assign a version again")
+    return ModelError(
+        f"{problem}, which has {', '.join(registered)}; tag one with `gto assign {artifact} --version ... --stage ...`"
+    )
+
+
+def _fetch_through_dvc(repository: Git, resolved: ResolvedName, targets: Mapping[Path, LockedFile]) -> None:
+    """Copy files of a commit from DVC's cache or remote to `targets`."""
+    at = repository.describe(resolved.commit)
+    answer = subprocesses.call_dvc_worker(
+        "fetch_files",
+        {
+            "repository": str(repository.folder),
+            "commit": resolved.commit,
+            "files": {file.path: str(target) for target, file in targets.items()},
+        },
+        DVC_SECONDS,
+        f"getting {resolved.artifact} of {at} through DVC",
+        "check the remote's address and credentials, which `dvc pull` needs, too",
+    )
+    if "missing" in answer:
+        raise ModelError(
+            f"neither DVC's cache nor its remote has {answer['missing']} of {at}; `dvc push` it from the machine that "
+            "trained it, and check that the committed .dvc/config names a remote that this machine can reach"
+        )
+
+
+def _workspace_release(repository: Git) -> Release:
+    """The release of the working tree.
+
+    Raises:
+        ModelError: if there is no working tree, or its files do not match its `dvc.lock`.
+    """
+    root = repository.root
+    if root is None:
+        raise ModelError(f"{repository.name} has no working tree; instead of `workspace`, name a stage or a revision")
+    at = f"the working tree {root}"
+    files = locked_files(_read(root / "dvc.yaml"), _read(root / "dvc.lock"), ARTIFACT, at)
+    for file in files:
+        if (md5 := _md5(root / file.path)) != file.md5:
+            raise ModelError(
+                f"{file.path} in {at} {_describe_md5(md5)}, but its dvc.lock has {file.md5}; "
+                "restore the locked file with `dvc checkout`, or lock this one with `dvc commit`"
+            )
+
+    def copy(targets: Mapping[Path, LockedFile]) -> None:
+        for target, file in targets.items():
+            target.write_bytes((root / file.path).read_bytes())
+
+    # Load copies: `dvc repro` may replace the files between the check and the loading.
+    model, sidecar = _cached_files(files, copy, at)
+    return Release(f"{ARTIFACT}@{WORKSPACE}", "", files[0].md5, model, sidecar)
+
+
+def _cached_files(
+    files: tuple[LockedFile, LockedFile], fetch: Callable[[Mapping[Path, LockedFile]], None], at: str
+) -> tuple[Path, Path]:
+    """Model and side-car in the cache, in a folder named by their md5s; `fetch` is called if they are not there.
+
+    Raises:
+        ModelError: if a fetched file does not have its md5, or the cache cannot be written.
+    """
+    folder = _cache_folder("releases") / "-".join(file.md5 for file in files)
+    names = (f"{ARTIFACT}.onnx", f"{ARTIFACT}.json")
+    model, sidecar = (folder / name for name in names)
+    # Check even what is there: the cache may have been damaged.
+    if all(_md5(folder / name) == file.md5 for name, file in zip(names, files, strict=True)):
+        return model, sidecar
+    try:
+        with tempfile.TemporaryDirectory(prefix=".", dir=folder.parent) as aside:
+            targets = {Path(aside, name): file for name, file in zip(names, files, strict=True)}
+            fetch(targets)
+            _check_fetched(targets, at)
+            folder.mkdir(exist_ok=True)
+            for target in targets:  # one by one: a rename cannot replace a folder with files in it
+                target.replace(folder / target.name)
+    except OSError as error:
+        raise ModelError(f"{folder} cannot be written ({error}); free disk space, or delete the folder") from error
+    return model, sidecar
+
+
+def _check_fetched(targets: Mapping[Path, LockedFile], at: str) -> None:
+    for target, file in targets.items():
+        if (md5 := _md5(target)) != file.md5:
+            raise ModelError(
+                f"DVC's copy of {file.path} of {at} {_describe_md5(md5)}, but dvc.lock has {file.md5}: it was damaged "
+                "or replaced; delete it from DVC's cache and remote, then `dvc push` the right file"
+            )
+
+
+def _cache_folder(name: str) -> Path:
+    try:
+        folder = cache_root() / name
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise ModelError(f"the cache cannot be written ({error}); set MLPY_CACHE to another folder") from error
+    return folder
 
 
 def _read(path: Path) -> bytes | None:
-    """A file of the working tree; None if there is none."""
+    """The contents of a file in the working tree; None if it is missing."""
     try:
         with path.open("rb") as file:
-            text = file.read(git.CAP + 1)
+            data = file.read(git.MAX_FILE_BYTES + 1)
     except OSError:
         return None
-    if len(text) > git.CAP:
-        raise ModelError(f"{path} has more than {git.CAP:,} bytes, which are not read")
-    return text
+    if len(data) > git.MAX_FILE_BYTES:
+        raise ModelError(f"{path} is over the limit of {git.MAX_FILE_BYTES:,} bytes; restore it with `git checkout`")
+    return data
 
 
 def _md5(path: Path) -> str:
-    """Of a file; "" if there is none."""
+    """Of a file; empty if it is missing."""
     try:
         with path.open("rb") as file:
             return hashlib.file_digest(file, lambda: hashlib.md5(usedforsecurity=False)).hexdigest()
@@ -241,5 +298,5 @@ def _md5(path: Path) -> str:
         return ""
 
 
-def _is(md5: str) -> str:
-    return f"has the md5 {md5}" if md5 else "is not there"
+def _describe_md5(md5: str) -> str:
+    return f"has the md5 {md5}" if md5 else "is missing"

@@ -1,4 +1,4 @@
-"""The model that is served: loaded from a release, and exchanged for another one without a restart."""
+"""The model that is serving, and replacing it without a restart."""
 
 from __future__ import annotations
 
@@ -13,88 +13,91 @@ from stages.inference.predictor import Predictor
 
 log = logging.getLogger(__name__)
 
-PAUSE, LONGEST = 1.0, 600.0
-"""Seconds before a refused model is tried again, at first and at most."""
+MIN_RETRY, MAX_RETRY = 1.0, 600.0
+"""Seconds before a refused model is tried again: at first, and at most."""
 
 
 @dataclass(frozen=True)
-class Served:
-    """A loaded, warmed-up model and where it comes from."""
+class LoadedModel:
+    """A model that is loaded and warmed up, and the release that it is from."""
 
     release: Release
     predictor: Predictor
 
     @classmethod
-    def load(cls, release: Release) -> Served:
-        """Load and warm up.
+    def load(cls, release: Release) -> LoadedModel:
+        """Load a release and warm it up.
 
         Raises:
-            ModelError: if the files cannot be used by this code.
+            ModelError: if this code cannot use its files.
         """
         return cls(release, Predictor(release.model, release.sidecar))
 
 
 class Serving:
-    """Which model judges from now on. Pictures that are under way finish with the one they began with."""
+    """The current model. Pictures in progress finish with the model that they began with."""
 
-    def __init__(self, repository: Repository, asked: str, served: Served) -> None:
+    def __init__(self, repository: Repository, asked: str, model: LoadedModel) -> None:
         self.repository = repository
         self.asked = asked
-        """As on the command line: a stage, a version, a git rev or `workspace`."""
-        self.current = served
-        self._refused = self._told = ""
-        self._again = 0.0
-        self._pause = PAUSE
+        """As on the command line: a stage, a version, a git revision or `workspace`."""
+        self.current = model
+        self._refused_commit = ""
+        self._last_error = ""
+        self._retry_at = 0.0
+        self._retry_pause = MIN_RETRY
         self._lock = asyncio.Lock()
 
     @property
     def version(self) -> str:
-        """Of the model that is served, for people and logs."""
+        """Of the current model, for people and logs."""
         return self.current.release.version
 
     async def reload(self) -> bool:
-        """Take up what the tag names now; False if that is what is served already.
+        """Load the model that the tag points to now. Returns False if it is the current one.
 
         Raises:
-            ModelError: if the new model cannot be had or used; the old one keeps serving.
+            ModelError: if the new model cannot be loaded; the old one keeps serving.
         """
-        async with self._lock:
+        async with self._lock:  # `/model reload` and the poll may come at once
             release = await asyncio.to_thread(self.repository.release, self.asked)
             if release == self.current.release:
                 return False
-            await asyncio.to_thread(self.take, release)
+            await asyncio.to_thread(self.switch_to, release)
             return True
 
-    def take(self, release: Release) -> None:
-        """Serve another release from now on.
+    def switch_to(self, release: Release) -> None:
+        """Load another release and serve it from now on.
 
         Raises:
-            ModelError: if it cannot be used; the old one keeps serving.
+            ModelError: if it cannot be loaded; the old one keeps serving.
         """
-        served, before = Served.load(release), self.version
-        self.current = served
-        log.info("model %s is served in place of %s", self.version, before)
+        model, previous = LoadedModel.load(release), self.version
+        self.current = model
+        log.info("model %s replaces %s", self.version, previous)
 
     async def poll(self) -> bool:
-        """Take up a new model if there is one. One that is refused is tried again, ever less often: its files may be on
-        their way to the remote.
+        """Load a new model if there is one.
+
+        A refused model is retried with growing pauses: its files may still be on their way to the remote.
 
         Raises:
-            ModelError: as `reload`, but not for what was told before.
+            ModelError: as `reload`, once for each different error.
         """
         latest = await asyncio.to_thread(self.repository.latest, self.asked)
-        if latest == self.current.release.commit or (latest == self._refused and time.monotonic() < self._again):
+        refused = latest == self._refused_commit
+        if latest == self.current.release.commit or (refused and time.monotonic() < self._retry_at):
             return False
-        if latest != self._refused:
-            self._refused, self._told, self._pause = latest, "", PAUSE
+        if not refused:
+            self._refused_commit, self._last_error, self._retry_pause = latest, "", MIN_RETRY
         try:
-            done = await self.reload()
+            changed = await self.reload()
         except ModelError as error:
-            self._again = time.monotonic() + self._pause
-            self._pause = min(2 * self._pause, LONGEST)
-            if str(error) == self._told:
+            self._retry_at = time.monotonic() + self._retry_pause
+            self._retry_pause = min(2 * self._retry_pause, MAX_RETRY)
+            if str(error) == self._last_error:
                 return False
-            self._told = str(error)
+            self._last_error = str(error)
             raise
-        self._refused = ""
-        return done
+        self._refused_commit = ""
+        return changed

@@ -1,4 +1,4 @@
-"""Child processes with a time limit, and what may be shown of what they say."""
+"""Subprocesses with a time limit, and errors from their output without passwords."""
 
 from __future__ import annotations
 
@@ -17,45 +17,58 @@ from typing import Any
 
 from stages.inference import ModelError
 
-PATIENCE = 5
-"""Seconds that a child has to remove its lock files before it is killed."""
-DETAIL = 300
-"""Characters shown of what a child said."""
+STOP_SECONDS = 5
+"""Time for a subprocess to remove its lock files after SIGTERM, before it is killed."""
+MAX_DETAIL = 300
+"""Characters of a subprocess's output in an error."""
+SECRET_VARIABLES = {"MLPY_DISCORD_TOKEN", "MLPY_BOT_DATABASE"}
+GIT_HOOK_VARIABLES = {
+    "GIT_DIR",
+    "GIT_WORK_TREE",
+    "GIT_INDEX_FILE",
+    "GIT_PREFIX",
+    "GIT_NAMESPACE",
+    "GIT_OBJECT_DIRECTORY",
+}
+"""What git sets for its hooks. A git that a hook starts would work on the hook's repository instead of ours."""
+
+_running: set[subprocess.Popen[bytes]] = set()
+_stopping = threading.Event()
 
 
 @dataclass(frozen=True)
-class Done:
-    """How a child ended."""
+class SubprocessResult:
+    """How a subprocess ended."""
 
-    code: int
-    out: bytes
-    err: str
-    """May hold passwords."""
+    returncode: int
+    stdout: bytes
+    stderr: str
+    """May contain passwords."""
 
     @property
-    def said(self) -> str:
-        """The line of `err` that tells most: of several git's verdict, else the last. Without passwords."""
-        lines = [line.strip() for line in self.err.splitlines() if line.strip()]
-        verdicts = [line for line in lines if line.startswith(("fatal: ", "error: "))]
-        return _short((verdicts or lines or [f"exit code {self.code}"])[-1])
+    def summary(self) -> str:
+        """The most informative line of `stderr`: git's last fatal error, otherwise the last line. Without passwords."""
+        lines = [line.strip() for line in self.stderr.splitlines() if line.strip()]
+        errors = [line for line in lines if line.startswith(("fatal: ", "error: "))]
+        return _shorten((errors or lines or [f"exit code {self.returncode}"])[-1])
 
 
 def redacted(text: str) -> str:
-    """Without the user and password of any URL in it; rather a part of the path too than a part of a password."""
+    """A text without the user and password of any URL in it. In doubt, a part of the path is removed, too."""
     return re.sub(r"(?<=://)\S*@", "", text)
 
 
-def run(command: Sequence[str], limit: float, doing: str, given: bytes = b"") -> Done:
-    """Run a command to its end, or for `limit` seconds.
+def run(command: Sequence[str], limit: float, purpose: str, stdin: bytes = b"") -> SubprocessResult:
+    """Run a command and wait for its end.
 
     Args:
         command: the program and its arguments.
-        limit: seconds.
-        doing: what for, at the head of an error's sentence.
-        given: its stdin.
+        limit: seconds before it is stopped.
+        purpose: begins the sentence of an error, such as "fetching https://...".
+        stdin: its input.
 
     Raises:
-        ModelError: if there is no such program, or it was stopped.
+        ModelError: if the program is missing, cannot be started, or takes too long.
     """
     try:
         process = subprocess.Popen(
@@ -64,88 +77,83 @@ def run(command: Sequence[str], limit: float, doing: str, given: bytes = b"") ->
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
             env=_environment(),
-            start_new_session=True,  # one group to stop, helpers included, and no terminal to ask a password at
+            start_new_session=True,  # one process group to stop with all its helpers, and no terminal for prompts
         )
     except FileNotFoundError:
-        raise ModelError(f"{doing} takes {command[0]}, which is not installed") from None
+        raise ModelError(f"{purpose} needs {command[0]}, which is not installed; install it") from None
     except OSError as error:
-        raise ModelError(f"{doing} failed ({error}); try again") from error
+        raise ModelError(f"{purpose} failed ({error}); try again") from error
     _running.add(process)
     try:
-        out, err = process.communicate(given, timeout=0 if _ending.is_set() else limit)
+        stdout, stderr = process.communicate(stdin, timeout=0 if _stopping.is_set() else limit)
     except subprocess.TimeoutExpired:
         raise ModelError(
-            f"{doing} took longer than {limit:g} s and was stopped; see whether the host answers, then try again"
+            f"{purpose} took longer than {limit:g} s; check that the host answers, then try again"
         ) from None
     finally:
         _running.discard(process)
         _stop(process)
-    return Done(process.returncode, out, err.decode(errors="replace"))
+    return SubprocessResult(process.returncode, stdout, stderr.decode(errors="replace"))
 
 
 def stop_all() -> None:
-    """End the children that other threads wait for, and each that begins later: the bot's own end waits for none."""
-    _ending.set()
+    """Stop all subprocesses, current and future, so that the bot can exit without waiting for them."""
+    _stopping.set()
     for process in list(_running):
         with contextlib.suppress(ProcessLookupError):
             os.killpg(process.pid, signal.SIGTERM)
 
 
-_running: set[subprocess.Popen[bytes]] = set()
-_ending = threading.Event()
-
-
-def ask(verb: str, request: Mapping[str, object], limit: float, doing: str, then: str) -> Mapping[str, Any]:
-    """Put a request to `bot/model/dvc_worker.py`.
+def call_dvc_worker(
+    function: str, arguments: Mapping[str, object], limit: float, purpose: str, advice: str
+) -> Mapping[str, Any]:
+    """Call a function of `bot/model/dvc_worker.py` in a subprocess.
 
     Args:
-        verb: a function of it.
-        request: that function's arguments.
-        limit: seconds.
-        doing: what for, at the head of an error's sentence.
-        then: what to do next, at its end.
+        function: its name.
+        arguments: its keyword arguments.
+        limit: seconds before it is stopped.
+        purpose: begins the sentence of an error.
+        advice: ends it: what to do next.
 
     Raises:
-        ModelError: if it has no answer.
+        ModelError: if the call fails.
     """
     script = Path(__file__).with_name("dvc_worker.py")
-    command = [sys.executable, "-P", str(script)]  # -P: the modules beside the script are not to hide others' modules
-    done = run(command, limit, doing, json.dumps({"verb": verb, **request}).encode())
+    command = [sys.executable, "-P", str(script)]  # -P: modules beside the script must not hide installed ones
+    result = run(command, limit, purpose, json.dumps({"function": function, **arguments}).encode())
     try:
-        answer = json.loads(done.out)
+        answer = json.loads(result.stdout)
         failure = answer.get("error")
     except ValueError:
-        failure = done.said
+        failure = result.summary
     if failure:
-        raise ModelError(f"{doing} failed ({_short(failure)}); {then}")
+        raise ModelError(f"{purpose} failed ({_shorten(failure)}); {advice}")
     return dict(answer)
 
 
 def _environment() -> dict[str, str]:
-    """Ours, without the bot's secrets, and what a git hook that started us would make git believe of where it is."""
-    kept = {name: value for name, value in os.environ.items() if name not in _OF_A_HOOK and name not in _SECRET}
-    return kept | {"GIT_TERMINAL_PROMPT": "0", "GIT_OPTIONAL_LOCKS": "0", "LC_ALL": "C.UTF-8"}
-
-
-_SECRET = {"MLPY_DISCORD_TOKEN", "MLPY_BOT_DATABASE"}
-_OF_A_HOOK = {"GIT_DIR", "GIT_WORK_TREE", "GIT_INDEX_FILE", "GIT_PREFIX", "GIT_NAMESPACE", "GIT_OBJECT_DIRECTORY"}
+    """The bot's environment without its secrets and without variables of a git hook that started the bot."""
+    removed = SECRET_VARIABLES | GIT_HOOK_VARIABLES
+    inherited = {name: value for name, value in os.environ.items() if name not in removed}
+    return inherited | {"GIT_TERMINAL_PROMPT": "0", "GIT_OPTIONAL_LOCKS": "0", "LC_ALL": "C.UTF-8"}
 
 
 def _stop(process: subprocess.Popen[bytes]) -> None:
-    """End a child that still runs, and its helpers: first so that it removes its locks, then for good."""
+    """Stop a subprocess and its helpers, if it still runs: SIGTERM, so that it removes its locks, then SIGKILL."""
     for number in (signal.SIGTERM, signal.SIGKILL):
         if process.poll() is not None:
             break
         with contextlib.suppress(ProcessLookupError):
             os.killpg(process.pid, number)
         with contextlib.suppress(subprocess.TimeoutExpired):
-            process.wait(PATIENCE)
+            process.wait(STOP_SECONDS)
     for pipe in (process.stdin, process.stdout, process.stderr):
         if pipe:
             with contextlib.suppress(OSError):
                 pipe.close()
 
 
-def _short(text: str) -> str:
+def _shorten(text: str) -> str:
     line = redacted(" ".join(text.split()))
-    return line if len(line) <= DETAIL else line[: DETAIL - 3] + "..."
+    return line if len(line) <= MAX_DETAIL else line[: MAX_DETAIL - 3] + "..."

@@ -1,1 +1,1 @@
-"""Logs, metrics, health, exports."""
+"""Running the bot: logs, metrics, health, exports."""

@@ -1,4 +1,4 @@
-"""One JSON object a line on stderr: what happened, with which model. No secret gets through."""
+"""Structured logs: one JSON object per line on stderr, with the model's version and without secrets."""
 
 from __future__ import annotations
 
@@ -11,68 +11,73 @@ from typing import Any, TextIO
 import structlog
 from structlog.types import EventDict, Processor
 
-OF_INTERACTIONS = re.compile(r"(/(?:webhooks|interactions)/\d+/)[^/\s\"?]+")
-"""Tokens in the addresses of webhooks and interactions, which errors and discord.py's own entries may name."""
-STANDARD = frozenset(vars(logging.makeLogRecord({}))) | {"message", "asctime", "taskName", "color_message"}
+INTERACTION_TOKEN = re.compile(r"(/(?:webhooks|interactions)/\d+/)[^/\s\"?]+")
+"""A webhook's or interaction's token in an address, as in errors and discord.py's own log messages."""
+STANDARD_FIELDS = frozenset(vars(logging.makeLogRecord({}))) | {"message", "asctime", "taskName", "color_message"}
+"""What every log record has; all other fields came as `extra`."""
 
 
 def configure(
     level: str, secrets: Iterable[str], version: Callable[[], str], stream: TextIO = sys.stderr
 ) -> logging.Handler:
-    """Send every logger's entries, discord.py's too, to `stream`.
+    """Send the messages of all loggers, including discord.py's, to `stream`.
 
     Args:
-        level: such as INFO.
-        secrets: texts that are blotted out wherever they turn up.
-        version: gives the version of the model that is served.
-        stream: where to.
+        level: name of the lowest level that is logged, such as INFO.
+        secrets: texts to replace with [hidden] wherever they occur.
+        version: returns the version of the model that is serving.
+        stream: where the lines go.
 
     Returns:
-        The handler, so that it can be removed.
+        The handler, for the caller to remove.
     """
-    hidden = sorted({each for each in secrets if each}, key=len, reverse=True)
+    # Longest first: a secret may contain another one.
+    hidden = sorted({secret for secret in secrets if secret}, key=len, reverse=True)
     shared: list[Processor] = [
         structlog.stdlib.add_log_level,
         structlog.stdlib.add_logger_name,
-        _extra,
+        _add_extra,
         structlog.processors.TimeStamper(fmt="iso", utc=True),
         structlog.processors.format_exc_info,
     ]
 
-    def serving(_logger: Any, _name: str, values: EventDict) -> EventDict:
+    def add_model(_logger: Any, _name: str, values: EventDict) -> EventDict:
         values.setdefault("model", version())
         return values
 
-    def blot(_logger: Any, _name: str, line: str | bytes) -> str:
+    def hide_secrets(_logger: Any, _name: str, line: str | bytes) -> str:
         text = line if isinstance(line, str) else line.decode()
         for secret in hidden:
             text = text.replace(secret, "[hidden]")
-        return OF_INTERACTIONS.sub(r"\1[hidden]", text)
+        return INTERACTION_TOKEN.sub(r"\1[hidden]", text)
 
+    # Secrets are replaced in the finished line: they may be anywhere in it, such as in a traceback.
     handler = logging.StreamHandler(stream)
     formatter = structlog.stdlib.ProcessorFormatter(
         foreign_pre_chain=shared,
         processors=[
             structlog.stdlib.ProcessorFormatter.remove_processors_meta,
-            serving,
+            add_model,
             structlog.processors.JSONRenderer(ensure_ascii=False, default=str),
-            blot,  # type: ignore[list-item]
+            hide_secrets,  # type: ignore[list-item]
         ],
     )
     handler.setFormatter(formatter)
     root = logging.getLogger()
     root.handlers = [handler]
     root.setLevel(level)
+    # At lower levels these log every statement, with its values.
     for name in ("sqlalchemy", "aiosqlite", "asyncio"):
         logging.getLogger(name).setLevel(logging.WARNING)
-    for name in ("discord.gateway", "discord.http", "discord.webhook"):  # at DEBUG these tell what people write
+    # At DEBUG these log what people write.
+    for name in ("discord.gateway", "discord.http", "discord.webhook"):
         logging.getLogger(name).setLevel(max(logging.INFO, root.level))
     return handler
 
 
-def _extra(_logger: Any, _name: str, values: EventDict) -> EventDict:
-    """What a call gave as `extra`."""
+def _add_extra(_logger: Any, _name: str, values: EventDict) -> EventDict:
+    """Copy the fields that a logging call passed as `extra`."""
     record: logging.LogRecord | None = values.get("_record")
     if record is not None:
-        values.update({name: value for name, value in vars(record).items() if name not in STANDARD})
+        values.update({name: value for name, value in vars(record).items() if name not in STANDARD_FIELDS})
     return values

@@ -1,1 +1,1 @@
-"""A message's pictures: references, fetching, decoding, scores, memory."""
+"""A message's pictures: finding, fetching and decoding them, their scores, and what moderators decided before."""

@@ -1,4 +1,4 @@
-"""One picture of a message -> what is known of it: a moderator's ruling, scores of before, or the model's."""
+"""One picture of a message -> a finding: a moderator's ruling, cached scores, or the model's scores."""
 
 from __future__ import annotations
 
@@ -10,154 +10,184 @@ from dataclasses import dataclass, field, replace
 import numpy as np
 from PIL import Image, ImageFilter
 
-from bot.model.serving import Served, Serving
+from bot.model.serving import LoadedModel, Serving
 from bot.pictures.fetching import Fetcher, NotAPictureError, UnfetchedError
-from bot.pictures.judging import FullError, Judge, Look, digest, look
+from bot.pictures.judging import DecodedPicture, Judge, QueueFullError, decode, sha256_of
 from bot.pictures.memory import Rulings
 from bot.pictures.references import Reference
-from bot.rules.policy import ALLOWED, REFUSED, Action, GuildPolicy, Mode, Outcome, outcome, refused
-from bot.storage.store import Store
-from bot.storage.tables import Ruling, Scored
+from bot.rules.policy import (
+    ALLOWED,
+    REFUSED,
+    Action,
+    GuildPolicy,
+    Mode,
+    RuleOutcome,
+    apply_rules,
+    refused_outcome,
+)
+from bot.storage.store import BotStore
+from bot.storage.tables import PictureScores, Ruling
 from stages.inference import PictureError
 from stages.inference.decoding import Pixels
 from stages.inference.sidecar import verdict
 
 log = logging.getLogger(__name__)
 
-SIDE = 160
-"""Of a blurred thumbnail, px."""
-LEAST, USUAL = 1_000_000, 4_000_000
-"""Bytes that a picture is taken to need at least, and if its size is not known."""
-SECONDS = 60.0
-"""For all of one picture, waiting included."""
+THUMBNAIL_SIDE = 160
+"""Longer side of a blurred thumbnail, px."""
+MIN_RESERVED, DEFAULT_RESERVED = 1_000_000, 4_000_000
+"""Bytes of memory to reserve for a picture: at least, and if its size is unknown."""
+PICTURE_SECONDS = 60.0
+"""For one picture, including the time in the queue."""
 
 
 @dataclass(frozen=True)
 class Finding:
-    """What is known of one picture of a message, and what the guild's rules make of it."""
+    """What is known about one picture of a message, and what the server's rules ask for."""
 
     reference: Reference
     verdict: str
-    """A label (several joined with "+", "none"), one of `UNJUDGED`, or `allowed` or `refused` by a moderator."""
+    """A label (several joined with "+", or "none"), a key of `UNJUDGED`, or a moderator's `allowed` or `refused`."""
     origin: str
     """model, cache, moderator or unjudged."""
-    outcome: Outcome
+    outcome: RuleOutcome
     version: str
-    """Of the model that was served."""
+    """Of the model that was serving."""
     scores: dict[str, float] = field(default_factory=dict)
     detail: str = ""
     sha256: str | None = None
     phash: int | None = None
     thumbnail: bytes | None = field(default=None, repr=False)
-    """Blurred, JPEG; only where moderators are to be told."""
+    """Blurred JPEG, only for findings that go to the mod-log."""
 
 
 class Examiner:
-    """Knows all that can be asked about a picture."""
+    """Examines pictures, cheapest source first: rulings, then cached scores, then the model."""
 
-    def __init__(self, fetcher: Fetcher, judge: Judge, serving: Serving, store: Store, rulings: Rulings) -> None:
+    def __init__(self, fetcher: Fetcher, judge: Judge, serving: Serving, store: BotStore, rulings: Rulings) -> None:
         self._fetcher = fetcher
-        self.judge = judge
+        self._judge = judge
         self._serving = serving
         self._store = store
         self._rulings = rulings
 
     def unjudged(self, reference: Reference, policy: GuildPolicy, reason: str, detail: str) -> Finding:
-        """A picture that cannot be judged, as the guild's rules see it."""
-        served = self._serving.current
-        made = outcome({reason: 1.0}, policy.effective(served.predictor.sidecar))
-        return Finding(reference, reason, "unjudged", made, served.release.version, detail=detail[:300])
+        """The finding for a picture that cannot be checked. `reason`: a key of `UNJUDGED`, which rules may name."""
+        model = self._serving.current
+        outcome = apply_rules({reason: 1.0}, policy.effective_rules(model.predictor.sidecar))
+        return Finding(reference, reason, "unjudged", outcome, model.release.version, detail=detail[:300])
 
-    async def examine(self, reference: Reference, guild: int, policy: GuildPolicy) -> Finding | None:
-        """Everything about one picture; None if it is none. Never raises, but when cancelled."""
+    async def examine(self, reference: Reference, guild_id: int, policy: GuildPolicy) -> Finding | None:
+        """Examine one picture. None if the file is not a picture. Raises nothing but CancelledError."""
         try:
-            with self.judge.admit():
-                async with asyncio.timeout(SECONDS):
-                    return await self._examine(reference, guild, policy)
+            with self._judge.admit():
+                async with asyncio.timeout(PICTURE_SECONDS):
+                    return await self._fetch_and_examine(reference, guild_id, policy)
         except NotAPictureError:
             return None
-        except FullError:
-            return self.unjudged(reference, policy, "overloaded", f"{self.judge.admitted} pictures are on their way")
+        except QueueFullError:
+            return self.unjudged(reference, policy, "overloaded", f"{self._judge.admitted} pictures in the queue")
         except UnfetchedError as error:
             return self.unjudged(reference, policy, error.verdict, error.detail)
         except PictureError as error:
             return self.unjudged(reference, policy, error.reason, error.detail)
         except TimeoutError:
-            return self.unjudged(reference, policy, "timed_out", f"no verdict within {SECONDS:g} s")
+            return self.unjudged(reference, policy, "timed_out", f"no verdict within {PICTURE_SECONDS:g} s")
         except Exception as error:
-            log.exception("a picture could not be judged")
+            # One bad picture must not keep the others of its message from being checked.
+            log.exception("could not check a picture")
             return self.unjudged(reference, policy, "failed", type(error).__name__)
 
-    async def _examine(self, reference: Reference, guild: int, policy: GuildPolicy) -> Finding:
-        # Its bytes and its decoded frames are what takes memory; an embed's size is known only once it is here.
-        held = min(self.judge.caps.max_bytes, max(LEAST, reference.size or USUAL))
-        await self.judge.hold(held)
+    async def _fetch_and_examine(self, reference: Reference, guild_id: int, policy: GuildPolicy) -> Finding:
+        # Bytes and decoded frames are what takes memory. The size of an embed is unknown before it is fetched.
+        reserved = min(self._judge.caps.max_bytes, max(MIN_RESERVED, reference.size or DEFAULT_RESERVED))
+        await self._judge.reserve(reserved)
         try:
-            data = await self._fetcher.picture(reference)
-            return await self._judged(reference, data, guild, policy)
+            data = await self._fetcher.fetch_picture(reference)
+            return await self._examine_bytes(reference, data, guild_id, policy)
         finally:
-            self.judge.release(held)
+            self._judge.release(reserved)
 
-    async def _judged(self, reference: Reference, data: bytes, guild: int, policy: GuildPolicy) -> Finding:
-        served = self._serving.current
-        sha256 = await self.judge.thread(digest, data)
-        found: Look | None = None
-        ruling = await self._rulings.find(guild, sha256)
-        scored = await self._store.scored(sha256, served.release.md5)
-        if ruling is None and scored is None:
-            found = await self.judge.thread(look, data, served.predictor, self.judge.caps, sha256)
-        phash = found.phash if found else scored.phash if scored else ruling.phash if ruling else None
+    async def _examine_bytes(self, reference: Reference, data: bytes, guild_id: int, policy: GuildPolicy) -> Finding:
+        model = self._serving.current  # one model throughout, even if another is loaded meanwhile
+        sha256 = await self._judge.run_in_thread(sha256_of, data)
+        decoded: DecodedPicture | None = None
+        # Equal bytes need no decoding, unless moderators are to see a thumbnail.
+        ruling = await self._rulings.find(guild_id, sha256)
+        cached = await self._store.find_scores(sha256, model.release.md5)
+        if ruling is None and cached is None:
+            decoded = await self._decode(data, model, sha256)
+        phash = _first_phash(decoded, cached, ruling)
         if ruling is None:
-            ruling = await self._rulings.find(guild, sha256, phash)
+            # Other bytes, but perhaps the same picture, scaled or compressed again.
+            ruling = await self._rulings.find(guild_id, sha256, phash)
         if ruling is not None:
-            finding = _ruled(reference, ruling, policy, served)
-        elif scored is not None:
-            finding = _scored(reference, scored.scores, "cache", policy, served)
+            finding = _from_ruling(reference, ruling, policy, model)
+        elif cached is not None:
+            finding = _from_scores(reference, cached.scores, "cache", policy, model)
         else:
-            assert found is not None  # noqa: S101
-            scores = await self.judge.scores(served.predictor, found)
-            finding = await self._scores(reference, found, scores, policy, served)
+            assert decoded is not None  # noqa: S101
+            finding = await self._from_model(reference, decoded, policy, model)
         finding = replace(finding, sha256=sha256, phash=phash)
         if policy.mode is not Mode.SHADOW and finding.outcome.action >= Action.FLAG:
-            if found is None:
-                found = await self.judge.thread(look, data, served.predictor, self.judge.caps, sha256)
-            finding = replace(finding, thumbnail=await self.judge.thread(blurred, found.thumbnail()))
+            decoded = decoded or await self._decode(data, model, sha256)
+            thumbnail = await self._judge.run_in_thread(blurred_jpeg, decoded.thumbnail())
+            finding = replace(finding, thumbnail=thumbnail)
         return finding
 
-    async def _scores(
-        self, reference: Reference, found: Look, scores: dict[str, float], policy: GuildPolicy, served: Served
+    async def _decode(self, data: bytes, model: LoadedModel, sha256: str) -> DecodedPicture:
+        return await self._judge.run_in_thread(decode, data, model.predictor, self._judge.caps, sha256)
+
+    async def _from_model(
+        self, reference: Reference, decoded: DecodedPicture, policy: GuildPolicy, model: LoadedModel
     ) -> Finding:
-        finding = _scored(reference, scores, "model", policy, served)
-        if not found.seen.missed:
-            await self._store.keep_scores(Scored(found.sha256, served.release.md5, found.phash, scores))
-        elif finding.outcome.action is Action.LOG:  # nothing bad in what was seen, but not all of it was
-            detail = f"{found.seen.missed} frames could not be looked at"
+        scores = await self._judge.scores(model.predictor, decoded)
+        finding = _from_scores(reference, scores, "model", policy, model)
+        missed = decoded.seen.missed
+        if not missed:  # scores of a part of an animation must not be reused for all of it
+            row = PictureScores(decoded.sha256, model.release.md5, decoded.phash, scores)
+            await self._store.save_scores(row)
+        elif finding.outcome.action is Action.LOG:
+            # The frames that were decoded are harmless, but others were not reached in time.
+            detail = f"{missed} frames could not be decoded in time"
             return replace(self.unjudged(reference, policy, "timed_out", detail), scores=scores)
         return finding
 
 
-def _ruled(reference: Reference, ruling: Ruling, policy: GuildPolicy, served: Served) -> Finding:
-    rules = policy.effective(served.predictor.sidecar)
+def _first_phash(decoded: DecodedPicture | None, cached: PictureScores | None, ruling: Ruling | None) -> int | None:
+    """The perceptual hash from whichever is at hand."""
+    return next((source.phash for source in (decoded, cached, ruling) if source is not None), None)
+
+
+def _from_ruling(reference: Reference, ruling: Ruling, policy: GuildPolicy, model: LoadedModel) -> Finding:
     if ruling.allowed:
-        made, verdict_ = Outcome(label=ruling.label), ALLOWED
+        outcome, verdict_ = RuleOutcome(label=ruling.label), ALLOWED
     else:
-        made, verdict_ = refused(ruling.label, rules), REFUSED
+        rules = policy.effective_rules(model.predictor.sidecar)
+        outcome, verdict_ = refused_outcome(ruling.label, rules), REFUSED
     detail = "a moderator decided on this picture before"
-    return Finding(reference, verdict_, "moderator", made, served.release.version, detail=detail)
+    return Finding(reference, verdict_, "moderator", outcome, model.release.version, detail=detail)
 
 
-def _scored(
-    reference: Reference, scores: dict[str, float], origin: str, policy: GuildPolicy, served: Served
+def _from_scores(
+    reference: Reference, scores: dict[str, float], origin: str, policy: GuildPolicy, model: LoadedModel
 ) -> Finding:
-    sidecar = served.predictor.sidecar
-    made = outcome(scores, policy.effective(sidecar))
-    return Finding(reference, verdict(scores, sidecar), origin, made, served.release.version, scores)
+    sidecar = model.predictor.sidecar
+    outcome = apply_rules(scores, policy.effective_rules(sidecar))
+    return Finding(reference, verdict(scores, sidecar), origin, outcome, model.release.version, scores)
 
 
-def blurred(picture: Pixels) -> bytes:
-    """A thumbnail that shows moderators which picture it is, but no details of it: JPEG."""
-    image = Image.fromarray(np.ascontiguousarray(picture))
-    image.thumbnail((SIDE, SIDE))
+def blurred_jpeg(pixels: Pixels) -> bytes:
+    """A thumbnail that lets moderators recognise a picture without showing its details.
+
+    Args:
+        pixels: uint8 [height, width, 3].
+
+    Returns:
+        JPEG bytes, at most `THUMBNAIL_SIDE` px a side.
+    """
+    image = Image.fromarray(np.ascontiguousarray(pixels))
+    image.thumbnail((THUMBNAIL_SIDE, THUMBNAIL_SIDE))
     out = io.BytesIO()
-    image.filter(ImageFilter.GaussianBlur(SIDE / 16)).save(out, "JPEG", quality=70)
+    image.filter(ImageFilter.GaussianBlur(THUMBNAIL_SIDE / 16)).save(out, "JPEG", quality=70)
     return out.getvalue()

@@ -1,4 +1,4 @@
-"""Picture bytes -> what the model says, in worker threads behind a bounded queue; the event loop only waits."""
+"""Picture bytes -> the model's scores, in worker threads behind a bounded queue: the event loop never blocks."""
 
 from __future__ import annotations
 
@@ -26,36 +26,36 @@ Result = TypeVar("Result")
 
 @dataclass(frozen=True)
 class JudgeCaps:
-    """What judging may cost."""
+    """Limits of the queue and of one picture in it."""
 
     max_bytes: int = 25_000_000
     max_pixels: int = 25_000_000
-    """Of one frame: decoded it takes four bytes a pixel, and as much again while it is scaled."""
+    """Of one frame. A decoded pixel takes four bytes, and as much again while the frame is scaled."""
     frames: int = 8
-    """Looked at of an animated picture."""
+    """Of an animation that are scored."""
     seconds: float = 5.0
-    """For decoding one picture."""
+    """For decoding one picture; what an animation has left then is not scored."""
     queue: int = 128
-    """Pictures on their way, from before the fetch to the verdict; further ones are turned away."""
+    """Pictures in progress, from before the download to the verdict. More are refused."""
     budget: int = 64_000_000
-    """Bytes of pictures that are held at a time."""
+    """Bytes of pictures in memory at a time."""
     threads: int = 2
     batch: int = 2
-    """Frames scored in one go: more would not be faster, and each one more costs 15 MB a thread for good."""
+    """Frames scored at once. More are not faster, and each costs another 15 MB per thread for good."""
 
 
-class FullError(Exception):
-    """The queue is full: the picture is turned away, and its asker decides what that means."""
+class QueueFullError(Exception):
+    """The queue is full and the picture was refused."""
 
 
 @dataclass(frozen=True)
-class Look:
-    """What was seen of one picture, before any score."""
+class DecodedPicture:
+    """A picture's hashes and frames, ready to be scored."""
 
     sha256: str
-    """Of its bytes, hex."""
+    """Of the file's bytes, hex."""
     phash: int
-    """Perceptual hash of its first frame, 64 bits, unsigned."""
+    """Perceptual hash of the first frame, 64 bits, unsigned."""
     seen: Seen
 
     def thumbnail(self) -> Pixels:
@@ -63,93 +63,99 @@ class Look:
         return inside(self.seen.frames[0], self.seen.width, self.seen.height)
 
 
-def digest(data: bytes) -> str:
-    """SHA-256 of a picture's bytes, hex: equal bytes are the same picture."""
+def sha256_of(data: bytes) -> str:
+    """SHA-256 of a file's bytes, hex."""
     return hashlib.sha256(data).hexdigest()
 
 
-def look(data: bytes, predictor: Predictor, caps: JudgeCaps, sha256: str) -> Look:
-    """Decode what `predictor` is to judge.
+def decode(data: bytes, predictor: Predictor, caps: JudgeCaps, sha256: str) -> DecodedPicture:
+    """Decode a picture for `predictor` and hash it.
 
     Raises:
         PictureError: if it cannot be decoded.
     """
     sidecar = predictor.sidecar
-    limits = Caps(caps.max_bytes, caps.max_pixels)
-    seen = frames(data, sidecar.size, sidecar.background, limits, caps.frames, caps.seconds)
-    return Look(sha256, phash(inside(seen.frames[0], seen.width, seen.height)), seen)
+    decoding_caps = Caps(caps.max_bytes, caps.max_pixels)
+    seen = frames(data, sidecar.size, sidecar.background, decoding_caps, caps.frames, caps.seconds)
+    return DecodedPicture(sha256, phash(inside(seen.frames[0], seen.width, seen.height)), seen)
 
 
-def worst(rows: NDArray[np.float32], predictor: Predictor) -> dict[str, float]:
-    """Scores of a picture from those of its frames, [frames, labels]: each label's highest, the harmless one's lowest.
+def worst_frame_scores(rows: NDArray[np.float32], predictor: Predictor) -> dict[str, float]:
+    """A picture's scores from those of its frames: one bad frame makes a bad picture.
 
-    One bad frame makes a bad picture.
+    Args:
+        rows: float32 [frames, labels].
+        predictor: the model that scored them.
+
+    Returns:
+        Label -> the highest score of any frame; for the harmless label, which has no threshold, the lowest.
     """
     sidecar = predictor.sidecar
-    ruled = decided(sidecar.kind, sidecar.labels)
+    thresholded = decided(sidecar.kind, sidecar.labels)
     return {
-        label: float(rows[:, place].max() if label in ruled else rows[:, place].min())
+        label: float(rows[:, place].max() if label in thresholded else rows[:, place].min())
         for place, label in enumerate(sidecar.labels)
     }
 
 
 class Judge:
-    """The queue and its threads. No task of it lives while there is nothing to do."""
+    """The queue and its worker threads. It has no task while there is nothing to do."""
 
     def __init__(self, caps: JudgeCaps = JudgeCaps()) -> None:
         self.caps = caps
         self.admitted = 0
-        """Pictures on their way."""
-        self._held = 0
-        self._room: deque[tuple[int, asyncio.Future[None]]] = deque()
-        self._waiting: deque[tuple[Predictor, Pixels, asyncio.Future[NDArray[np.float32]]]] = deque()
-        self._drains: set[asyncio.Task[None]] = set()
-        self._pool = ThreadPoolExecutor(caps.threads, "judge", initializer=_yield_to_the_loop)
+        """Pictures in progress."""
+        self._reserved = 0
+        self._reserve_queue: deque[tuple[int, asyncio.Future[None]]] = deque()
+        self._score_queue: deque[tuple[Predictor, Pixels, asyncio.Future[NDArray[np.float32]]]] = deque()
+        self._drain_tasks: set[asyncio.Task[None]] = set()
+        self._pool = ThreadPoolExecutor(caps.threads, "judge", initializer=_lower_priority)
 
     def admit(self) -> Admission:
-        """A place in the queue, given back when the block ends.
+        """Take a place in the queue, as a context manager that gives it back.
 
         Raises:
-            FullError: if there is none.
+            QueueFullError: if there is none.
         """
         if self.admitted >= self.caps.queue:
-            raise FullError
+            raise QueueFullError
         return Admission(self)
 
-    async def thread(self, function: Callable[..., Result], *arguments: Any) -> Result:
-        """Run something slow in a worker thread."""
+    async def run_in_thread(self, function: Callable[..., Result], *arguments: Any) -> Result:
+        """Run a slow function in a worker thread."""
         return await asyncio.get_running_loop().run_in_executor(self._pool, function, *arguments)
 
-    async def scores(self, predictor: Predictor, found: Look) -> dict[str, float]:
-        """Probabilities of the labels of a picture, of its worst frame."""
+    async def scores(self, predictor: Predictor, decoded: DecodedPicture) -> dict[str, float]:
+        """A picture's probability for each label, by its worst frame."""
+        # Through a queue of its own, so that frames of several pictures are scored in one batch.
         future: asyncio.Future[NDArray[np.float32]] = asyncio.get_running_loop().create_future()
-        self._waiting.append((predictor, found.seen.frames, future))
-        if len(self._drains) < self.caps.threads:
-            self._drains.add(asyncio.create_task(self._drain()))
-        return worst(await future, predictor)
+        self._score_queue.append((predictor, decoded.seen.frames, future))
+        if len(self._drain_tasks) < self.caps.threads:
+            self._drain_tasks.add(asyncio.create_task(self._drain()))
+        return worst_frame_scores(await future, predictor)
 
     async def _drain(self) -> None:
-        """Score what waits, batch by batch, until nothing does."""
+        """Score the queued pictures, batch by batch, until the queue is empty."""
         try:
-            while self._waiting:
+            while self._score_queue:
                 await self._score(*self._batch())
         finally:
-            # At once, not when the loop comes to it: whoever asks meanwhile would count on this task.
-            self._drains.discard(cast("asyncio.Task[None]", asyncio.current_task()))
+            # Here and not in a done callback: a call of `scores` before that callback would count on this task.
+            self._drain_tasks.discard(cast("asyncio.Task[None]", asyncio.current_task()))
 
     async def _score(
         self, predictor: Predictor, batch: list[Pixels], futures: list[asyncio.Future[NDArray[np.float32]]]
     ) -> None:
         try:
-            rows = await self.thread(_scored, predictor, np.concatenate(batch), self.caps.batch)
-        except asyncio.CancelledError:  # the threads were ended
-            for future in (*futures, *(future for *_, future in self._waiting)):
+            rows = await self.run_in_thread(_score_frames, predictor, np.concatenate(batch), self.caps.batch)
+        except asyncio.CancelledError:  # the worker threads were shut down
+            for future in (*futures, *(future for *_, future in self._score_queue)):
                 future.cancel()
-            self._waiting.clear()
+            self._score_queue.clear()
             raise
-        except Exception as error:  # of ONNX Runtime: each asker is told
+        except Exception as error:  # any of ONNX Runtime's
             for future in futures:
-                if not future.done():
+                if not future.done():  # its picture may have timed out
                     future.set_exception(error)
             return
         start = 0
@@ -159,53 +165,53 @@ class Judge:
             start += len(pixels)
 
     def _batch(self) -> tuple[Predictor, list[Pixels], list[asyncio.Future[NDArray[np.float32]]]]:
-        """The next few that wait for the same model."""
-        predictor, first, future = self._waiting.popleft()
+        """Take the next pictures for the same model off the queue, up to `batch` frames or one picture."""
+        predictor, first, future = self._score_queue.popleft()
         batch, futures = [first], [future]
-        while self._waiting and self._waiting[0][0] is predictor:
-            if sum(map(len, batch)) + len(self._waiting[0][1]) > self.caps.batch:
+        while self._score_queue and self._score_queue[0][0] is predictor:
+            if sum(map(len, batch)) + len(self._score_queue[0][1]) > self.caps.batch:
                 break
-            _, pixels, future = self._waiting.popleft()
+            _, pixels, future = self._score_queue.popleft()
             batch.append(pixels)
             futures.append(future)
         return predictor, batch, futures
 
-    async def hold(self, size: int) -> None:
-        """Wait until `size` more bytes may be held; one picture may always be."""
-        if self._room or (self._held and self._held + size > self.caps.budget):
+    async def reserve(self, size: int) -> None:
+        """Wait until `size` more bytes fit the budget, first come first served. A picture larger than it goes alone."""
+        if self._reserve_queue or (self._reserved and self._reserved + size > self.caps.budget):
             future: asyncio.Future[None] = asyncio.get_running_loop().create_future()
-            self._room.append((size, future))
+            self._reserve_queue.append((size, future))
             try:
                 await future
             except asyncio.CancelledError:
-                if future.cancelled():
-                    self._room = deque(each for each in self._room if each[1] is not future)
-                    self.release(0)  # it may have stood before smaller ones
-                else:
+                if future.cancelled():  # it was still waiting
+                    self._reserve_queue = deque(waiting for waiting in self._reserve_queue if waiting[1] is not future)
+                    self.release(0)  # smaller ones behind it may fit now
+                else:  # it had just been admitted, and nobody else would give its bytes back
                     self.release(size)
                 raise
         else:
-            self._held += size
+            self._reserved += size
 
     def release(self, size: int) -> None:
-        """Give back what `hold` took, and let the next ones in."""
-        self._held -= size
-        while self._room:
-            wanted, future = self._room[0]
-            if self._held and self._held + wanted > self.caps.budget:
-                break
-            self._room.popleft()
+        """Give back what `reserve` took, and admit those who wait."""
+        self._reserved -= size
+        while self._reserve_queue:
+            next_size, future = self._reserve_queue[0]
+            if self._reserved and self._reserved + next_size > self.caps.budget:
+                break  # nothing overtakes the first one, or large pictures would wait for ever
+            self._reserve_queue.popleft()
             if not future.cancelled():
-                self._held += wanted
+                self._reserved += next_size
                 future.set_result(None)
 
     def close(self) -> None:
-        """End the threads, after what they are at."""
+        """Stop the worker threads after their current work."""
         self._pool.shutdown(wait=False, cancel_futures=True)
 
 
 class Admission:
-    """One picture's place in the queue."""
+    """A picture's place in the queue."""
 
     def __init__(self, judge: Judge) -> None:
         self._judge = judge
@@ -218,14 +224,14 @@ class Admission:
         self._judge.admitted -= 1
 
 
-def _scored(predictor: Predictor, frames: Pixels, batch: int) -> NDArray[np.float32]:
-    """Scores of frames, a few at a time."""
+def _score_frames(predictor: Predictor, frames: Pixels, batch: int) -> NDArray[np.float32]:
+    """Scores of frames uint8 [frames, side, side, 3], `batch` at a time: float32 [frames, labels]."""
     return np.concatenate([predictor.score(frames[start : start + batch]) for start in range(0, len(frames), batch)])
 
 
-def _yield_to_the_loop() -> None:
-    """Let the event loop's thread go first: what it has to do is short, and heartbeats wait for it."""
+def _lower_priority() -> None:
+    """Give the event loop's thread precedence: its work is short, and Discord's heartbeats depend on it."""
     try:
-        os.setpriority(os.PRIO_PROCESS, threading.get_native_id(), 10)  # on Linux, of this thread alone
+        os.setpriority(os.PRIO_PROCESS, threading.get_native_id(), 10)  # on Linux this affects only this thread
     except (AttributeError, OSError):
         pass

@@ -1,4 +1,4 @@
-"""Moderators' decisions on pictures, at hand: found again by equal bytes, or by a near perceptual hash."""
+"""Moderators' decisions on pictures, in memory: matched by equal bytes or by a similar perceptual hash."""
 
 from __future__ import annotations
 
@@ -9,76 +9,78 @@ import numpy as np
 from numpy.typing import NDArray
 
 from bot.storage.database import StoreError
-from bot.storage.store import Store
+from bot.storage.store import BotStore
 from bot.storage.tables import Ruling
 
-NEAR = 4
-"""Bits in which two hashes of the same picture may differ: sizes and qualities change fewer."""
-GUILDS = 256
-"""Guilds whose rulings are kept at hand."""
-FRESH = 600.0
-"""Seconds after which they are read anew: a retention sweep or another process may have changed them."""
+MAX_DISTANCE = 4
+"""Differing bits of two hashes of the same picture. Scaling and compression change fewer."""
+MAX_GUILDS = 256
+"""Servers whose rulings are kept in memory."""
+MAX_AGE = 600.0
+"""Seconds after which they are read again: a retention sweep or another process may have changed them."""
 
 
 class Rulings:
-    """What moderators decided, guild by guild."""
+    """Moderators' rulings per server."""
 
-    def __init__(self, store: Store) -> None:
+    def __init__(self, store: BotStore) -> None:
         self._store = store
-        self._guilds: OrderedDict[int, _Guild] = OrderedDict()
+        self._guilds: OrderedDict[int, _GuildRulings] = OrderedDict()
 
     async def find(self, guild: int, sha256: str, phash: int | None = None) -> Ruling | None:
-        """The ruling on a picture of these bytes, else the nearest one by perceptual hash; None while there is no
-        database to ask.
+        """The ruling on equal bytes, else on the most similar picture.
+
+        None if there is neither, or if the database is away and the rulings are not in memory.
         """
-        known = await self._guild(guild)
-        if known is None:
+        rulings = await self._of_guild(guild)
+        if rulings is None:
             return None
-        found = known.equal.get(sha256)
-        return known.near(phash) if found is None and phash is not None else found
+        ruling = rulings.by_sha256.get(sha256)
+        return rulings.nearest(phash) if ruling is None and phash is not None else ruling
 
     async def add(self, ruling: Ruling) -> None:
-        """Keep a moderator's decision.
+        """Store a moderator's ruling.
 
         Raises:
             StoreError: if the database is away.
         """
-        await self._store.rule(ruling)
+        await self._store.save_ruling(ruling)
+        # The next picture reads them again: hashes are searched as one array, which cannot grow.
         self._guilds.pop(ruling.guild_id, None)
 
-    async def _guild(self, guild: int) -> _Guild | None:
-        known = self._guilds.get(guild)
-        if known is None or time.monotonic() - known.since > FRESH:
+    async def _of_guild(self, guild: int) -> _GuildRulings | None:
+        rulings = self._guilds.get(guild)
+        if rulings is None or time.monotonic() - rulings.loaded_at > MAX_AGE:
             try:
-                known = _Guild(await self._store.rulings(guild))
+                rulings = _GuildRulings(await self._store.rulings(guild))
             except StoreError:
-                return known
-            self._guilds[guild] = known
+                return rulings  # outdated ones are better than none
+            self._guilds[guild] = rulings
         self._guilds.move_to_end(guild)
-        while len(self._guilds) > GUILDS:
+        while len(self._guilds) > MAX_GUILDS:
             self._guilds.popitem(last=False)
-        return known
+        return rulings
 
 
-class _Guild:
+class _GuildRulings:
     def __init__(self, rulings: list[Ruling]) -> None:
-        self.since = time.monotonic()
-        self.equal = {each.sha256: each for each in rulings}
-        self._rulings = [each for each in rulings if _telling(each.phash)]
-        self._hashes: NDArray[np.uint64] = np.array([each.phash for each in self._rulings], np.uint64)
+        self.loaded_at = time.monotonic()
+        self.by_sha256 = {ruling.sha256: ruling for ruling in rulings}
+        self._rulings = [ruling for ruling in rulings if _is_distinctive(ruling.phash)]
+        self._hashes: NDArray[np.uint64] = np.array([ruling.phash for ruling in self._rulings], np.uint64)
 
-    def near(self, phash: int) -> Ruling | None:
-        if not self._rulings or not _telling(phash):
+    def nearest(self, phash: int) -> Ruling | None:
+        """The ruling on the most similar picture within `MAX_DISTANCE`; among equals, the newest."""
+        if not self._rulings or not _is_distinctive(phash):
             return None
         distances = np.bitwise_count(self._hashes ^ np.uint64(phash))
-        least = int(distances.min())
-        if least > NEAR:
+        smallest = int(distances.min())
+        if smallest > MAX_DISTANCE:
             return None
-        return max(
-            (self._rulings[place] for place in np.flatnonzero(distances == least)), key=lambda each: each.created_at
-        )
+        closest = (self._rulings[index] for index in np.flatnonzero(distances == smallest))
+        return max(closest, key=lambda ruling: ruling.created_at)
 
 
-def _telling(phash: int) -> bool:
-    """Whether a hash says anything: about half of a picture's bits are set, nearly none of a plain surface's."""
+def _is_distinctive(phash: int) -> bool:
+    """Whether a hash tells pictures apart. About half of the bits are set in most, nearly none in plain surfaces."""
     return 16 <= phash.bit_count() <= 48

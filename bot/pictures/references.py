@@ -1,4 +1,4 @@
-"""A message -> the pictures it shows, wherever they are in it. Nothing is fetched here."""
+"""A message -> references to all pictures it shows. Nothing is downloaded here."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ import discord
 from yarl import URL
 
 STILLS = ("video/", "image/avif", "image/heic", "image/heif", "image/tiff", "image/bmp")
-"""Content types that are not decoded here, of which Discord's media proxy gives a still picture."""
+"""Content types that are checked by a still, which Discord's media proxy makes."""
 
 
 @dataclass(frozen=True)
@@ -18,53 +18,59 @@ class Reference:
     """One picture that a message shows."""
 
     key: str
-    """Names it within its message, and stays the same when the message is edited or its signed URL renewed."""
+    """Identifies the picture in its message; it survives edits and renewed signatures in URLs."""
     kind: str
-    """attachment, embed or sticker; with `forwarded ` before it if it came in a forwarded message."""
+    """attachment, embed or sticker, after `forwarded ` if it is in a forwarded message."""
     url: str
-    """Where Discord has it; empty if Discord has no copy of it."""
+    """Discord's copy of the picture."""
     still: str = ""
-    """Where Discord's media proxy turns it into a still picture, if that is what must be judged."""
+    """The media proxy's still of it, if that is what to check; otherwise empty."""
     name: str = ""
-    """File name, for people."""
-    spoiler: bool = False
+    """File name, for display."""
     size: int = 0
-    """Bytes; 0 if it is not known before it is fetched."""
+    """Bytes; 0 if unknown before the download."""
 
 
 def references(message: discord.Message) -> list[Reference]:
-    """The pictures of a message and of the messages forwarded in it: attachments, embeds, stickers, each one once.
+    """The attachments, embeds and stickers of a message and of the messages forwarded in it, without duplicates.
 
-    Attachments are listed whatever their names and types say: only their content tells.
+    Every attachment is listed: names and content types are the uploader's claim, so only the bytes decide what it is.
     """
-    found: dict[str, Reference] = {}
+    by_key: dict[str, Reference] = {}
     parts: list[tuple[str, discord.Message | discord.MessageSnapshot]] = [("", message)]
     parts += [("forwarded ", snapshot) for snapshot in message.message_snapshots]
     for origin, part in parts:
-        for each in (
+        for reference in (
             *_attachments(part.attachments, origin),
             *_embeds(part.embeds, origin),
             *_stickers(part.stickers, origin),
         ):
-            found.setdefault(each.key, each)
-    return list(found.values())
+            by_key.setdefault(reference.key, reference)
+    return list(by_key.values())
 
 
 def _attachments(attachments: Sequence[discord.Attachment], origin: str) -> Iterator[Reference]:
-    for each in attachments:
-        still = _still(each.proxy_url) if (each.content_type or "").startswith(STILLS) else ""
+    for attachment in attachments:
+        needs_still = (attachment.content_type or "").startswith(STILLS)
         yield Reference(
-            f"attachment:{each.id}", f"{origin}attachment", each.url, still, each.filename, each.is_spoiler(), each.size
+            key=f"attachment:{attachment.id}",
+            kind=f"{origin}attachment",
+            url=attachment.url,
+            still=_still_url(attachment.proxy_url) if needs_still else "",
+            name=attachment.filename,
+            size=attachment.size,
         )
 
 
 def _embeds(embeds: Sequence[discord.Embed], origin: str) -> Iterator[Reference]:
     for embed in embeds:
         for media in (embed.image, embed.thumbnail):
-            # The original may be anywhere; what people see comes from Discord's proxy.
+            # The original is on any host, but Discord's clients show its copy in the media proxy.
             if media.url:
-                key = hashlib.sha256(_bare(media.url).encode()).hexdigest()[:32]
-                yield Reference(f"embed:{key}", f"{origin}embed", media.proxy_url or media.url, name=_name(media.url))
+                key = hashlib.sha256(_without_query(media.url).encode()).hexdigest()[:32]
+                yield Reference(
+                    f"embed:{key}", f"{origin}embed", media.proxy_url or media.url, name=_file_name(media.url)
+                )
 
 
 def _stickers(stickers: Sequence[discord.StickerItem], origin: str) -> Iterator[Reference]:
@@ -72,14 +78,14 @@ def _stickers(stickers: Sequence[discord.StickerItem], origin: str) -> Iterator[
         yield Reference(f"sticker:{sticker.id}", f"{origin}sticker", sticker.url, name=sticker.name)
 
 
-def _bare(url: str) -> str:
-    """Without the query, which Discord signs anew each day."""
+def _without_query(url: str) -> str:
+    """A URL without its query, whose signature Discord renews each day."""
     return url.partition("?")[0]
 
 
-def _name(url: str) -> str:
-    return _bare(url).rpartition("/")[2][:100]
+def _file_name(url: str) -> str:
+    return _without_query(url).rpartition("/")[2][:100]
 
 
-def _still(proxy: str) -> str:
+def _still_url(proxy: str) -> str:
     return str(URL(proxy, encoded=True).update_query(format="png")) if proxy else ""

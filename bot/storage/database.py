@@ -1,4 +1,4 @@
-"""A database that may go away: SQLite, or PostgreSQL for several processes. Appended rows outlive its outages."""
+"""A database that may go away: SQLite, or PostgreSQL for several processes. Appended rows survive its outages."""
 
 from __future__ import annotations
 
@@ -21,92 +21,98 @@ from stages.inference import MLpyError
 
 log = logging.getLogger(__name__)
 
-LOST = (DBAPIError, PoolTimeoutError, OSError)
-"""What a database that went away raises; the builtin TimeoutError is an OSError."""
-PATIENCE = 5.0
-"""Seconds after which PostgreSQL counts as away when it does not take a connection; twice that for an answer."""
-BACKLOG = 1000
-"""Rows that are kept while the database is away."""
-TOGETHER = 100
-"""Rows that are written in one go, if so many have come while others were being written."""
+CONNECTION_ERRORS = (DBAPIError, PoolTimeoutError, OSError)
+"""What a lost database raises. The builtin TimeoutError is an OSError."""
+TIMEOUT = 5.0
+"""Seconds to connect to PostgreSQL; twice that for a statement."""
+MAX_BACKLOG = 1000
+"""Rows kept while the database is away."""
+WRITE_BATCH = 100
+"""Rows per transaction, if that many are waiting."""
+SCHEMA_TRIES = 5
 Row = tuple[Table, dict[str, Any]]
 
 
 class StoreError(MLpyError):
-    """The database cannot be opened or asked."""
+    """The database cannot be opened or does not answer."""
 
 
-class Database:
-    """The connection to it. Use it as an async context manager."""
+class BotDatabase:
+    """A connection pool with a backlog of rows to write. Use it as an async context manager."""
 
     def __init__(self, url: str) -> None:
         """`url`: of SQLAlchemy, `sqlite:///file` or `postgresql://user:password@host/name`.
 
         Raises:
-            StoreError: if it is no such URL.
+            StoreError: if it is not such a URL.
         """
-        self.url = _url(url)
+        self.url = _parse_url(url)
         self._sqlite = self.url.get_backend_name() == "sqlite"
-        patient: dict[str, Any] = {"timeout": PATIENCE, "command_timeout": 2 * PATIENCE}
-        # Each connection to SQLite is a thread, and one more than these would be opened and closed for each statement.
-        given: dict[str, Any] = {"pool_size": 2, "max_overflow": 0} if self._sqlite else {"pool_pre_ping": True}
-        given |= {} if self._sqlite else {"connect_args": patient, "pool_timeout": 2 * PATIENCE}
-        self._engine = create_async_engine(self.url, hide_parameters=True, **given)
         if self._sqlite:
-            event.listen(self._engine.sync_engine, "connect", _tune)
+            # Each connection to SQLite is a thread. Overflow would start and end one for every statement.
+            options: dict[str, Any] = {"pool_size": 2, "max_overflow": 0}
+        else:
+            options = {
+                "pool_pre_ping": True,
+                "pool_timeout": 2 * TIMEOUT,
+                "connect_args": {"timeout": TIMEOUT, "command_timeout": 2 * TIMEOUT},
+            }
+        self._engine = create_async_engine(self.url, hide_parameters=True, **options)
+        if self._sqlite:
+            event.listen(self._engine.sync_engine, "connect", _configure_sqlite)
         self._backlog: deque[Row] = deque()
-        self._writing = asyncio.Lock()
-        self._failed = 0
+        self._write_lock = asyncio.Lock()
+        self._failed_flushes = 0
         self.errors = 0
-        """Statements that the database did not take."""
+        """Number of failed statements."""
         self.away = False
-        """Whether it did not answer when it was last to take a row."""
+        """Whether the last write found no database."""
 
     async def __aenter__(self) -> Self:
         try:
-            found = await self._schema()
-        except (SQLAlchemyError, OSError, TypeError, ValueError) as error:  # the latter of a query that no driver knows
+            schema = await self._open_schema()
+        except (SQLAlchemyError, OSError, TypeError, ValueError) as error:  # the last two for unknown query parameters
             await self._engine.dispose()
-            await asyncio.sleep(0.1)  # aiosqlite's thread, which could not open the file, still has to tell this loop
+            await asyncio.sleep(0.1)  # aiosqlite's thread reports the failed open to this loop a little later
             raise StoreError(f"{self} cannot be opened ({_cause(error)}); check MLPY_BOT_DATABASE") from None
-        if found != str(SCHEMA):
+        if schema != str(SCHEMA):
             await self._engine.dispose()
-            raise StoreError(f"{self} is of layout {found}, this bot writes {SCHEMA}; use another")
+            raise StoreError(f"{self} has schema version {schema}, this bot needs {SCHEMA}; use another database")
         return self
 
     def __str__(self) -> str:
-        return f"the database {self.url.set(query={})!r}"  # without the query, which may hold a password too
+        return f"the database {self.url.set(query={})!r}"  # the query, too, may contain a password
 
-    async def _schema(self) -> str:
-        """As `_made`; tried again, for SQLite does not wait while another process does to a file what `_tune` does."""
-        for left in (4, 3, 2, 1, 0):
+    async def _open_schema(self) -> str:
+        """`_create_tables`, retried: SQLite fails at once while another process runs `_configure_sqlite`."""
+        for left in range(SCHEMA_TRIES - 1, -1, -1):
             try:
-                return await self._made()
+                return await self._create_tables()
             except OperationalError:
                 if not left:
                     raise
                 await asyncio.sleep(0.1)
         raise AssertionError
 
-    async def _made(self) -> str:
-        """Make the tables where there are none; the version of those that are there."""
-        alone = "BEGIN IMMEDIATE" if self._sqlite else "SELECT pg_advisory_xact_lock(hashtext('mlpy bot'))"
+    async def _create_tables(self) -> str:
+        """Create missing tables. Returns the schema version in the database."""
+        lock = "BEGIN IMMEDIATE" if self._sqlite else "SELECT pg_advisory_xact_lock(hashtext('mlpy bot'))"
         async with self._engine.begin() as connection:
-            await connection.exec_driver_sql(alone)  # other processes may be at it too
+            await connection.exec_driver_sql(lock)  # other processes may be creating them, too
             await connection.run_sync(metadata.create_all)
-            found = (await connection.execute(select(meta.c.value).where(meta.c.key == "schema"))).scalar()
-            if found is None:
+            schema = (await connection.execute(select(meta.c.value).where(meta.c.key == "schema"))).scalar()
+            if schema is None:
                 await connection.execute(insert(meta).values(key="schema", value=str(SCHEMA)))
-        return str(found or SCHEMA)
+        return str(schema or SCHEMA)
 
     async def __aexit__(self, *_: object) -> None:
         await self.flush()
-        for row in self._backlog:
-            log.error("not stored, the database is away: %s", row[1])
+        for _table, row in self._backlog:
+            log.error("a row was lost because the database is away: %s", row)
         await self._engine.dispose()
 
-    async def ask(self, statement: Executable, values: dict[str, Any] | None = None) -> Sequence[Any]:
-        """Rows of a query, with the values of its `bindparam`s.
+    async def query(self, statement: Executable, values: dict[str, Any] | None = None) -> Sequence[Any]:
+        """Rows of a query; `values` are those of its `bindparam`s.
 
         Raises:
             StoreError: if the database is away.
@@ -114,11 +120,11 @@ class Database:
         try:
             async with self._engine.begin() as connection:
                 return (await connection.execute(statement, values)).mappings().all()
-        except LOST as error:
-            raise self._away(error) from None
+        except CONNECTION_ERRORS as error:
+            raise self._count_error(error) from None
 
-    async def change(self, *statements: Executable) -> int:
-        """Number of rows that the last of these statements changed; all of them are one transaction.
+    async def execute(self, *statements: Executable) -> int:
+        """Run statements in one transaction. Returns the number of rows that the last one changed.
 
         Raises:
             StoreError: if the database is away.
@@ -127,39 +133,40 @@ class Database:
             async with self._engine.begin() as connection:
                 results = [await connection.execute(statement) for statement in statements]
                 return int(results[-1].rowcount)
-        except LOST as error:
-            raise self._away(error) from None
+        except CONNECTION_ERRORS as error:
+            raise self._count_error(error) from None
 
-    async def replace(self, table: Table, row: dict[str, Any]) -> None:
-        """Put a row in the place of the one of the same primary key, if there is one.
+    async def upsert(self, table: Table, row: dict[str, Any]) -> None:
+        """Insert a row, or update the one with the same primary key.
 
         Raises:
             StoreError: if the database is away.
         """
-        # One statement: of two processes that delete and insert, one would fail.
+        # One statement: if two processes delete and insert at once, one of them fails.
         statement = (sqlite if self._sqlite else postgresql).insert(table).values(row)
         keys = {column.name for column in table.primary_key}
-        others = {name: statement.excluded[name] for name in row.keys() - keys}
-        await self.change(statement.on_conflict_do_update(index_elements=sorted(keys), set_=others))
+        updates = {name: statement.excluded[name] for name in row.keys() - keys}
+        await self.execute(statement.on_conflict_do_update(index_elements=sorted(keys), set_=updates))
 
     async def append(self, table: Table, row: dict[str, Any]) -> None:
-        """Insert a row, now or once the database is back; a row of the same key that is there already stays."""
+        """Insert a row now, or once the database is back. An existing row with the same key stays."""
         self._backlog.append((table, row))
         await self.flush()
-        while len(self._backlog) > BACKLOG:
-            log.error("not stored, the database is away for too long: %s", self._backlog.popleft()[1])
+        while len(self._backlog) > MAX_BACKLOG:
+            log.error("a row was lost because the database is away for too long: %s", self._backlog.popleft()[1])
 
     async def flush(self) -> bool:
-        """Write what waits for the database; False if it is still away. Whoever comes meanwhile waits for the same
-        attempt, and does not make one more.
+        """Write the backlog. Returns False if the database is still away.
+
+        Calls that wait for the lock share the outcome of the attempt in progress instead of making one each.
         """
-        failed = self._failed
-        async with self._writing:
-            while self._backlog and self._failed == failed:
-                # They stay there until they are written, should this task be cancelled.
-                rows = list(islice(self._backlog, TOGETHER))
+        failed_before = self._failed_flushes
+        async with self._write_lock:
+            while self._backlog and self._failed_flushes == failed_before:
+                # They stay in the backlog until they are written: this task may be cancelled.
+                rows = list(islice(self._backlog, WRITE_BATCH))
                 if not await self._write(rows):
-                    self._failed += 1
+                    self._failed_flushes += 1
                     break
                 for row in rows:
                     if self._backlog and self._backlog[0] is row:
@@ -167,72 +174,74 @@ class Database:
         return not self._backlog
 
     async def _write(self, rows: Sequence[Row]) -> bool:
-        """Whether these rows are dealt with."""
+        """Write these rows, or log those that the database rejects. Returns False if it is away."""
         try:
             async with self._engine.begin() as connection:
-                for each in dict.fromkeys(table for table, _ in rows):
-                    # What is there already stays: it may have been written by an attempt that was cut short.
-                    statement = (sqlite if self._sqlite else postgresql).insert(each).on_conflict_do_nothing()
-                    await connection.execute(statement, [row for table, row in rows if table is each])
+                for table in dict.fromkeys(table for table, _ in rows):
+                    # A row may be there already, from an attempt that was interrupted after its commit.
+                    statement = (sqlite if self._sqlite else postgresql).insert(table).on_conflict_do_nothing()
+                    await connection.execute(statement, [row for of, row in rows if of is table])
         except Exception as error:
-            self.away = isinstance(error, LOST) and not _unfit(error)
+            self.away = isinstance(error, CONNECTION_ERRORS) and not _is_rejection(error)
             if self.away:
-                log.warning("%s; %d rows wait", self._away(error), len(self._backlog))
+                log.warning("%s; %d rows are waiting", self._count_error(error), len(self._backlog))
                 return False
-            if len(rows) > 1:  # one of them is at fault
-                for one in rows:
-                    if not await self._write([one]):
+            if len(rows) > 1:  # write them one by one, to find the one that the database rejects
+                for row in rows:
+                    if not await self._write([row]):
                         return False
                 return True
             self.errors += 1
-            log.error("not stored, the database refuses it (%s): %s", _cause(error), rows[0][1])
+            log.error("a row was lost because the database rejects it (%s): %s", _cause(error), rows[0][1])
             return True
         self.away = False
         return True
 
     @property
     def waiting(self) -> int:
-        """Rows that wait for the database."""
+        """Rows waiting for the database."""
         return len(self._backlog)
 
-    def _away(self, error: BaseException) -> StoreError:
+    def _count_error(self, error: BaseException) -> StoreError:
         self.errors += 1
         return StoreError(f"the database does not answer ({_cause(error)})")
 
 
-def _url(text: str) -> URL:
+def _parse_url(text: str) -> URL:
+    """A SQLAlchemy URL with the asynchronous driver for its database."""
     try:
         url = make_url(text)
-    except (ArgumentError, ValueError):  # the latter of a port that is no number
-        raise StoreError("MLPY_BOT_DATABASE is no SQLAlchemy URL, such as sqlite:///bot.sqlite") from None
+    except (ArgumentError, ValueError):  # ValueError: the port is not a number
+        raise StoreError("MLPY_BOT_DATABASE is not a SQLAlchemy URL; write it as in sqlite:///bot.sqlite") from None
     drivers = {"sqlite": "sqlite+aiosqlite", "postgresql": "postgresql+asyncpg", "postgres": "postgresql+asyncpg"}
     name = url.get_backend_name()
     if name not in drivers:
-        raise StoreError(f"MLPY_BOT_DATABASE names {name}; SQLite and PostgreSQL are served")
-    if "sslmode" in url.query:  # libpq's word for it, which most providers write
+        raise StoreError(f"MLPY_BOT_DATABASE names {name}; use SQLite or PostgreSQL")
+    if "sslmode" in url.query:  # libpq's parameter, which most hosting providers put into their URLs
         ssl = url.query["sslmode"]
         url = url.difference_update_query(["sslmode"]).update_query_dict({"ssl": ssl})
     return url.set(drivername=drivers[name])
 
 
-def _tune(connection: Any, _record: Any) -> None:
+def _configure_sqlite(connection: Any, _record: Any) -> None:
     cursor = connection.cursor()
+    # WAL lets other processes read while one writes; with it, synchronous = NORMAL cannot corrupt the file.
     for setting in ("journal_mode = WAL", "synchronous = NORMAL", "busy_timeout = 5000"):
         cursor.execute(f"PRAGMA {setting}")
     cursor.close()
 
 
-def _unfit(error: BaseException) -> bool:
-    """Whether it is the row that is at fault, not the database: waiting would not mend it."""
+def _is_rejection(error: BaseException) -> bool:
+    """Whether the database rejects the row itself, so that waiting would not help."""
     inner = getattr(error, "orig", None)
     return (
         isinstance(error, IntegrityError)
-        or str(getattr(inner, "sqlstate", None)).startswith("22")
+        or str(getattr(inner, "sqlstate", None)).startswith("22")  # data exceptions
         or isinstance(getattr(inner, "__cause__", None), ValueError)
     )
 
 
 def _cause(error: BaseException) -> str:
-    """Short, and without statement, parameters or password."""
+    """The driver's error, short, and without the statement, its parameters and passwords."""
     inner = getattr(error, "orig", None) or error
     return f"{type(inner).__name__}: {inner}"[:200].removesuffix(": ")

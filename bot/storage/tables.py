@@ -1,4 +1,4 @@
-"""What the bot keeps, as tables: settings, decisions, hashes and scores. Never a picture, never a message's text."""
+"""The bot's tables: settings, decisions, hashes and scores. Never pictures or message text."""
 
 from __future__ import annotations
 
@@ -7,12 +7,12 @@ from dataclasses import dataclass, field
 from sqlalchemy import JSON, BigInteger, Boolean, Column, Float, Index, MetaData, SmallInteger, String, Table, Text
 
 SCHEMA = 1
-"""Version of these tables. A database of another one is refused."""
+"""Version of these tables. The bot refuses a database with another one, so never change a name below alone."""
 
 OPEN, CLOSED = "open", "closed"
-"""States of a decision: waiting for a moderator; not for one to look at."""
+"""States of a decision: waiting for review, or never posted for review."""
 APPROVED, DELETED, TIMED_OUT, WRONG = "approved", "deleted", "timed_out", "wrong"
-"""States that a moderator's click gives it."""
+"""States that a moderator's click sets."""
 
 metadata = MetaData()
 
@@ -79,7 +79,7 @@ scores = Table(
 
 @dataclass(frozen=True)
 class Decision:
-    """What was found of one picture of a message, and what was done. A row of `decisions`."""
+    """The verdict on one picture of a message, and what was done. A row of `decisions`."""
 
     id: str
     """32 hex digits."""
@@ -87,26 +87,26 @@ class Decision:
     channel_id: int
     message_id: int
     picture: str
-    """Key of the picture within its message."""
+    """Key of the picture in its message."""
     user_id: int | None
-    """Who posted it; None once they had their rows removed."""
+    """The author; None after they had their data deleted."""
     sha256: str | None
-    """Of its bytes; None if it was not fetched."""
+    """Of the file's bytes; None if it was not downloaded."""
     phash: int | None
     verdict: str
     label: str
     score: float
     threshold: float | None
-    """Of the rule that was met, at that time."""
+    """Of the rule that matched."""
     scores: dict[str, float]
     action: int
-    """What the rules asked for, of `bot.rules.policy.Action`."""
+    """The `bot.rules.policy.Action` that the rules asked for."""
     done: int
-    """What was done of it: less in shadow and review, or where Discord refused."""
+    """The action taken: milder in shadow and review mode, or if Discord refused."""
     origin: str
-    """How it was judged: model, cache, moderator or unjudged."""
+    """Where the verdict is from: model, cache, moderator or unjudged."""
     model: str
-    """Version that was served."""
+    """Version of the model that was serving."""
     detail: str
     created_at: int
     """Unix time, in s."""
@@ -117,7 +117,7 @@ class Decision:
 
 @dataclass(frozen=True)
 class Ruling:
-    """What a moderator decided of a picture; it outranks the model, in that guild. A row of `rulings`."""
+    """A moderator's decision on a picture, which overrides the model in that server. A row of `rulings`."""
 
     guild_id: int
     sha256: str
@@ -128,8 +128,8 @@ class Ruling:
 
 
 @dataclass(frozen=True)
-class Scored:
-    """A model's scores of a picture, so that equal bytes need not be judged twice. A row of `scores`."""
+class PictureScores:
+    """A model's scores of a picture, so that equal bytes are not scored twice. A row of `scores`."""
 
     sha256: str
     md5: str
@@ -141,7 +141,7 @@ class Scored:
 
 
 def signed(phash: int) -> int:
-    """An unsigned 64-bit hash as databases hold it."""
+    """An unsigned 64-bit hash as a signed integer, which is what databases have."""
     return phash - 2**64 if phash >= 2**63 else phash
 
 

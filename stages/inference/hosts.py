@@ -43,13 +43,17 @@ class Resolver(AbstractResolver):
     The connection goes to the very address that was checked, so that a name that changes its mind gains nothing.
     """
 
-    def __init__(self, fixed: Mapping[str, tuple[str, int]]) -> None:
+    def __init__(self, fixed: Mapping[str, tuple[str, int]], loopback: bool = True) -> None:
+        """`fixed`: host -> address and port. `loopback`: whether `localhost` and its like may be resolved."""
         self._fixed = fixed
+        self._loopback = loopback
         self._system = ThreadedResolver()
 
     async def resolve(
         self, host: str, port: int = 0, family: socket.AddressFamily = socket.AF_INET
     ) -> list[ResolveResult]:
+        if not self._loopback and is_loopback(host):
+            raise OSError(f"{host} is this machine")
         if host in self._fixed:
             address, port = self._fixed[host]
             flags = socket.AI_NUMERICHOST | socket.AI_NUMERICSERV

@@ -14,7 +14,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from aiohttp import WSMsgType, web
-from discord_state import Json, World
+from discord_state import DiscordState, Json
 
 GUILDS, MEMBERS, PRESENCES, CONTENT = 1 << 0, 1 << 1, 1 << 8, 1 << 15
 NEEDS = (  # the events of a name, and the intent they need in a guild and in a direct message
@@ -103,7 +103,7 @@ class Session:
             self.connection.queue.put_nowait(text)
 
 
-class Gateway(World):
+class Gateway(DiscordState):
     """The websockets' side."""
 
     def __init__(self, *, heartbeat=41.25, privileged=True, memory=10_000, **world: Any) -> None:

@@ -49,7 +49,7 @@ class Window(dict):
             del self[next(iter(self))]
 
 
-class World:
+class DiscordState:
     """The state, and who hears of its changes through `emit`."""
 
     cdn = ""

@@ -32,7 +32,7 @@ BODIES = {
 }
 
 
-class Cdn:
+class FaultyCdn:
     """Answers `/WORD`: a body of `BODIES`, a status (several, one a request, as `/500,500,png`), or a fault."""
 
     def __init__(self) -> None:
@@ -143,9 +143,9 @@ class Cdn:
 
 
 @asynccontextmanager
-async def faulty_cdn() -> AsyncIterator[Cdn]:
-    """Run a `Cdn`."""
-    cdn = Cdn()
+async def faulty_cdn() -> AsyncIterator[FaultyCdn]:
+    """Run a `FaultyCdn`."""
+    cdn = FaultyCdn()
     app = web.Application()
     app.router.add_get("/{path:.*}", cdn.answer)
     runner = web.AppRunner(app, access_log=None, shutdown_timeout=0)

@@ -49,7 +49,7 @@ def run(folder: Path, *command: str, **variables: str) -> str:
     return done.stdout.strip()
 
 
-class Project:
+class GitProject:
     """A git repository, and DVC's if `track` was called."""
 
     def __init__(self, folder: Path) -> None:
@@ -57,13 +57,13 @@ class Project:
         self.url = f"file://{folder}"
 
     @classmethod
-    def begin(cls, folder: Path) -> Project:
+    def begin(cls, folder: Path) -> GitProject:
         folder.mkdir()
         run(folder, "git", "init", "--quiet", "--initial-branch=main")
         return cls(folder)
 
     @classmethod
-    def of_two_commits(cls, folder: Path) -> Project:
+    def of_two_commits(cls, folder: Path) -> GitProject:
         """Tagged `first` and `second`, each with another content of `file`."""
         project = cls.begin(folder)
         for name in ("first", "second"):
@@ -78,15 +78,15 @@ class Project:
         (self.folder / ".dvc/config").write_text(CONFIG.format(storage=storage))
         (self.folder / "dvc.yaml").write_text(PIPELINE)
 
-    def copy(self, folder: Path) -> Project:
+    def copy(self, folder: Path) -> GitProject:
         """With its cache, on the same remote."""
         shutil.copytree(self.folder, folder, symlinks=True)
-        return Project(folder)
+        return GitProject(folder)
 
-    def clone(self, folder: Path) -> Project:
+    def clone(self, folder: Path) -> GitProject:
         """As on another machine: without its cache."""
         self.git("clone", "--quiet", str(self.folder), str(folder))
-        return Project(folder)
+        return GitProject(folder)
 
     def git(self, *words: str) -> str:
         return run(self.folder, "git", *words)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from bot.storage.tables import Decision, Ruling, Scored
+from bot.storage.tables import Decision, PictureScores, Ruling
 
 
 def decision(number: int = 1, **changes: Any) -> Decision:
@@ -37,6 +37,6 @@ def ruling(number: int = 1, **changes: Any) -> Ruling:
     return Ruling(**{**values, "created_at": 1000, **changes})
 
 
-def scored(number: int = 1, **changes: Any) -> Scored:
+def scored(number: int = 1, **changes: Any) -> PictureScores:
     values = {"sha256": f"{number:064x}", "md5": "m" * 32, "phash": 2**64 - 1, "scores": {"a": 0.1 + 0.2}}
-    return Scored(**{**values, **changes})
+    return PictureScores(**{**values, **changes})

@@ -30,7 +30,7 @@ async def settled() -> None:
 
 
 async def holding(judge: Judge, size: int) -> asyncio.Task[None]:
-    task = asyncio.create_task(judge.hold(size))
+    task = asyncio.create_task(judge.reserve(size))
     await settled()
     return task
 
@@ -58,7 +58,7 @@ async def test_what_fits_is_held_at_once_and_what_does_not_waits(judge: Judge) -
 
 
 async def test_small_ones_do_not_overtake_a_large_one(judge: Judge) -> None:
-    await judge.hold(6)
+    await judge.reserve(6)
     large, small = await holding(judge, 8), await holding(judge, 1)
     assert (large.done(), small.done()) == (False, False)
     judge.release(6)
@@ -69,7 +69,7 @@ async def test_small_ones_do_not_overtake_a_large_one(judge: Judge) -> None:
 
 
 async def test_one_over_the_whole_budget_is_held_alone(judge: Judge) -> None:
-    await judge.hold(1)
+    await judge.reserve(1)
     huge, small = await holding(judge, 50), await holding(judge, 1)
     assert (huge.done(), small.done()) == (False, False)
     judge.release(1)
@@ -82,7 +82,7 @@ async def test_one_over_the_whole_budget_is_held_alone(judge: Judge) -> None:
 
 
 async def test_one_that_gives_up_lets_those_behind_it_through(judge: Judge) -> None:
-    await judge.hold(6)
+    await judge.reserve(6)
     large, small = await holding(judge, 8), await holding(judge, 4)
     assert not small.done()
     large.cancel()
@@ -93,7 +93,7 @@ async def test_one_that_gives_up_lets_those_behind_it_through(judge: Judge) -> N
 
 
 async def test_one_that_gives_up_in_the_moment_it_is_let_in_holds_nothing(judge: Judge) -> None:
-    await judge.hold(10)
+    await judge.reserve(10)
     first, second = await holding(judge, 10), await holding(judge, 10)
     judge.release(10)
     first.cancel()
@@ -125,7 +125,7 @@ def test_with_many_at_once_the_budget_holds_and_nobody_waits_for_ever(
         suspended: list[bool] = []
         asyncio.get_running_loop().call_soon(suspended.append, True)
         came.append(number)
-        await judge.hold(size)
+        await judge.reserve(size)
         held[number] = size
         if suspended:
             let_in.append(number)

@@ -20,7 +20,7 @@ from rows import decision, ruling, scored
 from bot.rules.policy import GuildPolicy
 from bot.storage import database
 from bot.storage.database import StoreError
-from bot.storage.store import Store
+from bot.storage.store import BotStore
 from bot.storage.tables import OPEN, Decision
 from stages.workspace.errors import MLpyError
 
@@ -28,21 +28,21 @@ SECRET = "hunter2"
 
 
 @pytest.fixture
-async def store(place: Place) -> AsyncIterator[Store]:
-    async with Store(place.url) as store:
+async def store(place: Place) -> AsyncIterator[BotStore]:
+    async with BotStore(place.url) as store:
         yield store
 
 
 async def kept(place: Place) -> list[int]:
     """What a new process finds: the decisions' messages, oldest first."""
-    async with Store(place.url) as later:
+    async with BotStore(place.url) as later:
         return [each.message_id for each in (await later.decisions())[::-1]]
 
 
 async def cannot_be_opened(url: str, said: str, caplog: pytest.LogCaptureFixture) -> None:
     caplog.set_level(logging.DEBUG)
     with pytest.raises(StoreError, match=said) as caught:
-        async with Store(url):
+        async with BotStore(url):
             pass
     assert isinstance(caught.value, MLpyError)
     told = "".join(traceback.format_exception(caught.value)) + repr(caught.value) + caplog.text
@@ -53,12 +53,12 @@ async def cannot_be_opened(url: str, said: str, caplog: pytest.LogCaptureFixture
 @pytest.mark.parametrize(
     ("url", "said"),
     [
-        ("", "MLPY_BOT_DATABASE is no SQLAlchemy URL"),
-        (SECRET, "MLPY_BOT_DATABASE is no SQLAlchemy URL"),
-        (f"postgresql://bot:{SECRET}@db:port/bot", "MLPY_BOT_DATABASE is no SQLAlchemy URL"),
-        (f"postgresql://bot@db:{SECRET}/bot", "MLPY_BOT_DATABASE is no SQLAlchemy URL"),
-        (f"postgresql://bot:{SECRET}@[::1/bot", "MLPY_BOT_DATABASE is no SQLAlchemy URL"),
-        (f"mysql://bot:{SECRET}@db/bot", "MLPY_BOT_DATABASE names mysql; SQLite and PostgreSQL are served"),
+        ("", "MLPY_BOT_DATABASE is not a SQLAlchemy URL"),
+        (SECRET, "MLPY_BOT_DATABASE is not a SQLAlchemy URL"),
+        (f"postgresql://bot:{SECRET}@db:port/bot", "MLPY_BOT_DATABASE is not a SQLAlchemy URL"),
+        (f"postgresql://bot@db:{SECRET}/bot", "MLPY_BOT_DATABASE is not a SQLAlchemy URL"),
+        (f"postgresql://bot:{SECRET}@[::1/bot", "MLPY_BOT_DATABASE is not a SQLAlchemy URL"),
+        (f"mysql://bot:{SECRET}@db/bot", "MLPY_BOT_DATABASE names mysql; use SQLite or PostgreSQL"),
         (f"oracle+nothing://bot:{SECRET}@db/bot", "MLPY_BOT_DATABASE names oracle"),
         (f"nothing://bot:{SECRET}@db/bot", "MLPY_BOT_DATABASE names nothing"),
         (f"postgresql://bot:{SECRET}@127.0.0.1:1/bot", r"bot:\*\*\*@127.0.0.1:1/bot cannot be opened \(ConnectionRef"),
@@ -84,7 +84,7 @@ async def test_a_file_of_another_kind_is_refused(tmp_path: Path, caplog: pytest.
 
 async def test_postgres_refuses_who_is_not_known(postgres: Postgres, caplog: pytest.LogCaptureFixture) -> None:
     postgres.locked("guarded", f"{SECRET}/@ö")
-    async with Store(
+    async with BotStore(
         postgres.url(user="guarded", password=f"{SECRET}%2F%40%C3%B6", options="&sslmode=disable")
     ) as store:
         assert await store.get("schema") == "1"
@@ -95,28 +95,28 @@ async def test_postgres_refuses_who_is_not_known(postgres: Postgres, caplog: pyt
 
 
 async def test_tables_of_another_version_are_left_alone(place: Place, caplog: pytest.LogCaptureFixture) -> None:
-    async with Store(place.url) as store:
+    async with BotStore(place.url) as store:
         await store.put("schema", "2")
-    await cannot_be_opened(place.url, "is of layout 2, this bot writes 1; use another", caplog)
+    await cannot_be_opened(place.url, "has schema version 2, this bot needs 1; use another database", caplog)
     assert place.sql("SELECT value FROM meta") == [("2",)]
 
 
 async def test_several_processes_may_make_the_tables_at_once(place: Place) -> None:
-    stores = [Store(place.url) for _ in range(5)]
+    stores = [BotStore(place.url) for _ in range(5)]
     async with contextlib.AsyncExitStack() as stack:
         await asyncio.gather(*map(stack.enter_async_context, stores))
         await asyncio.gather(*(each.record(decision(number)) for number, each in enumerate(stores)))
-        assert [await each.count() for each in stores] == [5] * 5
+        assert [len(await each.decisions()) for each in stores] == [5] * 5
 
 
-async def test_two_processes_write_as_fast_as_they_can(place: Place, store: Store) -> None:
-    async with Store(place.url) as other:
+async def test_two_processes_write_as_fast_as_they_can(place: Place, store: BotStore) -> None:
+    async with BotStore(place.url) as other:
         await asyncio.gather(*((store, other)[number % 2].record(decision(number)) for number in range(60)))
         assert (store.waiting, other.waiting) == (0, 0)
     assert len(await kept(place)) == 60
 
 
-async def refusals(store: Store) -> list[Callable[[], Awaitable[Any]]]:
+async def refusals(store: BotStore) -> list[Callable[[], Awaitable[Any]]]:
     return [
         lambda: store.policy(99),
         lambda: store.set_policy(10, GuildPolicy(modlog=2)),
@@ -124,17 +124,16 @@ async def refusals(store: Store) -> list[Callable[[], Awaitable[Any]]]:
         lambda: store.settle(1001, "deleted", 1),
         lambda: store.reopen(1001, "deleted"),
         lambda: store.rulings(10),
-        lambda: store.rule(ruling()),
+        lambda: store.save_ruling(ruling()),
         lambda: store.sweep(1),
-        lambda: store.forget(30),
+        lambda: store.forget_user(30),
         lambda: store.forget_guild(11),
         lambda: store.get("a"),
         lambda: store.put("a", "b"),
-        lambda: store.count(),
     ]
 
 
-async def test_an_outage_costs_no_row(place: Place, store: Store) -> None:
+async def test_an_outage_costs_no_row(place: Place, store: BotStore) -> None:
     policy = GuildPolicy(modlog=1)
     await store.set_policy(10, policy)
     await store.record(decision(1, state=OPEN))
@@ -142,7 +141,7 @@ async def test_an_outage_costs_no_row(place: Place, store: Store) -> None:
     for number in range(2, 7):
         await store.record(decision(number))
     await store.record(decision(9, message_id=1001))
-    await store.keep_scores(scored(1))
+    await store.save_scores(scored(1))
     assert store.waiting == 7
     assert not await store.flush()
     errors = store.errors
@@ -151,24 +150,24 @@ async def test_an_outage_costs_no_row(place: Place, store: Store) -> None:
             await ask()
     assert store.errors > errors
     assert await store.policy(10) == policy, "it is at hand, and was not changed"
-    assert await store.decided(1001) == {}
-    assert await store.scored("0" * 64, "m") is None
-    assert await store.scored(scored(1).sha256, "m" * 32) == scored(1), "it is at hand"
+    assert await store.decisions_on(1001) == {}
+    assert await store.find_scores("0" * 64, "m") is None
+    assert await store.find_scores(scored(1).sha256, "m" * 32) == scored(1), "it is at hand"
     place.back()
     assert await store.flush()
     assert store.waiting == 0
     assert await kept(place) == [1001, 1002, 1003, 1004, 1005, 1006]
     assert await store.settle(1001, "deleted", 1)
-    async with Store(place.url) as later:
-        assert await later.scored(scored(1).sha256, "m" * 32)
+    async with BotStore(place.url) as later:
+        assert await later.find_scores(scored(1).sha256, "m" * 32)
 
 
-async def test_whoever_comes_after_an_outage_brings_what_waits_along(place: Place, store: Store) -> None:
+async def test_whoever_comes_after_an_outage_brings_what_waits_along(place: Place, store: BotStore) -> None:
     for ask in (
         lambda: store.record(decision(3)),
         lambda: store.decisions(),
         lambda: store.settle(1, "deleted", 1),
-        lambda: store.forget(1),
+        lambda: store.forget_user(1),
     ):
         place.away()
         await asyncio.gather(*(store.record(decision(number)) for number in (1, 2)))
@@ -179,7 +178,7 @@ async def test_whoever_comes_after_an_outage_brings_what_waits_along(place: Plac
         place.sql("DELETE FROM decisions")
 
 
-async def test_a_guild_that_was_left_in_an_outage_is_forgotten_all_the_same(place: Place, store: Store) -> None:
+async def test_a_guild_that_was_left_in_an_outage_is_forgotten_all_the_same(place: Place, store: BotStore) -> None:
     place.away()
     await store.record(decision(1))
     place.back()
@@ -188,9 +187,9 @@ async def test_a_guild_that_was_left_in_an_outage_is_forgotten_all_the_same(plac
 
 
 async def test_of_too_many_rows_the_oldest_are_logged(
-    place: Place, store: Store, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+    place: Place, store: BotStore, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    monkeypatch.setattr(database, "BACKLOG", 5)
+    monkeypatch.setattr(database, "MAX_BACKLOG", 5)
     place.away()
     for number in range(8):
         await store.record(decision(number))
@@ -203,7 +202,7 @@ async def test_of_too_many_rows_the_oldest_are_logged(
 
 
 async def test_what_waits_when_the_bot_stops_is_logged(place: Place, caplog: pytest.LogCaptureFixture) -> None:
-    async with Store(place.url) as store:
+    async with BotStore(place.url) as store:
         place.away()
         await store.record(decision(1))
     place.back()
@@ -225,7 +224,7 @@ async def test_what_waits_when_the_bot_stops_is_logged(place: Place, caplog: pyt
     ids=["not a number", "too long", "a zero byte", "half a character", "too large", "no JSON"],
 )
 async def test_a_row_that_no_database_takes_holds_up_no_other(
-    place: Place, store: Store, bad: Decision, caplog: pytest.LogCaptureFixture
+    place: Place, store: BotStore, bad: Decision, caplog: pytest.LogCaptureFixture
 ) -> None:
     place.away()
     for each in (decision(1), bad, decision(3)):
@@ -235,28 +234,28 @@ async def test_a_row_that_no_database_takes_holds_up_no_other(
     assert store.waiting == 0
     stored = [number for (number,) in place.sql("SELECT message_id FROM decisions ORDER BY message_id")]
     assert {1001, 1003} <= set(stored)
-    assert 1002 in stored or "not stored, the database refuses it" in caplog.text
+    assert 1002 in stored or "a row was lost because the database rejects it" in caplog.text
 
 
 async def test_killed_sessions_are_not_noticed(postgres: Postgres) -> None:
     place = postgres.new()
-    async with Store(place.url) as store:
+    async with BotStore(place.url) as store:
         await asyncio.gather(*(store.record(decision(number)) for number in range(5)))
-        await asyncio.gather(*(store.count() for _ in range(5)))
+        await asyncio.gather(*(store.get("schema") for _ in range(5)))
         place.sql("SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE pid <> pg_backend_pid()")
         await store.record(decision(9))
-        assert (await store.count(), store.waiting, store.errors) == (6, 0, 0)
+        assert (len(await store.decisions()), store.waiting, store.errors) == (6, 0, 0)
 
 
 async def test_a_server_that_hangs_holds_nobody_up(postgres: Postgres, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(database, "PATIENCE", 0.3)
+    monkeypatch.setattr(database, "TIMEOUT", 0.3)
     place = postgres.new()
-    async with Store(place.url) as store:
-        await asyncio.gather(*(store.count() for _ in range(4)))
+    async with BotStore(place.url) as store:
+        await asyncio.gather(*(store.get("schema") for _ in range(4)))
         with postgres.hung():
             start = time.monotonic()
             await asyncio.gather(*(store.record(decision(number)) for number in range(30)))
-            asked = await asyncio.gather(*(store.count() for _ in range(30)), return_exceptions=True)
+            asked = await asyncio.gather(*(store.get("schema") for _ in range(30)), return_exceptions=True)
             assert time.monotonic() - start < 10
             assert {type(each) for each in asked} == {StoreError}
             assert store.waiting == 30
@@ -268,8 +267,8 @@ async def test_a_server_that_hangs_holds_nobody_up(postgres: Postgres, monkeypat
 
 async def test_whoever_is_cancelled_while_writing_takes_no_row_along(postgres: Postgres) -> None:
     place = postgres.new()
-    async with Store(place.url) as store:
-        await store.count()
+    async with BotStore(place.url) as store:
+        await store.get("schema")
         with postgres.hung():
             tasks = [asyncio.create_task(store.record(decision(number))) for number in range(3)]
             await asyncio.sleep(0.1)
@@ -283,7 +282,7 @@ async def test_whoever_is_cancelled_while_writing_takes_no_row_along(postgres: P
 
 async def test_sqlite_waits_for_another_process_to_finish_writing(tmp_path: Path) -> None:
     place = SqlitePlace(tmp_path / "bot.sqlite")
-    async with Store(place.url) as store:
+    async with BotStore(place.url) as store:
         lock = sqlite3.connect(place.file, isolation_level=None, check_same_thread=False)
         lock.execute("BEGIN EXCLUSIVE")
         threading.Timer(0.3, lambda: (lock.execute("COMMIT"), lock.close())).start()

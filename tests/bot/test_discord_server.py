@@ -22,7 +22,7 @@ def picture(colour="red"):
     return file.getvalue()
 
 
-class Bot(commands.AutoShardedBot):
+class RecordingBot(commands.AutoShardedBot):
     def __init__(self, intents=INTENTS, **more):
         super().__init__("!", intents=intents, guild_ready_timeout=0.05, **more)
         self.seen, self.edits, self.gone, self.resumed, self.came = [], [], [], 0, asyncio.Event()
@@ -74,7 +74,7 @@ async def server():
 
 @pytest.fixture
 async def bot(server):
-    async with running(server, Bot()) as bot:
+    async with running(server, RecordingBot()) as bot:
         yield bot
     assert not server.errors
 
@@ -260,7 +260,7 @@ async def test_an_embed_comes_with_an_edit(server, bot):
 async def test_shards_and_what_the_intents_leave_out():
     few = discord.Intents(guilds=True, guild_messages=True)
     async with DiscordServer(guilds=4, shards=2, keep=False, window=20) as server:
-        async with running(server, Bot(few)) as bot:  # it asks how many shards to start
+        async with running(server, RecordingBot(few)) as bot:  # it asks how many shards to start
             assert bot.shard_count == server.identifies == 2
             channels = [next(iter(guild["channels"])) for guild in server.guilds.values()]
             for number in range(400):
@@ -279,10 +279,10 @@ async def test_who_may_come_in():
         with pytest.MonkeyPatch.context() as patch:
             server.point(patch)
             with pytest.raises(discord.PrivilegedIntentsRequired):
-                await Bot().start(server.token)
+                await RecordingBot().start(server.token)
         server.token = "another"
         with pytest.MonkeyPatch.context() as patch:
             server.point(patch)
-            async with Bot() as bot:
+            async with RecordingBot() as bot:
                 with pytest.raises(discord.LoginFailure):
                     await bot.login("wrong")

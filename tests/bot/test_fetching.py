@@ -10,32 +10,33 @@ from collections.abc import AsyncIterator
 from contextlib import suppress
 
 import pytest
-from faulty_cdn import BODIES, PNG, SIGNED, Cdn, faulty_cdn
+from faulty_cdn import BODIES, PNG, SIGNED, FaultyCdn, faulty_cdn
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from bot.pictures.fetching import DISCORD, FetchCaps, Fetcher, NotAPictureError, PublicResolver, UnfetchedError
+from bot.pictures.fetching import DISCORD, FetchCaps, Fetcher, NotAPictureError, UnfetchedError
 from bot.pictures.references import Reference
 from bot.rules.policy import UNJUDGED
+from stages.inference.hosts import Resolver
 
 CAPS = FetchCaps(max_bytes=100_000, seconds=5.0, tries=3, pause=0.01)
 HASTY = FetchCaps(max_bytes=100_000, seconds=0.4, tries=3, pause=0.01)
 
 
 @pytest.fixture
-async def cdn() -> AsyncIterator[Cdn]:
+async def cdn() -> AsyncIterator[FaultyCdn]:
     async with faulty_cdn() as cdn:
         yield cdn
 
 
 @pytest.fixture
-async def fetcher(cdn: Cdn) -> AsyncIterator[Fetcher]:
+async def fetcher(cdn: FaultyCdn) -> AsyncIterator[Fetcher]:
     async with Fetcher([cdn.origin], CAPS) as fetcher:
         yield fetcher
 
 
 @pytest.fixture
-async def hasty(cdn: Cdn) -> AsyncIterator[Fetcher]:
+async def hasty(cdn: FaultyCdn) -> AsyncIterator[Fetcher]:
     async with Fetcher([cdn.origin], HASTY) as fetcher:
         yield fetcher
 
@@ -47,7 +48,7 @@ def at(url: str, still: str = "") -> Reference:
 async def refused(fetcher: Fetcher, url: str) -> str:
     """The verdict; its signed query shows nowhere in the error."""
     with pytest.raises(UnfetchedError) as caught:
-        await fetcher.picture(at(url))
+        await fetcher.fetch_picture(at(url))
     assert caught.value.detail
     assert caught.value.verdict in UNJUDGED
     told = "".join(traceback.format_exception(caught.value)) + repr(caught.value)
@@ -56,8 +57,10 @@ async def refused(fetcher: Fetcher, url: str) -> str:
 
 
 @pytest.mark.parametrize("kind", ["png", "jpeg", "gif", "webp"])
-async def test_a_picture_is_fetched_whatever_its_type_is_said_to_be(cdn: Cdn, fetcher: Fetcher, kind: str) -> None:
-    assert await fetcher.picture(at(cdn.url(kind))) == BODIES[kind]
+async def test_a_picture_is_fetched_whatever_its_type_is_said_to_be(
+    cdn: FaultyCdn, fetcher: Fetcher, kind: str
+) -> None:
+    assert await fetcher.fetch_picture(at(cdn.url(kind))) == BODIES[kind]
     assert cdn.asked[kind] == 1
 
 
@@ -93,7 +96,7 @@ async def test_a_picture_is_fetched_whatever_its_type_is_said_to_be(cdn: Cdn, fe
     ],
 )
 async def test_what_cannot_be_had_says_why(
-    cdn: Cdn, fetcher: Fetcher, caplog: pytest.LogCaptureFixture, path: str, verdict: str, asked: int
+    cdn: FaultyCdn, fetcher: Fetcher, caplog: pytest.LogCaptureFixture, path: str, verdict: str, asked: int
 ) -> None:
     assert await refused(fetcher, cdn.url(path)) == verdict
     assert cdn.asked == {path: asked}
@@ -103,19 +106,24 @@ async def test_what_cannot_be_had_says_why(
 @pytest.mark.parametrize(
     "path", ["503,png", "500,502,png", "429,png", "reset,png", "cut-60,png", "chunks-60,cut-9,png"]
 )
-async def test_a_passing_fault_is_tried_again(cdn: Cdn, fetcher: Fetcher, path: str) -> None:
-    assert await fetcher.picture(at(cdn.url(path))) == PNG
+async def test_a_passing_fault_is_tried_again(cdn: FaultyCdn, fetcher: Fetcher, path: str) -> None:
+    assert await fetcher.fetch_picture(at(cdn.url(path))) == PNG
     assert cdn.asked[path] == len(path.split(","))
 
 
 @pytest.mark.parametrize(("after", "least"), [("0.3", 0.3), ("-7", 0.0), ("Wed, 21 Oct 2015 07:28:00 GMT", 0.0)])
-async def test_the_pause_that_the_host_asks_for_is_kept(cdn: Cdn, fetcher: Fetcher, after: str, least: float) -> None:
+async def test_the_pause_that_the_host_asks_for_is_kept(
+    cdn: FaultyCdn, fetcher: Fetcher, after: str, least: float
+) -> None:
     start = time.monotonic()
-    assert await fetcher.picture(at(f"{cdn.origin}/429-{after},png".replace(" ", "%20").replace(",%20", "%20"))) == PNG
+    assert (
+        await fetcher.fetch_picture(at(f"{cdn.origin}/429-{after},png".replace(" ", "%20").replace(",%20", "%20")))
+        == PNG
+    )
     assert least <= time.monotonic() - start < least + 2
 
 
-async def test_a_pause_longer_than_there_is_time_ends_the_wait(cdn: Cdn, hasty: Fetcher) -> None:
+async def test_a_pause_longer_than_there_is_time_ends_the_wait(cdn: FaultyCdn, hasty: Fetcher) -> None:
     start = time.monotonic()
     assert await refused(hasty, cdn.url("429-3600,png")) == "timed_out"
     assert time.monotonic() - start < 2
@@ -123,7 +131,7 @@ async def test_a_pause_longer_than_there_is_time_ends_the_wait(cdn: Cdn, hasty: 
 
 
 @pytest.mark.parametrize("status", [301, 302, 303, 307, 308])
-async def test_a_redirect_to_another_host_is_never_followed(cdn: Cdn, fetcher: Fetcher, status: int) -> None:
+async def test_a_redirect_to_another_host_is_never_followed(cdn: FaultyCdn, fetcher: Fetcher, status: int) -> None:
     async with faulty_cdn() as other:
         cdn.elsewhere = other.origin
         assert await refused(fetcher, cdn.url(f"away-{status}")) == "outside"
@@ -131,54 +139,56 @@ async def test_a_redirect_to_another_host_is_never_followed(cdn: Cdn, fetcher: F
 
 
 @pytest.mark.parametrize("path", ["stalled-0", "stalled-50", "pieces-1", "reset"])
-async def test_all_tries_together_end_in_time(cdn: Cdn, path: str) -> None:
+async def test_all_tries_together_end_in_time(cdn: FaultyCdn, path: str) -> None:
     async with Fetcher([cdn.origin], FetchCaps(100_000, seconds=0.15, tries=1000, pause=0.04)) as fetcher:
         start = time.monotonic()
         assert await refused(fetcher, cdn.url(path)) == "timed_out"
         assert time.monotonic() - start < 2
 
 
-async def test_a_body_that_comes_bit_by_bit_is_put_together(cdn: Cdn, fetcher: Fetcher) -> None:
-    assert await fetcher.picture(at(cdn.url("pieces-13"))) == PNG
+async def test_a_body_that_comes_bit_by_bit_is_put_together(cdn: FaultyCdn, fetcher: Fetcher) -> None:
+    assert await fetcher.fetch_picture(at(cdn.url("pieces-13"))) == PNG
 
 
-async def test_a_body_longer_than_was_said_is_not_read_on(cdn: Cdn, fetcher: Fetcher) -> None:
+async def test_a_body_longer_than_was_said_is_not_read_on(cdn: FaultyCdn, fetcher: Fetcher) -> None:
     with suppress(UnfetchedError):
-        assert await fetcher.picture(at(cdn.url("more-5000"))) == PNG
+        assert await fetcher.fetch_picture(at(cdn.url("more-5000"))) == PNG
 
 
-async def test_the_cap_of_bytes_is_the_last_size_that_passes(cdn: Cdn, fetcher: Fetcher) -> None:
-    assert len(await fetcher.picture(at(cdn.url("sized-100000")))) == 100_000
+async def test_the_cap_of_bytes_is_the_last_size_that_passes(cdn: FaultyCdn, fetcher: Fetcher) -> None:
+    assert len(await fetcher.fetch_picture(at(cdn.url("sized-100000")))) == 100_000
 
 
 @pytest.mark.parametrize("path", ["html", "json", "zero", "tiny", "riff"])
-async def test_what_is_no_picture_is_nobodys_business(cdn: Cdn, fetcher: Fetcher, path: str) -> None:
+async def test_what_is_no_picture_is_nobodys_business(cdn: FaultyCdn, fetcher: Fetcher, path: str) -> None:
     with pytest.raises(NotAPictureError):
-        await fetcher.picture(at(cdn.url(path)))
+        await fetcher.fetch_picture(at(cdn.url(path)))
     assert cdn.asked[path] == 1
 
 
-async def test_an_endless_file_is_left_as_soon_as_it_is_known_to_be_no_picture(cdn: Cdn, fetcher: Fetcher) -> None:
+async def test_an_endless_file_is_left_as_soon_as_it_is_known_to_be_no_picture(
+    cdn: FaultyCdn, fetcher: Fetcher
+) -> None:
     with pytest.raises(NotAPictureError):
-        await fetcher.picture(at(cdn.url("endless-0")))
+        await fetcher.fetch_picture(at(cdn.url("endless-0")))
     await asyncio.sleep(0.1)
     assert cdn.sent < 20_000_000, "the line is cut"
 
 
-async def test_a_still_picture_is_asked_for_in_place_of_a_video(cdn: Cdn, fetcher: Fetcher) -> None:
-    assert await fetcher.picture(at(cdn.url("mp4"), cdn.url("png"))) == PNG
+async def test_a_still_picture_is_asked_for_in_place_of_a_video(cdn: FaultyCdn, fetcher: Fetcher) -> None:
+    assert await fetcher.fetch_picture(at(cdn.url("mp4"), cdn.url("png"))) == PNG
     assert cdn.asked == {"png": 1}
 
 
-async def test_a_file_of_any_kind_is_fetched_to_be_posted_again(cdn: Cdn, fetcher: Fetcher) -> None:
-    assert await fetcher.file(cdn.url("mp4"), 1000) == BODIES["mp4"]
+async def test_a_file_of_any_kind_is_fetched_to_be_posted_again(cdn: FaultyCdn, fetcher: Fetcher) -> None:
+    assert await fetcher.fetch_file(cdn.url("mp4"), 1000) == BODIES["mp4"]
     with pytest.raises(UnfetchedError, match="too_large"):
-        await fetcher.file(cdn.url("mp4"), 100)
+        await fetcher.fetch_file(cdn.url("mp4"), 100)
     with pytest.raises(UnfetchedError, match="outside"):
-        await fetcher.file("https://evil.example/", 1000)
+        await fetcher.fetch_file("https://evil.example/", 1000)
 
 
-async def test_nobody_listens(cdn: Cdn) -> None:
+async def test_nobody_listens(cdn: FaultyCdn) -> None:
     with socket.create_server(("127.0.0.1", 0)) as taken:
         free = f"http://127.0.0.1:{taken.getsockname()[1]}"
     async with Fetcher([free], CAPS) as fetcher:
@@ -232,7 +242,7 @@ def test_whatever_a_url_holds_only_these_errors_come_and_nobody_else_is_asked(te
             cdn.asked.clear()
             for url in (text, f"{cdn.origin}{text}", f"{cdn.origin}/{text}", f"https://{text}@{cdn.origin[7:]}/"):
                 with suppress(UnfetchedError, NotAPictureError):
-                    await fetcher.picture(at(url))
+                    await fetcher.fetch_picture(at(url))
 
     asyncio.run(ask())
 
@@ -243,34 +253,36 @@ def test_whatever_a_url_holds_only_these_errors_come_and_nobody_else_is_asked(te
      "fe80::1", "::ffff:127.0.0.1", "::"],
 )  # fmt: skip
 async def test_no_name_leads_into_the_bots_own_network(host: str) -> None:
-    resolver = PublicResolver()
+    resolver = Resolver({}, loopback=False)
     with pytest.raises(OSError):  # noqa: PT011
         await resolver.resolve(host, 80, socket.AF_UNSPEC)
     assert [each["host"] for each in await resolver.resolve("1.1.1.1", 80)] == ["1.1.1.1"]
     await resolver.close()
 
 
-async def test_an_allowed_name_of_a_private_address_is_not_asked(cdn: Cdn) -> None:
+async def test_an_allowed_name_of_a_private_address_is_not_asked(cdn: FaultyCdn) -> None:
     named = cdn.origin.replace("127.0.0.1", "localhost")
     async with Fetcher([named], CAPS) as fetcher:
         assert await refused(fetcher, f"{named}/png?{SIGNED}") == "unreachable"
     assert cdn.asked.total() == 0
 
 
-async def test_no_proxy_no_cookie_and_no_packing(cdn: Cdn, monkeypatch: pytest.MonkeyPatch, fetcher: Fetcher) -> None:
+async def test_no_proxy_no_cookie_and_no_packing(
+    cdn: FaultyCdn, monkeypatch: pytest.MonkeyPatch, fetcher: Fetcher
+) -> None:
     monkeypatch.setenv("HTTP_PROXY", "http://127.0.0.1:1")
     for _ in range(2):
-        await fetcher.picture(at(cdn.url("png")))
+        await fetcher.fetch_picture(at(cdn.url("png")))
     sent = cdn.headers[-1]
     assert sent["Accept-Encoding"] == "identity"
     assert sent["User-Agent"].startswith("DiscordBot (")
     assert not {"Cookie", "Authorization", "Referer"} & sent.keys()
 
 
-async def test_many_at_once_and_a_cancelled_one_among_them(cdn: Cdn, fetcher: Fetcher) -> None:
-    slow = asyncio.create_task(fetcher.picture(at(cdn.url("stalled-50"))))
+async def test_many_at_once_and_a_cancelled_one_among_them(cdn: FaultyCdn, fetcher: Fetcher) -> None:
+    slow = asyncio.create_task(fetcher.fetch_picture(at(cdn.url("stalled-50"))))
     await asyncio.sleep(0.05)
-    many = asyncio.gather(*(fetcher.picture(at(cdn.url("png"))) for _ in range(100)))
+    many = asyncio.gather(*(fetcher.fetch_picture(at(cdn.url("png"))) for _ in range(100)))
     slow.cancel()
     assert await many == [PNG] * 100
     with pytest.raises(asyncio.CancelledError):

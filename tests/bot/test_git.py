@@ -10,7 +10,7 @@ from pathlib import Path
 from threading import Timer
 
 import pytest
-from repository import Project, run
+from repository import GitProject, run
 
 from bot.model.release import Repository
 from stages.workspace.errors import ModelError
@@ -19,9 +19,9 @@ ROOT = Path(__file__).parents[2]
 
 
 @pytest.fixture(scope="module")
-def plain(tmp_path_factory: pytest.TempPathFactory) -> Project:
+def plain(tmp_path_factory: pytest.TempPathFactory) -> GitProject:
     """Two commits, tagged `first` and `second`."""
-    return Project.of_two_commits(tmp_path_factory.mktemp("plain") / "ours")
+    return GitProject.of_two_commits(tmp_path_factory.mktemp("plain") / "ours")
 
 
 @pytest.fixture(autouse=True)
@@ -33,16 +33,18 @@ def copies(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 @pytest.mark.parametrize(
     "rev", ["", "absent", "--all", "^HEAD", "first..HEAD", "HEAD\n", "\0", "HEAD:file", "🐴" * 300]
 )
-def test_what_is_no_commit_is_refused(plain: Project, rev: str) -> None:
+def test_what_is_no_commit_is_refused(plain: GitProject, rev: str) -> None:
     with pytest.raises(
-        ModelError, match=r"ours has no branch, tag or commit '.*; `git tag` lists the tags, and a model"
+        ModelError, match=r"ours has no branch, tag or commit '.*; list the tags with `git tag`, or name a model"
     ):
         Repository(str(plain.folder)).latest(rev)
 
 
 @pytest.mark.parametrize("where", ["absent/folder", "--upload-pack=touch x", "ext::sh -c true", "ftp://host/x", "a\0b"])
 def test_what_is_no_place_is_refused(where: str) -> None:
-    with pytest.raises(ModelError, match="is neither a folder nor a URL that git can fetch: https://, ssh://"):
+    with pytest.raises(
+        ModelError, match="is neither a folder nor a URL that git can fetch; write it as https://, ssh://"
+    ):
         Repository(where).latest("main")
 
 
@@ -51,18 +53,18 @@ def test_a_folder_without_git_is_refused(tmp_path: Path) -> None:
         Repository(str(tmp_path)).latest("main")
 
 
-def test_a_hook_that_starts_us_does_not_say_where_we_are(plain: Project, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_hook_that_starts_us_does_not_say_where_we_are(plain: GitProject, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("GIT_DIR", "/nowhere")
     assert Repository(str(plain.folder)).latest("main") == plain.git("--git-dir=.git", "rev-parse", "main")
 
 
-def test_a_machine_without_git_is_told(plain: Project, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_machine_without_git_is_told(plain: GitProject, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("PATH", "/nowhere")
-    with pytest.raises(ModelError, match=r"reading .*ours takes git, which is not installed"):
+    with pytest.raises(ModelError, match=r"reading .*ours needs git, which is not installed"):
         Repository(str(plain.folder)).latest("main")
 
 
-def test_the_tags_of_a_url_are_followed(plain: Project, tmp_path: Path) -> None:
+def test_the_tags_of_a_url_are_followed(plain: GitProject, tmp_path: Path) -> None:
     ours = plain.copy(tmp_path / "ours")
     repository = Repository(ours.url)
     for tag in ("chosen", "chosen/one"):  # the second cannot be beside the first, which is deleted
@@ -70,11 +72,11 @@ def test_the_tags_of_a_url_are_followed(plain: Project, tmp_path: Path) -> None:
             ours.git("tag", "--force", tag, rev)
             assert repository.latest(tag) == ours.git("rev-parse", rev)
         ours.git("tag", "--delete", tag)
-        with pytest.raises(ModelError, match=f"{ours.url} has no branch, tag or commit '{tag}'; `git tag` lists"):
+        with pytest.raises(ModelError, match=f"{ours.url} has no branch, tag or commit '{tag}'; list the tags with"):
             repository.latest(tag)
 
 
-def test_a_branch_that_was_rewritten_is_followed(plain: Project, tmp_path: Path) -> None:
+def test_a_branch_that_was_rewritten_is_followed(plain: GitProject, tmp_path: Path) -> None:
     ours = plain.copy(tmp_path / "ours")
     repository = Repository(ours.url)
     assert repository.latest("HEAD") == repository.latest("main") == ours.git("rev-parse", "second")
@@ -84,7 +86,7 @@ def test_a_branch_that_was_rewritten_is_followed(plain: Project, tmp_path: Path)
     assert repository.latest("HEAD") == repository.latest("main") == third
 
 
-def test_a_ref_that_another_process_has_locked_is_waited_for(plain: Project, tmp_path: Path, copies: Path) -> None:
+def test_a_ref_that_another_process_has_locked_is_waited_for(plain: GitProject, tmp_path: Path, copies: Path) -> None:
     ours = plain.copy(tmp_path / "ours")
     repository = Repository(ours.url)
     repository.latest("main")
@@ -93,7 +95,7 @@ def test_a_ref_that_another_process_has_locked_is_waited_for(plain: Project, tmp
     lock.parent.mkdir(exist_ok=True)
     lock.touch()
     ours.git("tag", "--force", "second", "first")
-    with pytest.raises(ModelError, match=rf"error: cannot lock ref .*; if they are right, delete its copy {copy}"):
+    with pytest.raises(ModelError, match=rf"error: cannot lock ref .*; if they are right, delete the mirror {copy}"):
         repository.latest("second")
     timer = Timer(0.3, lock.unlink)
     timer.start()
@@ -101,7 +103,7 @@ def test_a_ref_that_another_process_has_locked_is_waited_for(plain: Project, tmp
     timer.join()
 
 
-def test_several_processes_may_fetch_at_once(plain: Project, tmp_path: Path, copies: Path) -> None:
+def test_several_processes_may_fetch_at_once(plain: GitProject, tmp_path: Path, copies: Path) -> None:
     ours = plain.copy(tmp_path / "ours")
     code = f"from bot.model.release import *; print(Repository({ours.url!r}).latest('tag-50'))"
 
@@ -130,28 +132,33 @@ def test_a_password_is_not_told(url: str, shown: str, copies: Path) -> None:
         Repository(url).latest("main")
     said = str(caught.value)
     assert said.startswith(f"{shown} cannot be fetched (fatal: ")
-    assert said.endswith("); check the address, the network and git's credentials for it")
+    assert said.endswith("); check the address, the network and git's credentials")
     assert "pass" not in said
     assert "word" not in said
     assert list(copies.iterdir()) == []
 
 
-def test_a_copy_keeps_no_url(plain: Project, copies: Path) -> None:
+def test_a_copy_keeps_no_url(plain: GitProject, copies: Path) -> None:
     assert Repository(plain.url).latest("first") == plain.git("rev-parse", "first")
     (copy,) = copies.iterdir()
     assert not [file for file in copy.rglob("*") if file.is_file() and plain.url.encode() in file.read_bytes()]
 
 
-def test_a_broken_copy_is_told_and_touches_no_repository_around_it(plain: Project, tmp_path: Path) -> None:
-    around = Project.begin(tmp_path / "around")
+def test_a_broken_copy_is_told_and_touches_no_repository_around_it(
+    plain: GitProject, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    around = GitProject.begin(tmp_path / "around")
     around.commit()
     around.git("tag", "mine")
-    repository = Repository(plain.url, around.folder / "cache")
+    monkeypatch.setenv("MLPY_CACHE", str(around.folder / "cache"))
+    repository = Repository(plain.url)
     repository.latest("first")
     (copy,) = (around.folder / "cache/repositories").iterdir()
     shutil.rmtree(copy)
     copy.mkdir()
-    with pytest.raises(ModelError, match=rf"cannot be fetched \(fatal: not a git repository.*, delete its copy {copy}"):
+    with pytest.raises(
+        ModelError, match=rf"cannot be fetched \(fatal: not a git repository.*, delete the mirror {copy}"
+    ):
         repository.latest("first")
     assert around.git("tag") == "mine"
     copy.rmdir()
@@ -162,6 +169,6 @@ def test_a_host_that_does_not_answer_is_left(monkeypatch: pytest.MonkeyPatch, co
     monkeypatch.setattr("bot.model.git.FETCH_SECONDS", 0.5)
     with socket.create_server(("127.0.0.1", 0)) as server:
         url = f"http://127.0.0.1:{server.getsockname()[1]}/x.git"
-        with pytest.raises(ModelError, match=f"fetching {url} took longer than 0.5 s and was stopped; see whether the"):
+        with pytest.raises(ModelError, match=f"fetching {url} took longer than 0.5 s; check that the host answers"):
             Repository(url).latest("main")
     assert list(copies.iterdir()) == []

@@ -18,7 +18,7 @@ import pytest
 from containers import drawing, encoded
 from tinted import KINDS, SIZE, file, predictor
 
-from bot.pictures.judging import FullError, Judge, JudgeCaps, Look, digest, look, worst
+from bot.pictures.judging import DecodedPicture, Judge, JudgeCaps, QueueFullError, decode, sha256_of, worst_frame_scores
 from stages.inference.decoding import pixels
 from stages.inference.phash import phash
 from stages.inference.predictor import Predictor
@@ -52,8 +52,8 @@ async def make() -> AsyncIterator[Callable[..., Judge]]:
     assert not any(judge.admitted for judge in judges)
 
 
-def seen(model: Predictor, data: bytes) -> Look:
-    return look(data, model, CAPS, digest(data))
+def seen(model: Predictor, data: bytes) -> DecodedPicture:
+    return decode(data, model, CAPS, sha256_of(data))
 
 
 def shade(number: int) -> tuple[int, int, int]:
@@ -79,13 +79,13 @@ def test_what_is_seen_of_a_picture(models: Models) -> None:
 )
 def test_the_caps_hold(models: Models, caps: dict[str, int], data: bytes) -> None:
     with pytest.raises(PictureError, match="too_large" if caps else "corrupt"):
-        look(data, models["binary"], replace(CAPS, **caps), "")
+        decode(data, models["binary"], replace(CAPS, **caps), "")
 
 
 def test_so_many_frames_are_looked_at(models: Models) -> None:
     data = file(*map(shade, range(9)), kind="GIF")
-    assert len(look(data, models["binary"], replace(CAPS, frames=3), "").seen.frames) == 3
-    cut_short = look(data, models["binary"], replace(CAPS, seconds=0.0), "").seen
+    assert len(decode(data, models["binary"], replace(CAPS, frames=3), "").seen.frames) == 3
+    cut_short = decode(data, models["binary"], replace(CAPS, seconds=0.0), "").seen
     assert len(cut_short.frames) == 1
     assert cut_short.missed >= 1
 
@@ -117,7 +117,7 @@ async def test_the_worst_frame_counts(
 
 
 def test_of_one_frame_the_worst_is_itself(models: Models) -> None:
-    assert worst(np.array([[0.25, 0.75]], np.float32), models["binary"]) == {"red": 0.25, "blue": 0.75}
+    assert worst_frame_scores(np.array([[0.25, 0.75]], np.float32), models["binary"]) == {"red": 0.25, "blue": 0.75}
 
 
 class Counting(Predictor):
@@ -195,7 +195,7 @@ async def test_an_asker_that_leaves_takes_nobody_with_it(models: Models, make: A
 
 async def test_whoever_waits_when_the_threads_end_is_told(models: Models, make: Any) -> None:
     judge, model = make(threads=1, batch=1), models["binary"]
-    blocked = asyncio.create_task(judge.thread(time.sleep, 0.3))
+    blocked = asyncio.create_task(judge.run_in_thread(time.sleep, 0.3))
     await asyncio.sleep(0.05)
     tasks = [asyncio.create_task(judge.scores(model, seen(model, file("red")))) for _ in range(5)]
     await asyncio.sleep(0.05)
@@ -210,12 +210,12 @@ async def test_the_queue_turns_away_what_is_one_too_many(make: Any) -> None:
     judge = make()
     places = [judge.admit() for _ in range(CAPS.queue)]
     for _ in range(3):
-        with pytest.raises(FullError):
+        with pytest.raises(QueueFullError):
             judge.admit()
     assert judge.admitted == CAPS.queue
     with places[0]:
         pass
-    with judge.admit(), pytest.raises(FullError):
+    with judge.admit(), pytest.raises(QueueFullError):
         judge.admit()
     with pytest.raises(KeyError), judge.admit():
         raise KeyError
@@ -249,8 +249,8 @@ async def test_the_event_loop_is_never_held_up(models: Models, make: Any) -> Non
     async def judged(number: int) -> dict[str, float]:
         with judge.admit():
             mine = data + bytes([number])
-            sha256 = await judge.thread(digest, mine)
-            return await judge.scores(model, await judge.thread(look, mine, model, judge.caps, sha256))
+            sha256 = await judge.run_in_thread(sha256_of, mine)
+            return await judge.scores(model, await judge.run_in_thread(decode, mine, model, judge.caps, sha256))
 
     ticking = asyncio.create_task(tick())
     start = time.monotonic()
@@ -268,7 +268,7 @@ async def test_worker_threads_let_the_loop_go_first(make: Any) -> None:
         return threading.get_native_id(), os.getpriority(os.PRIO_PROCESS, threading.get_native_id())
 
     mine, before = priority()
-    worker, lower = await make().thread(priority)
+    worker, lower = await make().run_in_thread(priority)
     assert worker != mine
     assert lower == min(19, 10)
     assert priority()[1] == before

@@ -8,7 +8,7 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
-from repository import Project, run
+from repository import GitProject, run
 from tiny import blue, red
 
 from bot.model.release import Release, Repository
@@ -19,21 +19,23 @@ ROOT = Path(__file__).parents[2]
 
 
 @pytest.fixture(scope="module")
-def trained(tmp_path_factory: pytest.TempPathFactory) -> Project:
+def trained(tmp_path_factory: pytest.TempPathFactory) -> GitProject:
     """Two commits, each with a model that has been pushed: `first` and `second` by git tag. Both have been served."""
     folder = tmp_path_factory.mktemp("trained")
-    project = Project.begin(folder / "ours")
+    project = GitProject.begin(folder / "ours")
     project.track(folder / "storage")
     for name, sharpness in (("first", 50), ("second", 20)):
         project.train(sharpness)
         project.git("tag", name)
-        Repository(str(project.folder), folder / "cache").release("workspace")
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setenv("MLPY_CACHE", str(folder / "cache"))
+            Repository(str(project.folder)).release("workspace")
     project.push()
     return project
 
 
 @pytest.fixture(scope="module")
-def registered(trained: Project, tmp_path_factory: pytest.TempPathFactory) -> Project:
+def registered(trained: GitProject, tmp_path_factory: pytest.TempPathFactory) -> GitProject:
     """Both registered; one has been in `prod`, two is."""
     project = trained.copy(tmp_path_factory.mktemp("registered") / "ours")
     project.tags(
@@ -45,16 +47,18 @@ def registered(trained: Project, tmp_path_factory: pytest.TempPathFactory) -> Pr
     return project
 
 
-@pytest.fixture(scope="module")
-def warm(trained: Project) -> Path:
-    """A cache that has both models."""
-    return trained.folder.parent / "cache"
-
-
 @pytest.fixture(autouse=True)
 def cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     monkeypatch.setenv("MLPY_CACHE", str(tmp_path / "cache"))
     return tmp_path / "cache"
+
+
+@pytest.fixture
+def warm(trained: GitProject, cache: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """The cache is one that has both models already."""
+    folder = trained.folder.parent / "cache"
+    monkeypatch.setenv("MLPY_CACHE", str(folder))
+    return folder
 
 
 def kept(cache: Path) -> list[str]:
@@ -64,19 +68,23 @@ def kept(cache: Path) -> list[str]:
 
 @pytest.mark.slow
 def test_a_stage_is_followed_on_another_machine(
-    trained: Project, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    trained: GitProject, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     ours = trained.copy(tmp_path / "ours")
     theirs = ours.clone(tmp_path / "theirs")
     assert not (theirs.folder / "models/moderator.onnx").exists()
     assert not (theirs.folder / ".dvc/cache").exists()
-    path, url = Repository(str(theirs.folder)), Repository(ours.url, tmp_path / "elsewhere")
+    path, url = Repository(str(theirs.folder)), Repository(ours.url)
 
     def served() -> Release:
         theirs.git("fetch", "--quiet", "--tags", "--force")
-        one, other = path.release("moderator#prod"), url.release("moderator#prod")
+        releases = []
+        for repository, folder in ((path, "cache"), (url, "elsewhere")):  # so that each has to fetch
+            monkeypatch.setenv("MLPY_CACHE", str(tmp_path / folder))
+            releases.append(repository.release("moderator#prod"))
+            assert repository.latest("moderator#prod") == releases[-1].commit
+        one, other = releases
         assert (one.version, one.commit, one.md5) == (other.version, other.commit, other.md5)
-        assert path.latest("moderator#prod") == url.latest("moderator#prod") == one.commit
         assert one.model != other.model
         for release in (one, other):
             judged = Predictor(release.model, release.sidecar).judge([red(), blue()])
@@ -101,10 +109,10 @@ def test_a_stage_is_followed_on_another_machine(
     assert served() == first
 
 
-def test_a_rev_is_named_by_the_version_registered_for_it(registered: Project, tmp_path: Path, warm: Path) -> None:
+def test_a_rev_is_named_by_the_version_registered_for_it(registered: GitProject, tmp_path: Path, warm: Path) -> None:
     ours = registered.copy(tmp_path / "ours")
     first, second = ours.git("rev-parse", "first"), ours.git("rev-parse", "second")
-    path, url = Repository(str(ours.folder), warm), Repository(ours.url, warm)
+    path, url = Repository(str(ours.folder)), Repository(ours.url)
     for asked, version, commit in (
         ("first", "moderator@v1.0.0", first),
         (first[:10], "moderator@v1.0.0", first),
@@ -124,9 +132,9 @@ def test_a_rev_is_named_by_the_version_registered_for_it(registered: Project, tm
     assert path.release("first").version == f"moderator@{first[:12]}"
 
 
-def test_a_version_and_a_stage_of_no_version(registered: Project, tmp_path: Path, warm: Path) -> None:
+def test_a_version_and_a_stage_of_no_version(registered: GitProject, tmp_path: Path, warm: Path) -> None:
     ours = registered.copy(tmp_path / "ours")
-    repository = Repository(str(ours.folder), warm)
+    repository = Repository(str(ours.folder))
     assert repository.release("moderator@v1.0.0").version == "moderator@v1.0.0"
     ours.git("commit", "--quiet", "--allow-empty", "--message", "x")
     ours.tag("moderator#dev#3", "HEAD", 100)
@@ -135,28 +143,31 @@ def test_a_version_and_a_stage_of_no_version(registered: Project, tmp_path: Path
 
 
 def test_the_current_folders_repository_is_the_default(
-    registered: Project, monkeypatch: pytest.MonkeyPatch, warm: Path
+    registered: GitProject, monkeypatch: pytest.MonkeyPatch, warm: Path
 ) -> None:
     monkeypatch.chdir(registered.folder / "models")
-    repository = Repository(cache=warm)
+    repository = Repository()
     monkeypatch.chdir("/")
     assert repository.release("main").version == "moderator@v2.0.0"
 
 
-def test_bare_and_linked_repositories_are_used_in_place(registered: Project, tmp_path: Path) -> None:
+def test_bare_and_linked_repositories_are_used_in_place(
+    registered: GitProject, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     ours = registered.copy(tmp_path / "ours")
     ours.git("clone", "--quiet", "--bare", ".", str(tmp_path / "bare"))
     ours.git("worktree", "add", "--quiet", str(tmp_path / "linked"), "first")
     for name, version in (("bare", "moderator@v2.0.0"), ("linked", "moderator@v1.0.0")):
-        repository = Repository(str(tmp_path / name), tmp_path / f"cache of {name}")
+        monkeypatch.setenv("MLPY_CACHE", str(tmp_path / f"cache of {name}"))
+        repository = Repository(str(tmp_path / name))
         assert repository.release("HEAD").version == version
     with pytest.raises(
-        ModelError, match=r"bare has no working tree, so no `workspace`; ask for a stage, version or rev"
+        ModelError, match=r"bare has no working tree; instead of `workspace`, name a stage or a revision"
     ):
         Repository(str(tmp_path / "bare")).release("workspace")
 
 
-def test_several_processes_may_do_it_at_once(registered: Project, cache: Path) -> None:
+def test_several_processes_may_do_it_at_once(registered: GitProject, cache: Path) -> None:
     code = f"from bot.model.release import *; print(Repository({registered.url!r}).release('main').version)"
 
     def another(_: int) -> str:
@@ -167,7 +178,7 @@ def test_several_processes_may_do_it_at_once(registered: Project, cache: Path) -
     assert len(kept(cache)) == 3, "a folder with two files, and nothing beside it"
 
 
-def test_the_workspace_is_what_its_lock_says(registered: Project, tmp_path: Path, cache: Path) -> None:
+def test_the_workspace_is_what_its_lock_says(registered: GitProject, tmp_path: Path, cache: Path) -> None:
     ours = registered.copy(tmp_path / "ours")
     repository = Repository(str(ours.folder))
     found = repository.release("workspace")
@@ -179,12 +190,12 @@ def test_the_workspace_is_what_its_lock_says(registered: Project, tmp_path: Path
         content = file.read_bytes()
         file.unlink()
         with pytest.raises(
-            ModelError, match=f"models/{name} in the working tree .*ours is not there, its dvc.lock says"
+            ModelError, match=f"models/{name} in the working tree .*ours is missing, but its dvc.lock has"
         ):
             repository.release("workspace")
         file.write_bytes(content[:-1] + b"?")
         with pytest.raises(
-            ModelError, match=rf"{name} in .* has the md5 \w+, its .*; `dvc checkout` puts the locked one"
+            ModelError, match=rf"{name} in .* has the md5 \w+, but its .*; restore the locked file with `dvc checkout`"
         ):
             repository.release("workspace")
         file.write_bytes(content)
@@ -193,8 +204,9 @@ def test_the_workspace_is_what_its_lock_says(registered: Project, tmp_path: Path
 
 
 def test_a_kept_file_that_was_changed_is_fetched_anew(
-    registered: Project, tmp_path: Path, cache: Path, warm: Path
+    trained: GitProject, registered: GitProject, tmp_path: Path, cache: Path
 ) -> None:
+    warm = trained.folder.parent / "cache"
     shutil.copytree(warm, cache)
     ours = registered.copy(tmp_path / "ours")
     repository = Repository(str(ours.folder))
@@ -218,7 +230,7 @@ def test_a_kept_file_that_was_changed_is_fetched_anew(
 
 @pytest.mark.parametrize("place", ["cache", "remote"])
 def test_what_dvc_has_under_a_wrong_md5_is_refused(
-    trained: Project, registered: Project, tmp_path: Path, cache: Path, place: str
+    trained: GitProject, registered: GitProject, tmp_path: Path, cache: Path, place: str
 ) -> None:
     ours = registered.copy(tmp_path / "ours")
     md5 = ours.git("show", "main:dvc.lock").partition("path: models/moderator.onnx")[2].split("md5: ")[1][:32]
@@ -232,13 +244,13 @@ def test_what_dvc_has_under_a_wrong_md5_is_refused(
     file.chmod(0o644)
     file.write_bytes(b"another model")
     with pytest.raises(
-        ModelError, match=rf"DVC's copy of models/moderator.onnx of .* has the md5 \w+, .* says {md5}: it"
+        ModelError, match=rf"DVC's copy of models/moderator.onnx of .* has the md5 \w+, but .* has {md5}: it"
     ):
         Repository(str(ours.folder)).release("main")
     assert kept(cache) == []
 
 
-def test_a_remote_that_cannot_be_asked_is_told(registered: Project, tmp_path: Path, cache: Path) -> None:
+def test_a_remote_that_cannot_be_asked_is_told(registered: GitProject, tmp_path: Path, cache: Path) -> None:
     ours = registered.clone(tmp_path / "ours")
     run(ours.folder, "dvc", "remote", "add", "--local", "--force", "storage", "ssh://user:password@127.0.0.1/x")
     with pytest.raises(
@@ -249,28 +261,31 @@ def test_a_remote_that_cannot_be_asked_is_told(registered: Project, tmp_path: Pa
     assert kept(cache) == []
 
 
-def test_a_commit_without_a_lock_is_refused(registered: Project, tmp_path: Path) -> None:
+def test_a_commit_without_a_lock_is_refused(registered: GitProject, tmp_path: Path) -> None:
     ours = registered.copy(tmp_path / "ours")
     repository = Repository(str(ours.folder))
     (ours.folder / "dvc.lock").write_bytes(b" " * 3_000_000)
     ours.commit()
     with pytest.raises(
-        ModelError, match=r"dvc.lock of .*ours at \w{12} has 3,000,000 bytes, more than 2,000,000 are not"
+        ModelError, match=r"dvc.lock of .*ours at \w{12} has 3,000,000 bytes, over the limit of 2,000,000"
     ):
         repository.release("main")
-    with pytest.raises(ModelError, match=r"dvc\.lock has more than 2,000,000 bytes"):
+    with pytest.raises(ModelError, match=r"dvc\.lock is over the limit of 2,000,000 bytes"):
         repository.release("workspace")
     (ours.folder / "dvc.lock").unlink()
     ours.commit()
     for asked, at in (("main", r"ours at \w{12}"), ("workspace", "the working tree .*ours")):
-        with pytest.raises(ModelError, match=rf"there is no dvc.lock of .*{at}; commit what `dvc repro` wrote"):
+        with pytest.raises(ModelError, match=rf"there is no dvc.lock of .*{at}; run `dvc repro` and commit"):
             repository.release(asked)
 
 
-def test_a_cache_that_cannot_be_written_is_told(registered: Project, tmp_path: Path) -> None:
+def test_a_cache_that_cannot_be_written_is_told(
+    registered: GitProject, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     (tmp_path / "file").touch()
-    with pytest.raises(ModelError, match=r"the cache cannot be written \(.*\); name another folder in MLPY_CACHE"):
-        Repository(str(registered.folder), tmp_path / "file").release("main")
+    monkeypatch.setenv("MLPY_CACHE", str(tmp_path / "file"))
+    with pytest.raises(ModelError, match=r"the cache cannot be written \(.*\); set MLPY_CACHE to another folder"):
+        Repository(str(registered.folder)).release("main")
 
 
 def test_neither_torch_nor_pandas_nor_dvc_nor_gto_is_imported() -> None:

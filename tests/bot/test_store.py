@@ -11,14 +11,19 @@ import pytest
 from databases import Place
 from rows import decision, ruling, scored
 
-from bot.rules.policy import Action, GuildPolicy, Mode, Rule
+from bot.rules.policy import Action, GuildPolicy, Mode, ModerationRule
 from bot.storage import store as store_module
-from bot.storage.store import Store
+from bot.storage.store import BotStore
 from bot.storage.tables import APPROVED, CLOSED, DELETED, OPEN, WRONG, Decision, decisions, signed, unsigned
 
 DAY = 86_400
 POLICY = GuildPolicy(
-    Mode.ENFORCE, (Rule("flagged", 0.7, Action.DELETE, ping=True),), 2**63 - 1, 5, frozenset({7}), timeout_minutes=3
+    Mode.ENFORCE,
+    (ModerationRule("flagged", 0.7, Action.DELETE, ping=True),),
+    2**63 - 1,
+    5,
+    frozenset({7}),
+    timeout_minutes=3,
 )
 
 
@@ -36,19 +41,19 @@ def clock() -> Clock:
 
 
 @pytest.fixture
-async def store(place: Place, clock: Clock) -> AsyncIterator[Store]:
-    async with Store(place.url, clock) as store:
+async def store(place: Place, clock: Clock) -> AsyncIterator[BotStore]:
+    async with BotStore(place.url, clock) as store:
         yield store
 
 
 @pytest.fixture
-async def other(place: Place, store: Store) -> AsyncIterator[Store]:
+async def other(place: Place, store: BotStore) -> AsyncIterator[BotStore]:
     """Another process's store, on the same database."""
-    async with Store(place.url) as other:
+    async with BotStore(place.url) as other:
         yield other
 
 
-async def kept(store: Store) -> set[str]:
+async def kept(store: BotStore) -> set[str]:
     """Their ids."""
     return {each.id for each in await store.decisions()}
 
@@ -59,11 +64,11 @@ def test_a_hash_fits_a_signed_column_and_comes_back(phash: int) -> None:
     assert unsigned(signed(phash)) == phash
 
 
-async def test_a_guild_without_settings_has_the_defaults(store: Store) -> None:
+async def test_a_guild_without_settings_has_the_defaults(store: BotStore) -> None:
     assert await store.policy(1) == GuildPolicy()
 
 
-async def test_settings_are_kept_and_replaced(store: Store, other: Store) -> None:
+async def test_settings_are_kept_and_replaced(store: BotStore, other: BotStore) -> None:
     for policy in (GuildPolicy(), GuildPolicy(modlog=1), POLICY):
         await store.set_policy(1, policy)
         assert await store.policy(1) == policy
@@ -71,22 +76,22 @@ async def test_settings_are_kept_and_replaced(store: Store, other: Store) -> Non
     assert [await other.policy(guild) for guild in (1, 2**63 - 1, 3)] == [POLICY, GuildPolicy(modlog=2), GuildPolicy()]
 
 
-async def test_settings_that_two_set_at_once_are_those_of_one(store: Store, other: Store, place: Place) -> None:
+async def test_settings_that_two_set_at_once_are_those_of_one(store: BotStore, other: BotStore, place: Place) -> None:
     for _ in range(3):
         every = [GuildPolicy(modlog=number) for number in range(10)]
         await asyncio.gather(*((store, other)[number % 2].set_policy(1, each) for number, each in enumerate(every)))
-        async with Store(place.url) as third:
+        async with BotStore(place.url) as third:
             assert await third.policy(1) in every
 
 
-async def test_memory_is_bounded_and_nothing_is_forgotten(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(store_module, "REMEMBERED", 3)
+async def test_memory_is_bounded_and_nothing_is_forgotten(store: BotStore, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(store_module, "CACHED", 3)
     for number in range(8):
         await store.set_policy(number, GuildPolicy(modlog=number))
-        await store.keep_scores(scored(number))
+        await store.save_scores(scored(number))
     assert [(await store.policy(number)).modlog for number in range(8)] == list(range(8))
-    assert all([await store.scored(f"{number:064x}", "m" * 32) for number in range(8)])
-    assert max(len(store._policies), len(store._scored)) == 3
+    assert all([await store.find_scores(f"{number:064x}", "m" * 32) for number in range(8)])
+    assert max(len(store._policies), len(store._scores)) == 3
 
 
 @pytest.mark.parametrize(
@@ -104,13 +109,13 @@ async def test_memory_is_bounded_and_nothing_is_forgotten(store: Store, monkeypa
     ],
     ids=lambda changes: "+".join(changes) or "usual",
 )
-async def test_a_decision_comes_back_as_it_was(store: Store, other: Store, changes: dict[str, Any]) -> None:
+async def test_a_decision_comes_back_as_it_was(store: BotStore, other: BotStore, changes: dict[str, Any]) -> None:
     await store.record(decision(**changes))
     assert await other.decisions() == [decision(**changes)]
     assert store.waiting == 0
 
 
-async def test_the_first_decision_on_a_picture_of_a_message_stays(store: Store, other: Store) -> None:
+async def test_the_first_decision_on_a_picture_of_a_message_stays(store: BotStore, other: BotStore) -> None:
     first = decision(1)
     again = replace(decision(2), message_id=first.message_id, label="other")
     await store.record(first)
@@ -123,7 +128,7 @@ async def test_the_first_decision_on_a_picture_of_a_message_stays(store: Store, 
     assert (store.waiting, other.waiting) == (0, 0)
 
 
-async def test_decisions_are_listed_newest_first(store: Store) -> None:
+async def test_decisions_are_listed_newest_first(store: BotStore) -> None:
     every = [decision(number, guild_id=number % 2) for number in (3, 1, 4, 2, 5)]
     for each in every:
         await store.record(each)
@@ -134,82 +139,84 @@ async def test_decisions_are_listed_newest_first(store: Store) -> None:
         decision(5, guild_id=1),
         decision(3, guild_id=1),
     ]
-    assert await store.decided(1003) == {"attachment:1": decision(3, guild_id=1)}
-    assert await store.decided(1) == {}
-    assert await store.count() == 5
+    assert await store.decisions_on(1003) == {"attachment:1": decision(3, guild_id=1)}
+    assert await store.decisions_on(1) == {}
+    assert len(await store.decisions()) == 5
 
 
-async def open_ones(store: Store, *numbers: int) -> list[Decision]:
+async def open_ones(store: BotStore, *numbers: int) -> list[Decision]:
     every = [decision(number, message_id=7, picture=f"attachment:{number}", state=OPEN) for number in numbers]
     for each in every:
         await store.record(each)
     return every
 
 
-async def test_of_many_moderators_at_once_one_is_first(store: Store, other: Store, clock: Clock) -> None:
+async def test_of_many_moderators_at_once_one_is_first(store: BotStore, other: BotStore, clock: Clock) -> None:
     every = await open_ones(store, 1, 2, 3)
     await store.record(decision(4, message_id=7, picture="attachment:4", state=CLOSED))
     await store.record(decision(5, state=OPEN))
     won = await asyncio.gather(*((store, other)[number % 2].settle(7, DELETED, number) for number in range(20)))
     assert won.count(True) == 1
     moderator = won.index(True)
-    found = await store.decided(7)
+    found = await store.decisions_on(7)
     for each in every:
         settled = found[each.picture]
         assert settled.decided_at is not None
         assert settled == replace(each, state=DELETED, moderator_id=moderator, decided_at=settled.decided_at)
     assert found["attachment:4"].state == CLOSED
-    assert (await store.decided(1005))["attachment:1"].state == OPEN
+    assert (await store.decisions_on(1005))["attachment:1"].state == OPEN
 
 
-async def test_a_click_comes_with_its_time_and_once(store: Store, clock: Clock) -> None:
+async def test_a_click_comes_with_its_time_and_once(store: BotStore, clock: Clock) -> None:
     await open_ones(store, 1)
     assert not await store.settle(8, APPROVED, 5)
     assert await store.settle(7, APPROVED, None)
-    assert (await store.decided(7))["attachment:1"].decided_at == 1_000_000
+    assert (await store.decisions_on(7))["attachment:1"].decided_at == 1_000_000
     assert not await store.settle(7, APPROVED, 5)
 
 
-async def test_what_could_not_be_done_is_open_again(store: Store) -> None:
+async def test_what_could_not_be_done_is_open_again(store: BotStore) -> None:
     every = await open_ones(store, 1, 2)
     await store.settle(7, DELETED, 5)
     await store.reopen(7, APPROVED)
     assert {each.state for each in await store.decisions()} == {DELETED}
     await store.reopen(7, DELETED)
-    assert list((await store.decided(7)).values()) == every[::-1]
+    assert list((await store.decisions_on(7)).values()) == every[::-1]
     assert await store.settle(7, APPROVED, 6)
 
 
-async def test_rulings_are_of_a_guild_and_the_last_one_counts(store: Store, other: Store) -> None:
-    await store.rule(ruling(1))
-    await other.rule(ruling(1, allowed=False, label="other", phash=2**64 - 1, created_at=2000))
-    await store.rule(ruling(2, phash=0))
-    await store.rule(ruling(1, guild_id=11))
+async def test_rulings_are_of_a_guild_and_the_last_one_counts(store: BotStore, other: BotStore) -> None:
+    await store.save_ruling(ruling(1))
+    await other.save_ruling(ruling(1, allowed=False, label="other", phash=2**64 - 1, created_at=2000))
+    await store.save_ruling(ruling(2, phash=0))
+    await store.save_ruling(ruling(1, guild_id=11))
     found = sorted(await store.rulings(10), key=lambda each: each.sha256)
     assert found == [ruling(1, allowed=False, label="other", phash=2**64 - 1, created_at=2000), ruling(2, phash=0)]
     assert (await store.rulings(11), await store.rulings(12)) == ([ruling(1, guild_id=11)], [])
 
 
-async def test_moderators_who_rule_on_a_picture_at_once_all_succeed(store: Store, other: Store) -> None:
+async def test_moderators_who_rule_on_a_picture_at_once_all_succeed(store: BotStore, other: BotStore) -> None:
     every = [ruling(1, created_at=number) for number in range(20)]
-    await asyncio.gather(*((store, other)[number % 2].rule(each) for number, each in enumerate(every)))
+    await asyncio.gather(*((store, other)[number % 2].save_ruling(each) for number, each in enumerate(every)))
     assert (await store.rulings(10))[0] in every
     assert len(await store.rulings(10)) == 1
 
 
-async def test_scores_are_of_a_picture_and_a_model(store: Store, other: Store, place: Place, clock: Clock) -> None:
-    await store.keep_scores(scored(1))
-    await other.keep_scores(scored(1, scores={"a": 0.9}))
+async def test_scores_are_of_a_picture_and_a_model(
+    store: BotStore, other: BotStore, place: Place, clock: Clock
+) -> None:
+    await store.save_scores(scored(1))
+    await other.save_scores(scored(1, scores={"a": 0.9}))
     for each in (store, other):
-        assert await each.scored(f"{2:064x}", "m" * 32) is None
-        assert await each.scored(f"{1:064x}", "n" * 32) is None
-    async with Store(place.url) as later:
-        found = await later.scored(f"{1:064x}", "m" * 32)
+        assert await each.find_scores(f"{2:064x}", "m" * 32) is None
+        assert await each.find_scores(f"{1:064x}", "n" * 32) is None
+    async with BotStore(place.url) as later:
+        found = await later.find_scores(f"{1:064x}", "m" * 32)
         assert found == scored(1, created_at=1_000_000)
-        assert await later.scored(f"{1:064x}", "m" * 32) == found
+        assert await later.find_scores(f"{1:064x}", "m" * 32) == found
 
 
-async def test_a_users_rows_are_removed_in_one_guild_or_in_all(store: Store) -> None:
+async def test_a_users_rows_are_removed_in_one_guild_or_in_all(store: BotStore) -> None:
     rows = [
         decision(1, user_id=30, guild_id=10),
         decision(2, user_id=30, guild_id=11),
@@ -220,55 +227,60 @@ async def test_a_users_rows_are_removed_in_one_guild_or_in_all(store: Store) -> 
     ]
     for each in rows:
         await store.record(each)
-    assert await store.forget(30, 10) == 3
+    assert await store.forget_user(30, 10) == 3
     assert await kept(store) == {each.id for each in (rows[1], rows[2], rows[3], rows[4])}
     users = {each.id: each.user_id for each in await store.decisions()}
     assert [users[rows[place].id] for place in (1, 2, 3, 4)] == [30, 31, None, 30]
-    assert await store.forget(30) == 2
+    assert await store.forget_user(30) == 2
     assert await kept(store) == {each.id for each in (rows[2], rows[3], rows[4])}
     assert {each.user_id for each in await store.decisions()} == {31, None}
-    assert await store.forget(30) == 0
+    assert await store.forget_user(30) == 0
     assert await store.settle(rows[3].message_id, DELETED, 1), "moderators can still look at it"
 
 
-async def test_nothing_is_kept_of_a_guild_that_was_left(store: Store, other: Store) -> None:
+async def test_nothing_is_kept_of_a_guild_that_was_left(store: BotStore, other: BotStore) -> None:
     for guild in (10, 11):
         await store.set_policy(guild, POLICY)
         await store.record(decision(guild, guild_id=guild))
         await store.record(decision(guild + 100, guild_id=guild, state=OPEN))
-        await store.rule(ruling(1, guild_id=guild))
-    await store.keep_scores(scored(1))
+        await store.save_ruling(ruling(1, guild_id=guild))
+    await store.save_scores(scored(1))
     await store.forget_guild(10)
     for each in (store, other):
         assert (await each.policy(10), await each.policy(11)) == (GuildPolicy(), POLICY)
         assert await each.rulings(10) == []
         assert len(await each.rulings(11)) == 1
         assert {row.guild_id for row in await each.decisions()} == {11}
-        assert await each.scored(f"{1:064x}", "m" * 32)
+        assert await each.find_scores(f"{1:064x}", "m" * 32)
 
 
-async def test_what_is_too_old_is_swept_by_the_clock(store: Store, other: Store, clock: Clock) -> None:
+async def test_what_is_too_old_is_swept_by_the_clock(store: BotStore, other: BotStore, clock: Clock) -> None:
     now = int(clock.time)
     ages = (0, 30 * DAY, 30 * DAY + 1, 31 * DAY)
     for number, age in enumerate(ages):
         await store.record(decision(number, created_at=now - age, state=OPEN if number % 2 else CLOSED))
-        await store.rule(ruling(number, created_at=now - age))
+        await store.save_ruling(ruling(number, created_at=now - age))
         clock.time = now - age
-        await store.keep_scores(scored(number))
+        await store.save_scores(scored(number))
     clock.time = now + 0.9
     await store.set_policy(10, POLICY)
     assert await store.sweep(30) == 6
     assert await kept(store) == {f"{number:032x}" for number in (0, 1)}
     assert {each.sha256 for each in await store.rulings(10)} == {f"{number:064x}" for number in (0, 1)}
-    assert [bool(await other.scored(f"{number:064x}", "m" * 32)) for number in range(4)] == [True, True, False, False]
+    assert [bool(await other.find_scores(f"{number:064x}", "m" * 32)) for number in range(4)] == [
+        True,
+        True,
+        False,
+        False,
+    ]
     assert await store.sweep(30) == 0
     clock.time += 31 * DAY
     assert await store.sweep(30) == 6
-    assert await store.count() == 0
+    assert await store.decisions() == []
     assert await other.policy(10) == POLICY
 
 
-async def test_values_of_the_bots_own(store: Store, other: Store) -> None:
+async def test_values_of_the_bots_own(store: BotStore, other: BotStore) -> None:
     assert await store.get("commands") is None
     await asyncio.gather(*(each.put("commands", "first") for each in (store, other)))
     await store.put("commands", "second")

@@ -5,16 +5,16 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
-from repository import Project
+from repository import GitProject
 
 from bot.model.release import Repository
 from stages.workspace.errors import ModelError
 
 
 @pytest.fixture(scope="module")
-def tagged(tmp_path_factory: pytest.TempPathFactory) -> Project:
+def tagged(tmp_path_factory: pytest.TempPathFactory) -> GitProject:
     """Two commits, and artifacts that have gone ways of their own."""
-    project = Project.of_two_commits(tmp_path_factory.mktemp("tagged") / "ours")
+    project = GitProject.of_two_commits(tmp_path_factory.mktemp("tagged") / "ours")
     project.tags(
         [
             *(("moderator@v1.0.0", "first"), ("moderator@v2.0.0", "second")),
@@ -43,7 +43,7 @@ def tagged(tmp_path_factory: pytest.TempPathFactory) -> Project:
         ("unregistered#prod", "first"),
     ],
 )
-def test_gtos_answer_is_taken(tagged: Project, asked: str, rev: str) -> None:
+def test_gtos_answer_is_taken(tagged: GitProject, asked: str, rev: str) -> None:
     assert Repository(str(tagged.folder)).latest(asked) == tagged.git("rev-parse", rev)
 
 
@@ -52,33 +52,51 @@ def test_gtos_answer_is_taken(tagged: Project, asked: str, rev: str) -> None:
     [
         (
             "moderator#dev",
-            r"moderator#dev names no version in .*ours; there are v2.0.0, v1.0.0 \(prod\); `gto assign mo",
+            r"moderator#dev names no version in .*ours, which has v2.0.0, v1.0.0 \(prod\); tag one with `gto assign mo",
         ),
-        ("light@v1.0.0", "light@v1.0.0 names no version in .*: none of light is registered; `gto register light` and"),
-        ("gone#prod", r"gone#prod names no version in .*; there are v1.1.0, v1.0.0 \(deregistered\); `gto assign gone"),
-        ("gone@v1.0.0", r"gone@v1.0.0 names no version in .*; there are v1.1.0, v1.0.0 \(deregistered\); `gto assig"),
-        ("old#prod", "old#prod names no version in .*: old is deprecated; register or assign a version again"),
-        ("left#prod", "left#prod names no version in .*; there are v1.1.0, v1.0.0; `gto assign left --version"),
+        (
+            "light@v1.0.0",
+            "light@v1.0.0 names no version in .*: no version of light is registered; tag one with `gto register li",
+        ),
+        (
+            "gone#prod",
+            r"gone#prod names no version in .*, which has v1.1.0, v1.0.0 \(deregistered\); tag one with `gto assign go",
+        ),
+        (
+            "gone@v1.0.0",
+            r"gone@v1.0.0 names no version in .*, which has v1.1.0, v1.0.0 \(deregistered\); tag one with `gto assig",
+        ),
+        (
+            "old#prod",
+            "old#prod names no version in .*: old is deprecated; to undo that, register or assign a version again",
+        ),
+        (
+            "left#prod",
+            "left#prod names no version in .*, which has v1.1.0, v1.0.0; tag one with `gto assign left --version",
+        ),
         ("tied#prod", r"tied#prod is ambiguous in .*: \w+ and \w+ were tagged in the same second or for several com"),
-        ("moderator@v1.0", "ours has no branch, tag or commit 'moderator@v1.0'; `git tag` lists the tags, and a model"),
+        (
+            "moderator@v1.0",
+            "ours has no branch, tag or commit 'moderator@v1.0'; list the tags with `git tag`, or name a model",
+        ),
     ],
 )
-def test_what_gto_does_not_know_is_told_with_what_it_knows(tagged: Project, asked: str, said: str) -> None:
+def test_what_gto_does_not_know_is_told_with_what_it_knows(tagged: GitProject, asked: str, said: str) -> None:
     with pytest.raises(ModelError, match=said):
         Repository(str(tagged.folder)).latest(asked)
 
 
-def test_tags_that_gto_cannot_read_are_told(tagged: Project, tmp_path: Path) -> None:
+def test_tags_that_gto_cannot_read_are_told(tagged: GitProject, tmp_path: Path) -> None:
     ours = tagged.copy(tmp_path / "ours")
     ours.tag("moderator@v9.0.0", "HEAD:file", 200)
     with pytest.raises(
-        ModelError, match=r"asking gto for moderator#prod in .* failed \(\w+: .*\); see what `gto show m"
+        ModelError, match=r"asking gto for moderator#prod in .* failed \(\w+: .*\); check the output of `gto show m"
     ):
         Repository(str(ours.folder)).latest("moderator#prod")
 
 
 def test_gto_is_asked_anew_only_if_a_tag_changed(
-    tagged: Project, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    tagged: GitProject, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     ours = tagged.copy(tmp_path / "ours")
     repository = Repository(str(ours.folder))
@@ -86,9 +104,7 @@ def test_gto_is_asked_anew_only_if_a_tag_changed(
     monkeypatch.setattr("bot.model.release.GTO_SECONDS", 0.001)
     assert repository.latest("moderator#prod") == ours.git("rev-parse", "first")
     ours.tag("moderator#prod#4", "second", 200)
-    with pytest.raises(
-        ModelError, match=r"asking gto for moderator#prod in .*ours took longer than 0.001 s and was sto"
-    ):
+    with pytest.raises(ModelError, match=r"asking gto for moderator#prod in .*ours took longer than 0.001 s; check"):
         repository.latest("moderator#prod")
     monkeypatch.undo()
     assert repository.latest("moderator#prod") == ours.git("rev-parse", "second")

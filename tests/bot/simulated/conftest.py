@@ -12,12 +12,12 @@ import simcord.backend.cdn
 from aiohttp import web
 from simcord.env import Env
 from tiny import redness
-from world import Cdn, World
+from world import SimulatedCdn, SimulatedServer
 
 
 @pytest.fixture
-async def cdn(monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[Cdn]:
-    server = Cdn()
+async def cdn(monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[SimulatedCdn]:
+    server = SimulatedCdn()
     app = web.Application()
     app.router.add_get("/{path:.*}", server.answer)
     runner = web.AppRunner(app, access_log=None)
@@ -26,7 +26,7 @@ async def cdn(monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[Cdn]:
     await site.start()
     server.base = f"http://127.0.0.1:{site._server.sockets[0].getsockname()[1]}"  # type: ignore[union-attr]
     monkeypatch.setattr(simcord.backend.cdn, "CDN_BASE", server.base)
-    monkeypatch.setattr("bot.actions.execution.PAUSE", 0.01)
+    monkeypatch.setattr("bot.actions.discord_calls.PAUSE", 0.01)
     monkeypatch.setattr(discord.asset.Asset, "BASE", server.base)
     yield server
     await runner.cleanup()
@@ -38,15 +38,15 @@ def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture
-async def _made(cdn: Cdn, model: Path, tmp_path: Path) -> AsyncIterator[World]:
-    made = World(cdn, model, tmp_path)
+async def _made(cdn: SimulatedCdn, model: Path, tmp_path: Path) -> AsyncIterator[SimulatedServer]:
+    made = SimulatedServer(cdn, model, tmp_path)
     await made.parts()
     yield made
     await made.close()
 
 
 @pytest.fixture
-async def env(_made: World) -> AsyncIterator[Env]:
+async def env(_made: SimulatedServer) -> AsyncIterator[Env]:
     """The simulation; its plugin finds it by its type and sets the clocks of the test."""
     env = Env(_made.bot, shard_count=1)
     await env.start()
@@ -56,7 +56,7 @@ async def env(_made: World) -> AsyncIterator[Env]:
 
 
 @pytest.fixture
-async def world(_made: World, env: Env) -> World:
+async def world(_made: SimulatedServer, env: Env) -> SimulatedServer:
     _made.furnish(env)
     await env.settle()
     return _made

@@ -9,20 +9,20 @@ from pathlib import Path
 
 import pytest
 from tiny import blue, red, redness
-from world import World
+from world import SimulatedServer
 
 from bot.pictures.judging import Judge
-from bot.rules.policy import Action, Mode, Rule
+from bot.rules.policy import Action, Mode, ModerationRule
 from stages.workspace.errors import ModelError
 
-DELETE = (Rule("flagged", 0.6, Action.DELETE),)
+DELETE = (ModerationRule("flagged", 0.6, Action.DELETE),)
 
 
-def counted(world: World, name: str, **labels: str) -> float:
-    return world.bot.metrics.registry.get_sample_value(name, labels) or 0.0
+def counted(world: SimulatedServer, name: str, **labels: str) -> float:
+    return world.bot.services.metrics.registry.get_sample_value(name, labels) or 0.0
 
 
-async def test_discords_refusal_leaves_it_to_the_moderators(world: World) -> None:
+async def test_discords_refusal_leaves_it_to_the_moderators(world: SimulatedServer) -> None:
     await world.policy(Mode.ENFORCE, rules=DELETE)
     world.env.inject_error("DELETE", "/channels/*/messages/*", status=503, times=None)
     await world.post(red())
@@ -34,7 +34,7 @@ async def test_discords_refusal_leaves_it_to_the_moderators(world: World) -> Non
     assert counted(world, "mlpy_actions_total", action="delete", result="refused") == 1
 
 
-async def test_discord_is_asked_again_where_its_servers_falter(world: World) -> None:
+async def test_discord_is_asked_again_where_its_servers_falter(world: SimulatedServer) -> None:
     await world.policy(Mode.ENFORCE, rules=DELETE)
     world.env.inject_error("DELETE", "/channels/*/messages/*", status=503, times=2)
     await world.post(red())
@@ -43,25 +43,29 @@ async def test_discord_is_asked_again_where_its_servers_falter(world: World) -> 
     assert (decision.done, decision.detail) == (Action.DELETE, "")
 
 
-async def test_a_message_that_its_author_deleted_first_is_dealt_with(world: World) -> None:
+async def test_a_message_that_its_author_deleted_first_is_dealt_with(world: SimulatedServer) -> None:
     await world.policy(Mode.ENFORCE, rules=DELETE)
     world.env.inject_error("DELETE", "/channels/*/messages/*", status=404, code=10008, message="Unknown Message")
     await world.post(red())
     (decision,) = await world.decisions()
-    assert (decision.done, decision.detail) == (Action.DELETE, "its author was faster")
+    assert (decision.done, decision.detail) == (Action.DELETE, "the author had already deleted it")
 
 
-async def test_a_modlog_that_is_gone_is_logged_and_counted(world: World, caplog: pytest.LogCaptureFixture) -> None:
+async def test_a_modlog_that_is_gone_is_logged_and_counted(
+    world: SimulatedServer, caplog: pytest.LogCaptureFixture
+) -> None:
     await world.policy(Mode.ENFORCE, rules=DELETE)
     world.env.inject_error("POST", "/channels/*/messages", status=500, times=None)
     await world.post(red())
     assert world.posts(world.general) == []
-    assert "moderators could not be told: the mod-log did not take the entry: HTTP 500" in caplog.text
+    assert "could not post to the mod-log: Discord answered HTTP 500" in caplog.text
     assert counted(world, "mlpy_errors_total", where="mod-log") == 1
 
 
 @pytest.mark.parametrize("faults", [[(500, {})], [(429, {"Retry-After": "0.01"})], [(503, {}), (500, {})]])
-async def test_a_cdn_that_falters_is_asked_again(world: World, faults: list[tuple[int, dict[str, str]]]) -> None:
+async def test_a_cdn_that_falters_is_asked_again(
+    world: SimulatedServer, faults: list[tuple[int, dict[str, str]]]
+) -> None:
     world.cdn.faults = faults
     await world.post(red())
     assert [each.verdict for each in await world.decisions()] == ["flagged"]
@@ -76,7 +80,7 @@ async def test_a_cdn_that_falters_is_asked_again(world: World, faults: list[tupl
     ],
 )
 async def test_a_picture_that_cannot_be_had_has_a_verdict(
-    world: World, fault: tuple[int, dict[str, str]], verdict: str
+    world: SimulatedServer, fault: tuple[int, dict[str, str]], verdict: str
 ) -> None:
     world.cdn.faults = [fault] * 3
     await world.post(red())
@@ -85,20 +89,24 @@ async def test_a_picture_that_cannot_be_had_has_a_verdict(
     assert counted(world, "mlpy_pictures_total", verdict=verdict, origin="unjudged") == 1
 
 
-async def test_a_full_queue_turns_pictures_away_by_the_policy(world: World, caplog: pytest.LogCaptureFixture) -> None:
+async def test_a_full_queue_turns_pictures_away_by_the_policy(
+    world: SimulatedServer, caplog: pytest.LogCaptureFixture
+) -> None:
     caplog.set_level(logging.INFO)
     await world.restart(judge=replace(world.settings.judge, queue=2))
-    await world.policy(Mode.REVIEW, rules=(Rule("overloaded", 0.5, Action.FLAG),))
+    await world.policy(Mode.REVIEW, rules=(ModerationRule("overloaded", 0.5, Action.FLAG),))
     await world.post(*(blue(seed=seed) for seed in range(5)))
     verdicts = sorted(each.verdict for each in await world.decisions())
     assert verdicts == ["clean", "clean", "overloaded", "overloaded", "overloaded"]
     assert counted(world, "mlpy_pictures_total", verdict="overloaded", origin="unjudged") == 3
     assert sum(getattr(each, "verdict", "") == "overloaded" for each in caplog.records) == 3
     assert len(world.entries()) == 1
-    assert world.bot.judge.admitted == 0
+    assert world.bot.services.judge.admitted == 0
 
 
-async def test_what_fails_in_the_bot_itself_has_a_verdict(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_what_fails_in_the_bot_itself_has_a_verdict(
+    world: SimulatedServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
     def broken(_self: Judge, *_: object) -> None:
         raise RuntimeError("out of cheese")
 
@@ -108,55 +116,55 @@ async def test_what_fails_in_the_bot_itself_has_a_verdict(world: World, monkeypa
     assert (decision.verdict, decision.detail) == ("failed", "RuntimeError")
 
 
-async def test_moderation_goes_on_without_a_database(world: World, caplog: pytest.LogCaptureFixture) -> None:
+async def test_moderation_goes_on_without_a_database(world: SimulatedServer, caplog: pytest.LogCaptureFixture) -> None:
     await world.policy(Mode.ENFORCE, rules=DELETE)
     await _lose(world)
     await world.post(red())
     assert world.posts(world.general) == []
-    assert world.bot.store.waiting > 0
+    assert world.bot.services.store.waiting > 0
     assert "the database does not answer" in caplog.text
     await _return(world)
     await world.env.advance_time(20)
-    assert world.bot.store.waiting == 0
+    assert world.bot.services.store.waiting == 0
     assert [each.verdict for each in await world.decisions()] == ["flagged"]
 
 
-async def test_a_click_without_a_database_can_be_repeated(world: World) -> None:
+async def test_a_click_without_a_database_can_be_repeated(world: SimulatedServer) -> None:
     await world.policy(Mode.REVIEW, rules=DELETE)
     await world.post(red())
     (entry,) = world.entries()
     await _lose(world)
-    result = await world.mod.click(entry, label="delete")
-    assert "Nothing was done: the database does not answer" in result.followups[0].content
+    result = await world.mod.click(entry, label="Delete")
+    assert "No action taken: the database does not answer" in result.followups[0].content
     assert len(world.posts(world.general)) == 1
     await _return(world)
-    await world.mod.click(entry, label="delete")
+    await world.mod.click(entry, label="Delete")
     assert world.posts(world.general) == []
 
 
-async def test_a_command_without_a_database_says_so(world: World) -> None:
+async def test_a_command_without_a_database_says_so(world: SimulatedServer) -> None:
     await _lose(world)
     result = await world.manager.slash(world.general, "channel clear")
-    assert "That did not work: the database does not answer" in result.response.content
+    assert "The command failed: The database does not answer" in result.response.content
     await _return(world)
 
 
-async def _lose(world: World) -> None:
+async def _lose(world: SimulatedServer) -> None:
     """Take the database away: its file becomes a folder, and connections to it are closed."""
     file = world.folder / "bot.sqlite"
-    await world.bot.store._engine.dispose()
+    await world.bot.services.store._engine.dispose()
     for each in world.folder.glob("bot.sqlite*"):
         each.rename(each.with_name(each.name.replace("bot", "away")))
     file.mkdir()
 
 
-async def _return(world: World) -> None:
+async def _return(world: SimulatedServer) -> None:
     (world.folder / "bot.sqlite").rmdir()
     for each in world.folder.glob("away.sqlite*"):
         each.rename(each.with_name(each.name.replace("away", "bot")))
 
 
-async def test_old_decisions_are_swept_away(world: World) -> None:
+async def test_old_decisions_are_swept_away(world: SimulatedServer) -> None:
     await world.post(red())
     world.now += 89 * 86400
     await world.env.advance_time(3601)
@@ -166,23 +174,22 @@ async def test_old_decisions_are_swept_away(world: World) -> None:
     assert await world.decisions() == []
 
 
-async def test_nothing_is_kept_of_a_server_that_the_bot_has_left(world: World) -> None:
+async def test_nothing_is_kept_of_a_server_that_the_bot_has_left(world: SimulatedServer) -> None:
     await world.policy(Mode.REVIEW)
     await world.post(red())
     world.env.backend.remove_guild(world.guild.id)
     await world.env.settle()
     assert await world.decisions() == []
-    assert (await world.bot.store.policy(world.guild.id)).mode is Mode.SHADOW
+    assert (await world.bot.services.store.policy(world.guild.id)).mode is Mode.SHADOW
 
 
-async def test_a_stop_lets_what_is_under_way_finish(world: World) -> None:
+async def test_a_stop_lets_what_is_under_way_finish(world: SimulatedServer) -> None:
     await world.policy(Mode.ENFORCE, rules=DELETE)
     world.cdn.delay = 0.3
     asyncio.get_running_loop().call_later(0.1, lambda: stopped.append(asyncio.ensure_future(stop())))
     stopped: list[asyncio.Future[None]] = []
 
     async def stop() -> None:
-        world.bot.stopping = True
         await world.bot.moderation.finish(5.0)
 
     await world.post(red())
@@ -192,7 +199,7 @@ async def test_a_stop_lets_what_is_under_way_finish(world: World) -> None:
     assert len(await world.decisions()) == 1, "nothing new is begun"
 
 
-async def test_what_does_not_finish_in_time_is_logged(world: World, caplog: pytest.LogCaptureFixture) -> None:
+async def test_what_does_not_finish_in_time_is_logged(world: SimulatedServer, caplog: pytest.LogCaptureFixture) -> None:
     world.cdn.delay = 1.0
 
     async def stop() -> None:
@@ -202,29 +209,31 @@ async def test_what_does_not_finish_in_time_is_logged(world: World, caplog: pyte
     task = asyncio.create_task(stop())
     message = await world.post(red())
     await task
-    (entry,) = [each for each in caplog.records if each.message == "stopped before its pictures were judged"]
+    (entry,) = [
+        each for each in caplog.records if each.message == "stopped before the pictures of a message were checked"
+    ]
     assert entry.message_id == message.id
-    assert world.bot.judge.admitted == 0
+    assert world.bot.services.judge.admitted == 0
 
 
-async def test_a_new_model_is_taken_up_without_a_restart(world: World, tmp_path: Path) -> None:
+async def test_a_new_model_is_taken_up_without_a_restart(world: SimulatedServer, tmp_path: Path) -> None:
     await world.post(blue(seed=1))
     other = redness(tmp_path / "other" / "moderator.onnx", threshold=0.01)
     release = replace(world.serving.current.release, version="moderator@v2.0.0", md5="2" * 32)
     release = replace(release, model=other, sidecar=other.with_suffix(".json"))
-    world.serving.take(release)
+    world.serving.switch_to(release)
     await world.post(blue(seed=1))
     new, old = sorted(await world.decisions(), key=lambda each: each.model, reverse=True)
     assert (old.verdict, old.model) == ("clean", "moderator@v1.0.0")
     assert (new.verdict, new.model, new.origin) == ("flagged", "moderator@v2.0.0", "model")
 
 
-async def test_a_bad_model_is_refused_and_the_old_one_keeps_serving(world: World, tmp_path: Path) -> None:
+async def test_a_bad_model_is_refused_and_the_old_one_keeps_serving(world: SimulatedServer, tmp_path: Path) -> None:
     bad = tmp_path / "moderator.onnx"
     bad.write_bytes(b"not a model")
     release = replace(world.serving.current.release, version="moderator@v2.0.0", model=bad)
     with pytest.raises(ModelError):
-        world.serving.take(release)
+        world.serving.switch_to(release)
     assert world.serving.version == "moderator@v1.0.0"
     await world.post(red())
     assert (await world.decisions())[0].model == "moderator@v1.0.0"

@@ -8,27 +8,27 @@ import discord
 import pytest
 from PIL import Image
 from tiny import red
-from world import World
+from world import SimulatedServer
 
-from bot.rules.policy import Action, Mode, Rule
+from bot.rules.policy import Action, Mode, ModerationRule
 
-RULES = (Rule("flagged", 0.6, Action.FLAG),)
+RULES = (ModerationRule("flagged", 0.6, Action.FLAG),)
 
 
 @pytest.fixture
-async def flagged(world: World) -> discord.Message:
+async def flagged(world: SimulatedServer) -> discord.Message:
     """A picture in review; its entry in the mod-log."""
     await world.policy(Mode.REVIEW, rules=RULES)
     await world.post(red())
     return world.entries()[0]
 
 
-async def states(world: World) -> list[str]:
+async def states(world: SimulatedServer) -> list[str]:
     return [each.state for each in await world.decisions()]
 
 
-async def test_approve(world: World, flagged: discord.Message) -> None:
-    await world.mod.click(flagged, label="approve")
+async def test_approve(world: SimulatedServer, flagged: discord.Message) -> None:
+    await world.mod.click(flagged, label="Approve")
     assert await states(world) == ["approved"]
     assert len(world.posts(world.general)) == 1
     (entry,) = world.entries()
@@ -36,33 +36,33 @@ async def test_approve(world: World, flagged: discord.Message) -> None:
     assert entry.components == []
 
 
-async def test_delete(world: World, flagged: discord.Message) -> None:
-    await world.mod.click(flagged, label="delete")
+async def test_delete(world: SimulatedServer, flagged: discord.Message) -> None:
+    await world.mod.click(flagged, label="Delete")
     assert await states(world) == ["deleted"]
     assert world.posts(world.general) == []
 
 
-async def test_delete_and_time_out(world: World, flagged: discord.Message) -> None:
-    await world.mod.click(flagged, label="delete and time out")
+async def test_delete_and_time_out(world: SimulatedServer, flagged: discord.Message) -> None:
+    await world.mod.click(flagged, label="Delete and time out")
     assert await states(world) == ["timed_out"]
     assert world.posts(world.general) == []
     assert world.env.backend.guilds[world.guild.id].members[world.alice.id].timed_out_until
 
 
-async def test_wrong_verdict(world: World, flagged: discord.Message) -> None:
-    await world.mod.click(flagged, label="wrong verdict")
+async def test_wrong_verdict(world: SimulatedServer, flagged: discord.Message) -> None:
+    await world.mod.click(flagged, label="Wrong verdict")
     assert await states(world) == ["wrong"]
     assert len(world.posts(world.general)) == 1
 
 
-async def test_the_buttons_work_after_a_restart(world: World, flagged: discord.Message) -> None:
+async def test_the_buttons_work_after_a_restart(world: SimulatedServer, flagged: discord.Message) -> None:
     await world.restart()
-    await world.mod.click(flagged, label="delete")
+    await world.mod.click(flagged, label="Delete")
     assert await states(world) == ["deleted"]
     assert world.posts(world.general) == []
 
 
-async def test_the_second_of_two_moderators_changes_nothing(world: World, flagged: discord.Message) -> None:
+async def test_the_second_of_two_moderators_changes_nothing(world: SimulatedServer, flagged: discord.Message) -> None:
     world.press(world.mod, flagged, "approve")
     world.press(world.other_mod, flagged, "delete")
     await world.env.settle()
@@ -71,46 +71,48 @@ async def test_the_second_of_two_moderators_changes_nothing(world: World, flagge
     assert [each for each in world.env.http_requests if each.method == "DELETE"] == []
 
 
-async def test_a_member_cannot_decide(world: World, flagged: discord.Message) -> None:
-    result = await world.alice.click(flagged, label="approve")
-    assert "you lack Manage Messages" in result.followups[0].content
+async def test_a_member_cannot_decide(world: SimulatedServer, flagged: discord.Message) -> None:
+    result = await world.alice.click(flagged, label="Approve")
+    assert "you need the Manage Messages permission in that channel" in result.followups[0].content
     assert await states(world) == ["open"]
 
 
-async def test_a_deletion_that_fails_can_be_tried_again(world: World, flagged: discord.Message) -> None:
+async def test_a_deletion_that_fails_can_be_tried_again(world: SimulatedServer, flagged: discord.Message) -> None:
     world.env.inject_error("DELETE", "/channels/*/messages/*", status=403, code=50013, message="Missing Permissions")
-    result = await world.mod.click(flagged, label="delete")
-    assert "Nothing was done" in result.followups[0].content
+    result = await world.mod.click(flagged, label="Delete")
+    assert "No action taken: Discord answered HTTP 403 (" in result.followups[0].content
     assert await states(world) == ["open"]
-    await world.mod.click(flagged, label="delete")
+    await world.mod.click(flagged, label="Delete")
     assert await states(world) == ["deleted"]
 
 
-async def test_a_message_that_is_gone_already_counts_as_deleted(world: World, flagged: discord.Message) -> None:
+async def test_a_message_that_is_gone_already_counts_as_deleted(
+    world: SimulatedServer, flagged: discord.Message
+) -> None:
     await world.alice.delete(world.posts(world.general)[0])
-    await world.mod.click(flagged, label="delete")
+    await world.mod.click(flagged, label="Delete")
     assert await states(world) == ["deleted"]
 
 
-async def test_a_wrong_time_out_is_lifted(world: World) -> None:
-    await world.policy(Mode.ENFORCE, rules=(Rule("flagged", 0.6, Action.TIMEOUT),))
+async def test_a_wrong_time_out_is_lifted(world: SimulatedServer) -> None:
+    await world.policy(Mode.ENFORCE, rules=(ModerationRule("flagged", 0.6, Action.TIMEOUT),))
     await world.post(red())
     members = world.env.backend.guilds[world.guild.id].members
     assert members[world.alice.id].timed_out_until
-    await world.mod.click(world.entries()[0], label="wrong verdict")
+    await world.mod.click(world.entries()[0], label="Wrong verdict")
     assert not members[world.alice.id].timed_out_until
 
 
-async def test_a_time_out_that_cannot_be_lifted_is_told(world: World) -> None:
-    await world.policy(Mode.ENFORCE, rules=(Rule("flagged", 0.6, Action.TIMEOUT),))
+async def test_a_time_out_that_cannot_be_lifted_is_told(world: SimulatedServer) -> None:
+    await world.policy(Mode.ENFORCE, rules=(ModerationRule("flagged", 0.6, Action.TIMEOUT),))
     await world.post(red())
     world.forbid(moderate_members=True)
-    await world.mod.click(world.entries()[0], label="wrong verdict")
+    await world.mod.click(world.entries()[0], label="Wrong verdict")
     assert await states(world) == ["wrong"]
-    assert "the time-out stays: HTTP 403" in str(world.entries()[0].embeds[0].fields)
+    assert "The time-out could not be lifted: Discord answered HTTP 403 (" in str(world.entries()[0].embeds[0].fields)
 
 
-async def test_the_thumbnail_is_small_and_blurred(world: World, flagged: discord.Message) -> None:
+async def test_the_thumbnail_is_small_and_blurred(world: SimulatedServer, flagged: discord.Message) -> None:
     data = world.env.backend.cdn.get(flagged.attachments[0].url)
     assert data
     image = Image.open(io.BytesIO(data)).convert("L")
@@ -119,29 +121,31 @@ async def test_the_thumbnail_is_small_and_blurred(world: World, flagged: discord
     assert high - low < 60, "the pattern of the picture, 150 levels of grey, can still be made out"
 
 
-async def test_the_same_bytes_again_follow_the_moderator_not_the_model(world: World, flagged: discord.Message) -> None:
-    await world.mod.click(flagged, label="wrong verdict")
+async def test_the_same_bytes_again_follow_the_moderator_not_the_model(
+    world: SimulatedServer, flagged: discord.Message
+) -> None:
+    await world.mod.click(flagged, label="Wrong verdict")
     await world.post(red())
     assert {each.verdict: each.state for each in await world.decisions()} == {"flagged": "wrong", "allowed": "closed"}
     assert len(world.entries()) == 1
 
 
-async def test_a_near_picture_follows_the_moderator_too(world: World, flagged: discord.Message) -> None:
+async def test_a_near_picture_follows_the_moderator_too(world: SimulatedServer, flagged: discord.Message) -> None:
     await world.policy(Mode.ENFORCE, rules=RULES)
-    await world.mod.click(flagged, label="delete")
+    await world.mod.click(flagged, label="Delete")
     await world.post(red(kind="JPEG", quality=60))
     assert world.posts(world.general) == [], "by the rules it would only have been flagged"
     decision = next(each for each in await world.decisions() if each.origin == "moderator")
     assert (decision.verdict, decision.done) == ("refused", Action.DELETE)
 
 
-async def test_another_picture_does_not(world: World, flagged: discord.Message) -> None:
-    await world.mod.click(flagged, label="wrong verdict")
+async def test_another_picture_does_not(world: SimulatedServer, flagged: discord.Message) -> None:
+    await world.mod.click(flagged, label="Wrong verdict")
     await world.post(red(seed=9))
     assert len(world.entries()) == 2
 
 
-async def test_the_same_bytes_are_not_put_before_the_model_again(world: World) -> None:
+async def test_the_same_bytes_are_not_put_before_the_model_again(world: SimulatedServer) -> None:
     await world.post(red())
     await world.post(red())
     assert sorted(each.origin for each in await world.decisions()) == ["cache", "model"]

@@ -21,18 +21,19 @@ from simcord.env import Env
 
 from bot.client import PERMISSIONS, Bot
 from bot.model.release import Release, Repository
-from bot.model.serving import Served, Serving
+from bot.model.serving import LoadedModel, Serving
 from bot.pictures.fetching import FetchCaps, Fetcher
 from bot.pictures.judging import Judge, JudgeCaps
 from bot.rules.policy import GuildPolicy, Mode
+from bot.services import Services
 from bot.settings import Settings
-from bot.storage.store import Store
+from bot.storage.store import BotStore
 from bot.storage.tables import Decision
 
 MD5 = "0" * 32
 
 
-class Cdn:
+class SimulatedCdn:
     """Serves what the simulated Discord stores, over loopback."""
 
     def __init__(self) -> None:
@@ -63,10 +64,10 @@ class Cdn:
         return self.base + path
 
 
-class World:
+class SimulatedServer:
     """A server with a moderator, a member and channels, and the bot in it."""
 
-    def __init__(self, cdn: Cdn, model: Path, folder: Path) -> None:
+    def __init__(self, cdn: SimulatedCdn, model: Path, folder: Path) -> None:
         self.cdn, self.folder = cdn, folder
         self.settings = Settings(
             token="simulated",
@@ -77,7 +78,7 @@ class World:
             fetch=FetchCaps(max_bytes=2_000_000, seconds=2.0, pause=0.01),
         )
         release = Release("moderator@v1.0.0", "1" * 40, MD5, model, model.with_suffix(".json"))
-        self.serving = Serving(Repository(), "workspace", Served.load(release))
+        self.serving = Serving(Repository(), "workspace", LoadedModel.load(release))
         self.now = 1_700_000_000.0
         self.env: Env
         self.bot: Bot
@@ -88,9 +89,9 @@ class World:
         self.settings = replace(self.settings, **changes)
         judge = Judge(self.settings.judge)
         self._parts.callback(judge.close)
-        store = await self._parts.enter_async_context(Store(self.settings.database, clock=lambda: self.now))
+        store = await self._parts.enter_async_context(BotStore(self.settings.database, clock=lambda: self.now))
         fetcher = await self._parts.enter_async_context(Fetcher(self.settings.origins, self.settings.fetch))
-        self.bot = Bot(self.settings, self.serving, store, fetcher, judge)
+        self.bot = Bot(Services.assemble(self.settings, self.serving, store, fetcher, judge))
         return self.bot
 
     async def restart(self, **changes: Any) -> None:
@@ -133,7 +134,7 @@ class World:
     async def policy(self, mode: Mode, **more: Any) -> None:
         """Set the server's policy as its commands would."""
         policy = GuildPolicy(mode=mode, modlog=self.modlog.id, moderators=self.mods.id, **more)
-        await self.bot.store.set_policy(self.guild.id, policy)
+        await self.bot.services.store.set_policy(self.guild.id, policy)
 
     async def post(self, *pictures: bytes, content: str = "", by: MemberActor | None = None) -> discord.Message:
         """A member posts pictures."""
@@ -142,7 +143,7 @@ class World:
 
     async def decisions(self) -> list[Decision]:
         """All that the database has, newest first."""
-        return await self.bot.store.decisions()
+        return await self.bot.services.store.decisions()
 
     def posts(self, channel: ChannelHandle) -> list[discord.Message]:
         """What is in a channel now, oldest first."""

@@ -8,14 +8,14 @@ import pytest
 import pytest_asyncio
 from bot_process import BotProcess
 from discord_server import DiscordServer
-from repository import Project
+from repository import GitProject
 from room import TOKEN, Room
 
 
 @pytest.fixture(scope="module")
-def project(tmp_path_factory: pytest.TempPathFactory) -> Project:
+def project(tmp_path_factory: pytest.TempPathFactory) -> GitProject:
     """A repository with a trained model, which its working tree and its stage `prod` name."""
-    project = Project.begin(tmp_path_factory.mktemp("trained") / "ours")
+    project = GitProject.begin(tmp_path_factory.mktemp("trained") / "ours")
     project.track(project.folder.with_name("storage"))
     project.train(50)
     project.tags([("moderator@v1.0.0", "HEAD"), ("moderator#prod#1", "HEAD")])
@@ -23,7 +23,7 @@ def project(tmp_path_factory: pytest.TempPathFactory) -> Project:
 
 
 @pytest.fixture(scope="module")
-def workspace(project: Project) -> tuple[str, ...]:
+def workspace(project: GitProject) -> tuple[str, ...]:
     return "--model", "workspace", "--repo", str(project.folder)
 
 

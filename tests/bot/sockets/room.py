@@ -28,7 +28,7 @@ class Room:
         room = cls(server, guild, channel, server.add_channel(guild, "mod-log"))
         await room.command("channel modlog", channel=room.modlog)
         await room.command("threshold", label="flagged", action="delete", score=0.9)
-        assert "**mode** enforce" in await room.command("policy set", mode="enforce")
+        assert "**Mode** enforce" in await room.command("policy set", mode="enforce")
         return room
 
     async def command(self, name: str, **options: Any) -> str:

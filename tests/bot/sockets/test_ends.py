@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 from bot_process import BotProcess
 from discord_server import DiscordServer
-from repository import Project
+from repository import GitProject
 from room import TOKEN
 from tiny import blue
 
@@ -52,7 +52,7 @@ async def test_what_cannot_be_finished_in_time_is_logged(
 
 
 async def test_a_look_for_a_new_tag_that_hangs_holds_no_stop_up(
-    project: Project, discord_: DiscordServer, tmp_path: Path
+    project: GitProject, discord_: DiscordServer, tmp_path: Path
 ) -> None:
     hang, hangs, git = (tmp_path / name for name in ("hang", "hangs", "git"))
     git.write_text(f'#!/bin/sh\ntest -e {hang} && touch {hangs} && exec sleep 300\nexec {shutil.which("git")} "$@"\n')
@@ -69,8 +69,8 @@ async def test_a_look_for_a_new_tag_that_hangs_holds_no_stop_up(
 @pytest.mark.parametrize(
     ("trouble", "said"),
     [
-        ({"token": "another"}, "Discord does not know the token"),
-        ({"privileged": False}, "refuses the Message Content intent"),
+        ({"token": "another"}, "Discord rejected the token"),
+        ({"privileged": False}, "rejected the Message Content intent"),
         ({"api": "http://127.0.0.1:9"}, "Discord cannot be reached (ClientConnectorError)"),
     ],
     ids=["token", "intent", "outage"],
@@ -98,7 +98,7 @@ async def test_a_port_that_is_taken_is_told_in_a_sentence(
     with socket.create_server(("127.0.0.1", bot.port)):
         async with bot:
             assert await bot.stopped(None) == 1
-            assert f"--port {bot.port} cannot be served (Address already in use)" in bot.log()[-1]["event"]
+            assert f"--port {bot.port} cannot be opened (Address already in use)" in bot.log()[-1]["event"]
             assert "Traceback" not in bot.text()
 
 
@@ -119,5 +119,5 @@ async def test_a_token_that_is_taken_away_ends_it_with_a_sentence(
         discord_.token = "another"
         await discord_.drop()
         assert await bot.stopped(None) == 1
-        assert "is MLPY_DISCORD_TOKEN the bot's own?" in bot.log()[-1]["event"]
+        assert "check MLPY_DISCORD_TOKEN" in bot.log()[-1]["event"]
         assert "Traceback" not in bot.text()

@@ -12,7 +12,7 @@ import psycopg2
 import pytest
 from bot_process import BotProcess
 from discord_server import DiscordServer
-from repository import Project
+from repository import GitProject
 from room import NOW, PASSWORD, TOKEN, Room
 from tiny import blue, red, redness
 
@@ -79,7 +79,7 @@ def _rows(database: str) -> list[tuple[int, str]]:
 
 
 async def test_another_model_is_served_without_a_restart(
-    project: Project, discord_: DiscordServer, tmp_path: Path
+    project: GitProject, discord_: DiscordServer, tmp_path: Path
 ) -> None:
     ours, server = project.copy(tmp_path / "ours"), discord_
     first, other = (redness(tmp_path / f"{sharpness}.onnx", sharpness).read_bytes() for sharpness in (50, 20))
@@ -111,7 +111,7 @@ async def test_another_model_is_served_without_a_restart(
         assert "is no ONNX model" in refused()[0]
         assign(3)
         await bot.until(lambda: len(refused()) == 2)
-        assert f"has the md5 {_md5(b'replaced')}, dvc.lock says" in refused()[1]
+        assert f"has the md5 {_md5(b'replaced')}, but dvc.lock has" in refused()[1]
         assert await judged() == ("moderator@v1.0.0",)
         _cached(ours, other)
         await bot.healthy(model="moderator@v3.0.0")  # it was tried again
@@ -123,7 +123,7 @@ def _md5(data: bytes) -> str:
     return hashlib.md5(data).hexdigest()
 
 
-def _cached(project: Project, data: bytes, md5: str = "") -> str:
+def _cached(project: GitProject, data: bytes, md5: str = "") -> str:
     """Put a file into DVC's cache, under its own md5 or a false one, which is returned."""
     md5 = md5 or _md5(data)
     file = project.folder / ".dvc/cache/files/md5" / md5[:2] / md5[2:]

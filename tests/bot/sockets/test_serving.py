@@ -34,18 +34,18 @@ async def test_a_red_picture_is_deleted_and_moderators_decide_on_it(bot: BotProc
     await bot.until(lambda: room.entries)
     (entry,) = room.entries
     assert sent in server.deleted
-    assert fields(entry)["Done"] == "deleted"
+    assert fields(entry)["Action"] == "Deleted."
     (attachment,) = entry["attachments"]
     shown, kind = server.uploads[attachment["url"].removeprefix(server.cdn).partition("?")[0]]
     assert (kind, attachment["filename"]) == ("image/jpeg", "SPOILER_blurred-0.jpg")
     assert steepest(shown) < steepest(picture) / 4
     pressed = {button["label"]: button["custom_id"] for row in entry["components"] for button in row["components"]}
-    assert set(pressed) == {"approve", "delete", "delete and time out", "wrong verdict"}
+    assert set(pressed) == {"Approve", "Delete", "Delete and time out", "Wrong verdict"}
 
-    click = await server.click(int(entry["id"]), pressed["wrong verdict"], server.owner)
+    click = await server.click(int(entry["id"]), pressed["Wrong verdict"], server.owner)
     assert (await server.answer(click, NOW))["type"] == 6
     await bot.until(lambda: not entry["components"])
-    assert fields(entry)["Moderator"] == f"Wrong verdict by <@{server.owner}>"
+    assert fields(entry)["Moderator"] == f"Marked as a wrong verdict by <@{server.owner}>."
     (row,) = bot.rows("SELECT state, moderator_id FROM decisions WHERE message_id = ?", sent)
     assert row == ("wrong", server.owner)
     assert kept in server.messages
@@ -64,7 +64,7 @@ async def test_what_discord_delays_or_drops_is_done_once(bot: BotProcess, room: 
     assert server.asked("DELETE", delete.replace("*", str(first))) == [502, 500, 429, 204]
     assert server.asked("POST", post) == [502, 500, 429, 200]
     assert {first, second} <= set(server.deleted)
-    assert [fields(entry)["Done"] for entry in room.entries + other.entries] == ["deleted"] * 2
+    assert [fields(entry)["Action"] for entry in room.entries + other.entries] == ["Deleted."] * 2
 
 
 async def test_where_discord_falters_it_is_asked_again(bot: BotProcess, room: Room) -> None:
@@ -79,7 +79,7 @@ async def test_where_discord_falters_it_is_asked_again(bot: BotProcess, room: Ro
     assert set(sent) <= set(server.deleted)
     for each in (room, other):
         (entry,) = each.entries
-        assert fields(entry)["Done"].startswith("deleted")
+        assert fields(entry)["Action"].startswith("Deleted.")
         assert len(entry["attachments"]) == 1
 
 
@@ -92,9 +92,9 @@ async def test_what_discord_does_not_do_is_left_to_the_moderators(bot: BotProces
     sent = [await each.post(red(5)) for each in (room, other)]
     await bot.until(lambda: room.entries and other.entries)
     assert set(sent) <= set(server.messages)
-    for each, said in ((room, "HTTP 503"), (other, "the line to Discord broke")):
-        expected = f"nothing: for you to look at (Discord did not do it: {said}"
-        assert fields(each.entries[0])["Done"].startswith(expected)
+    for each, said in ((room, "Discord answered HTTP 503"), (other, "The connection to Discord failed")):
+        expected = f"No action taken: waiting for review. {said} ("
+        assert fields(each.entries[0])["Action"].startswith(expected)
     assert (await bot.metrics())[refused] == before + 2
 
 
@@ -107,7 +107,7 @@ async def test_moderators_who_cannot_be_told_are_counted(bot: BotProcess, room: 
     sent = [await each.post(red(6)) for each in (room, other)]
 
     def logged() -> set[int]:
-        return {line["message_id"] for line in bot.log() if line["event"].startswith("moderators could not be told")}
+        return {line["message_id"] for line in bot.log() if line["event"].startswith("could not post to the mod-log")}
 
     await bot.until(lambda: logged() == set(sent))
     assert (await bot.metrics())[untold] == before + 2
