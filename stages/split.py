@@ -11,7 +11,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from stages.config.split import Split
-from stages.dataset import grouping, perceptual, splits
+from stages.dataset import grouping, hashes, splits
 from stages.dataset.grouping import Ints, Rule
 from stages.dataset.splits import Names
 from stages.workspace import shards
@@ -46,7 +46,7 @@ def read() -> tuple[int, pa.Table]:
     schema = pq.read_schema(IMAGES)
     label = "labels" if "labels" in schema.names else "label"
     catalogue = pq.read_table(IMAGES, columns=[*GROUPED_BY, label]).rename_columns({label: "label"})
-    hashed = perceptual.of_shards(shards.files(SHARDS))
+    hashed = hashes.of_shards(shards.files(SHARDS))
     _, listed, stored = np.intersect1d(catalogue["image_id"], hashed["image_id"], return_indices=True)  # ascending ids
     pictures = catalogue.take(listed).replace_schema_metadata(schema.metadata)
     for column in ("sha256", "phash"):

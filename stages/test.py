@@ -9,7 +9,6 @@ from dataclasses import astuple, dataclass
 from typing import Any
 
 from stages.config.test import Test
-from stages.dataset.arrays import CAPS
 from stages.evaluation import curves, label_issues, parity, report, robustness, slices
 from stages.evaluation.curves import PRECISION_RECALL, RELIABILITY, ROC, Curve
 from stages.evaluation.label_issues import Issue
@@ -18,6 +17,7 @@ from stages.evaluation.predictions import mistakes as worst_mistakes
 from stages.evaluation.predictions import write_predictions as write_predictions_table
 from stages.evaluation.robustness import Robustness
 from stages.evaluation.slices import Slice
+from stages.inference.decoding import UNCAPPED
 from stages.inference.predictor import Predictor
 from stages.inference.sidecar import Sidecar, decided
 from stages.workspace import paths
@@ -47,7 +47,7 @@ class Findings:
 
 def main() -> None:
     params = load(Test)
-    predictor = Predictor(paths.MODEL, paths.SIDECAR, params.threads, CAPS)
+    predictor = Predictor(paths.MODEL, paths.SIDECAR, params.threads, UNCAPPED)
     found = measure(predictor, params)
     write_predictions(found, predictor.sidecar)
     plots = write_plots(found, predictor.sidecar)

@@ -14,14 +14,12 @@ import numpy as np
 from numpy.typing import NDArray
 from tqdm import tqdm
 
-from stages.inference.decoding import Caps, Pixels, pixels
+from stages.inference.decoding import UNCAPPED, Pixels, pixels
 from stages.workspace import cache, shards
 from stages.workspace.errors import ModelError, PictureError
 
 RULE = 1
 """Raise it when `stages.inference.decoding.pixels` gives other pixels than before."""
-CAPS = Caps(max_bytes=2**40, max_pixels=2**40)
-"""None: the download stage has refused what is over its own."""
 
 Ids = NDArray[np.int64]
 
@@ -124,6 +122,6 @@ def decoded(folder: Path, size: int, background: int, threads: int) -> Rows:
 
 def _seen(data: bytes, size: int, background: int) -> Pixels | PictureError:
     try:
-        return pixels(data, size, background, CAPS)
+        return pixels(data, size, background, UNCAPPED)
     except PictureError as error:
         return error

@@ -11,12 +11,11 @@ from torch import nn
 from tqdm import tqdm
 
 from stages.config.test import Test
-from stages.dataset.arrays import CAPS
 from stages.evaluation.predictions import Predictions, batches
 from stages.evaluation.robustness import sample
-from stages.inference.decoding import pixels
+from stages.inference.decoding import UNCAPPED, pixels
 from stages.inference.predictor import BATCH, Predictor
-from stages.inference.sidecar import Precision, Sidecar, decided, verdict
+from stages.inference.sidecar import GraphPrecision, Sidecar, decided, verdict
 from stages.training import metrics, networks
 from stages.training.calibration import Calibration
 from stages.training.metrics import DIGITS, Flags, Floats
@@ -47,7 +46,7 @@ def compared(predictions: Predictions, sidecar: Sidecar, folder: Path, params: T
     """
     torch.set_num_threads(params.threads)
     network = rebuilt(paths.CHECKPOINT, sidecar)
-    forms = [form for form in get_args(Precision) if form == sidecar.precision or form in sidecar.auroc]
+    forms = [form for form in get_args(GraphPrecision) if form == sidecar.precision or form in sidecar.auroc]
     _check_served(sidecar)
     graphs = {
         form: Predictor(paths.GRAPHS / f"{form}.onnx", paths.SIDECAR, params.threads)
@@ -61,7 +60,7 @@ def compared(predictions: Predictions, sidecar: Sidecar, folder: Path, params: T
     start = 0
     with tqdm(total=len(ids), desc="parity", unit="picture", disable=None) as progress:
         for batch in batches(shards.pictures(folder, set(ids)), BATCH):
-            squares = np.stack([pixels(data, sidecar.size, sidecar.background, CAPS) for _, data in batch])
+            squares = np.stack([pixels(data, sidecar.size, sidecar.background, UNCAPPED) for _, data in batch])
             places = np.arange(start, start + len(batch))
             for form, graph in graphs.items():
                 scores[form][places] = graph.score(squares)

@@ -14,13 +14,12 @@ from urllib.parse import urlsplit
 import jinja2
 from PIL import Image
 
-from stages.dataset.arrays import CAPS
 from stages.evaluation import saliency
 from stages.evaluation.label_issues import Issue
 from stages.evaluation.predictions import Mistake, Predictions
 from stages.evaluation.robustness import Robustness
 from stages.evaluation.slices import Slice
-from stages.inference.decoding import Pixels, pixels
+from stages.inference.decoding import UNCAPPED, Pixels, pixels
 from stages.inference.predictor import Predictor
 from stages.inference.sidecar import Sidecar, decided
 from stages.workspace import shards
@@ -142,7 +141,7 @@ def _squares(places: set[int], predictions: Predictions, folder: Path, predictor
     ids = {predictions.table["image_id"][place].as_py(): place for place in places}
     sidecar = predictor.sidecar
     return {
-        ids[image_id]: pixels(data, sidecar.size, sidecar.background, CAPS)
+        ids[image_id]: pixels(data, sidecar.size, sidecar.background, UNCAPPED)
         for image_id, data in shards.pictures(folder, set(ids))
     }
 

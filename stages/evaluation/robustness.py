@@ -14,9 +14,8 @@ from numpy.typing import NDArray
 from PIL import Image, ImageDraw, ImageFont, ImageOps
 from tqdm import tqdm
 
-from stages.dataset.arrays import CAPS
 from stages.evaluation.predictions import Predictions, batches
-from stages.inference.decoding import open_checked
+from stages.inference.decoding import UNCAPPED, open_checked
 from stages.inference.predictor import BATCH, Predictor
 from stages.inference.sidecar import Sidecar, decided
 from stages.workspace import shards
@@ -128,7 +127,7 @@ def sample(predictions: Predictions, sidecar: Sidecar, count: int) -> NDArray[np
 
 def _changed(background: int, data: bytes) -> list[bytes]:
     """One picture under every change, in the order of `CHANGES`."""
-    opened = open_checked(data, CAPS)
+    opened = open_checked(data, UNCAPPED)
     opened.draft("RGB", (SIDE, SIDE))
     image: Image.Image = ImageOps.exif_transpose(opened)
     image = image.convert("RGBA" if image.has_transparency_data else "RGB")

@@ -10,7 +10,7 @@ from pathlib import Path
 from stages.config.train import Train
 from stages.dataset.arrays import Rows
 from stages.dataset.targets import Task
-from stages.inference.sidecar import Precision
+from stages.inference.sidecar import GraphPrecision
 from stages.training import features
 from stages.training.batches import Data
 from stages.training.export import FEATURES, SCORES, chained, check_parity, export
@@ -32,7 +32,7 @@ PARITY = 32
 class Served:
     """What the side-car tells of the graph that is served."""
 
-    precision: Precision
+    precision: GraphPrecision
     assessment: Assessment
     auroc: dict[str, float]
     """Precision -> validation AUROC, of each graph that was tried."""
@@ -109,7 +109,7 @@ def _quantised(graphs: list[Path], task: Task, pictures: Rows, params: Train, fo
 def _better(found: Assessment, small: Assessment, allowed: float) -> Served:
     """The int8 graph's assessment, unless it costs as much of the AUROC as is `allowed`, or more."""
     auroc = {"fp32": found.metrics["auroc"], "int8": small.metrics["auroc"]}
-    precision: Precision = "int8" if auroc["fp32"] - auroc["int8"] < allowed else "fp32"
+    precision: GraphPrecision = "int8" if auroc["fp32"] - auroc["int8"] < allowed else "fp32"
     log.info(
         "the model is served in %s: int8 has a validation AUROC of %.4f, fp32 of %.4f, and train.int8_drop allows a "
         "drop of less than %g",

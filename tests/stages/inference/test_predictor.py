@@ -192,7 +192,7 @@ def test_a_sidecar_of_another_model_is_refused(
 def test_what_is_no_model_is_refused(made: Path, tmp_path: Path) -> None:
     shutil.copy(made.with_suffix(".json"), tmp_path / "cut.json")
     (tmp_path / "cut.onnx").write_bytes(made.read_bytes()[:-100])
-    with pytest.raises(ModelError, match=r"cut\.onnx is no ONNX model that can be loaded; get it anew"):
+    with pytest.raises(ModelError, match=r"cut\.onnx is no ONNX model that can be loaded; restore it"):
         Predictor(tmp_path / "cut.onnx")
 
 
