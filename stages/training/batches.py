@@ -42,7 +42,7 @@ class Samples(Dataset[Batch]):
 
     def __getitems__(self, places: list[int]) -> Batch:
         ids = self.examples.ids[places]
-        labels, members = (torch.from_numpy(each[places]) for each in (self.examples.labels, self.examples.members))
+        labels, members = (torch.from_numpy(each[places]) for each in (self.examples.labels, self.examples.heads))
         tags = torch.from_numpy(self.examples.tags[places].astype(np.float32))
         return torch.from_numpy(self._taken(ids)), labels, tags, members
 

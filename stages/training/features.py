@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from PIL import Image
 from torchvision.transforms import v2
 
-from stages.dataset.arrays import Done, Ids, Rows, computed
+from stages.dataset.arrays import Ids, Progress, Rows, computed
 from stages.inference.decoding import Pixels
 from stages.inference.runtime import session
 from stages.training.backbones import digest
@@ -109,7 +109,7 @@ def _computed(
     file = graph(network, pictures.shape)
     run = session(file, threads)
 
-    def write(place: int, done: Done, aside: Path) -> None:
+    def write(place: int, done: Progress, aside: Path) -> None:
         pixels = pictures.arrays[place]
         found = []
         for start in range(0, len(pixels), BATCH):

@@ -142,7 +142,7 @@ def test_near_duplicates_of_every_kind_share_a_group_and_others_do_not() -> None
     summary = json.loads(SPLIT_SUMMARY.read_text())
     # 1008 took in 8 and 9, which lie in different buckets: it is left out, and nothing else is
     assert found.keys() == {one["image_id"] for one in rows()} - {1008}
-    assert summary["left_out"] == {"not_downloaded": 0, "bridges": 1}
+    assert summary["left_out"] == {"not_downloaded": 0, "cross_split_links": 1}
     assert summary["pictures"] == 158
     assert summary["groups"] == 151
     assert summary["group_sizes"]["2"] == 6
@@ -238,7 +238,7 @@ def test_a_multilabel_board_is_split_too() -> None:
 def test_a_split_without_a_label_is_an_error_that_says_what_to_change() -> None:
     board = rows()
     put([one | {"label": "flagged" if one["image_id"] == 7 else "clean"} for one in board])
-    with pytest.raises(PolicyError, match=r"none labelled flagged; set another split\.seed or split\.fold"):
+    with pytest.raises(PolicyError, match=r"none labelled flagged; change split\.seed or split\.fold"):
         split.main()
     assert not any(path.exists() for path in SPLITS.values())
 
