@@ -206,9 +206,8 @@ def assign(rules: list[LinkRule], preferred: NDArray[np.uint8], weights: Floats,
     # look-up per key or edge, and the whole pass is nearly linear in pictures, keys and edges.
     kept_of_key = [-1] * offsets[-1]
     share = ((1 + SLACK) * weights).tolist()
-    loads = [
-        [0] * len(share) for _ in range(int(strata.max(initial=-1)) + 1)
-    ]  # pictures of each stratum in each bucket
+    # How many pictures of each stratum are in each bucket.
+    loads = [[0] * len(share) for _ in range(int(strata.max(initial=-1)) + 1)]
     totals = [0] * len(loads)
 
     def root(picture: int) -> int:

@@ -96,6 +96,7 @@ def read(train: Path, val: Path, tag_min: int, heads: int = 1, seed: int = 0) ->
     if policies[0] != policies[1]:
         raise ModelError(f"{train} and {val} are of different policies; run `dvc repro split`")
     counts = Counter(tag for tags in tables[0]["tags"].to_pylist() for tag in tags if not tag.startswith("artist:"))
+    # Sorted, so that the order of outputs does not depend on the order of equal counts.
     vocabulary = tuple(sorted(tag for tag, count in counts.most_common(MOST_TAGS) if count >= tag_min))
     labels = list(policies[0]["labels"])
     task = Task(policies[0], vocabulary, *(_examples(split, labels, vocabulary) for split in tables))
@@ -134,8 +135,9 @@ def _out_of_fold(task: Task, tables: list[pa.Table], heads: int, seed: int) -> T
         np.concatenate([getattr(examples, name) for examples in (task.train, task.val)])
         for name in ("ids", "labels", "tags")
     )
-    order = np.argsort(ids)
+    order = np.argsort(ids)  # grouping takes pictures in ascending order of id
     groups = np.concatenate([split["group"].to_numpy() for split in tables])[order]
+    # Each distinct combination of labels is a stratum.
     strata = np.unique(labels[order], axis=0, return_inverse=True)[1].reshape(-1)
     scores = _parts(ids[order], groups, strata, heads, seed)
     train, val = (

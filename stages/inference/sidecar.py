@@ -93,6 +93,7 @@ class Sidecar:
         except (OSError, ValueError) as error:
             raise ModelError(f"the side-car {path} cannot be read ({error}); restore it with `dvc checkout`") from error
         try:
+            # Unknown keys are a TypeError: a side-car of newer code must not be read by older code.
             return cls(**{**values, "labels": tuple(values["labels"])})
         except (TypeError, KeyError) as error:
             raise ModelError(

@@ -172,7 +172,7 @@ def test_nothing_is_decoded_or_computed_twice(
     undisturbed: tuple[Path, str], cache: Path, request: pytest.FixtureRequest
 ) -> None:
     before = made_at(cache)
-    assert {Path(file).parent.name for file in before} == {"decoded", "features", "views-0", "graphs"}
+    assert {Path(file).parent.name for file in before} == {"decoded", "features", "augmented-0", "graphs"}
     request.getfixturevalue("resumed")
     assert made_at(cache) == before
 
