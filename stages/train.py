@@ -72,7 +72,7 @@ def read_task(params: Train) -> Task:
 
 def prepare(task: Task, params: Train) -> Inputs:
     """Decode the pictures, and compute the outputs of the network's frozen stem; both are cached."""
-    architecture = Architecture.of(params, task)
+    architecture = fitting.architecture(params, task)
     pictures = decoded(paths.SHARDS, params.size, params.background, params.threads)
     stem = networks.frozen_stem(architecture)
     if stem is None:

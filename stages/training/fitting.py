@@ -42,6 +42,14 @@ def seed_everything(params: Train) -> None:
     pl.seed_everything(params.seed, verbose=False)
 
 
+def architecture(params: Train, task: Task) -> Architecture:
+    """The network that the parameters describe for a task."""
+    fields = {field.name for field in dataclasses.fields(Architecture)}
+    model = {name: value for name, value in dataclasses.asdict(params.model).items() if name in fields}
+    tags = len(task.vocabulary) if params.model.tag_loss else 0
+    return Architecture(size=params.size, outputs=task.outputs, tags=tags, **model)
+
+
 @contextmanager
 def resume_folder(params: Train, *revisions: object) -> Iterator[Path]:
     """A cache folder for the checkpoints of this training. It is deleted when the block ends without an error.

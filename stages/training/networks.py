@@ -13,7 +13,6 @@ ensemble, which only `Head` has.
 
 from __future__ import annotations
 
-import dataclasses
 from dataclasses import dataclass
 from typing import cast
 
@@ -21,9 +20,7 @@ import torch
 from timm.models import group_parameters
 from torch import Tensor, nn
 
-from stages.config.train import Train
 from stages.dataset.arrays import Ids, Rows
-from stages.dataset.targets import Task
 from stages.training.backbones import Normalise, create, normalisation
 from stages.training.calibration import Calibration, calibrated
 from stages.training.stem import CutStem, FrozenStem, PooledStem, cut
@@ -188,14 +185,6 @@ class Architecture:
     trained_blocks: int = 0
     augment: bool = False
     """Pictures are augmented anew in each epoch, so there is no frozen stem."""
-
-    @classmethod
-    def of(cls, params: Train, task: Task) -> Architecture:
-        """The network that the parameters describe for a task."""
-        fields = {field.name for field in dataclasses.fields(cls)}
-        model = {name: value for name, value in dataclasses.asdict(params.model).items() if name in fields}
-        tags = len(task.vocabulary) if params.model.tag_loss else 0
-        return cls(size=params.size, outputs=task.outputs, tags=tags, **model)
 
 
 def frozen_stem(architecture: Architecture) -> FrozenStem | None:

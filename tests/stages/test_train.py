@@ -95,7 +95,8 @@ def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., None]
 
     def fill(policy: dict[str, Any] = HOUSE, **values: Any) -> None:
         put(tmp_path, policy)
-        put_params(tmp_path, **{"weights": "none", "size": 32, "epochs": 1} | values)
+        weights = {} if values.get("model") == "mini_xception" else {"weights": "none"}
+        put_params(tmp_path, **{"size": 32, "epochs": 1} | weights | values)
 
     return fill
 
