@@ -11,12 +11,12 @@ from typing import Any
 import pyarrow.parquet as pq
 
 from stages.config.test import Test
-from stages.dataset.arrays import CAPS
 from stages.evaluation import corruptions, curves, label_issues, parity, report, slices
 from stages.evaluation.corruptions import CorruptionResult
 from stages.evaluation.label_issues import Issue
 from stages.evaluation.predictions import Predictions, measure_predictions, predict, worst_mistakes
 from stages.evaluation.slices import Slice
+from stages.inference.decoding import UNCAPPED
 from stages.inference.predictor import Predictor
 from stages.inference.sidecar import Sidecar, decided
 from stages.workspace import paths
@@ -48,7 +48,7 @@ class Evaluation:
 
 def main() -> None:
     params = load(Test)
-    predictor = Predictor(paths.MODEL, paths.SIDECAR, params.threads, CAPS)
+    predictor = Predictor(paths.MODEL, paths.SIDECAR, params.threads, UNCAPPED)
     # Everything is measured before anything is written: an error leaves no partial outs.
     evaluation = evaluate(predictor, params)
     write_tables(evaluation, predictor.sidecar)

@@ -1,1 +1,1 @@
-"""Groups of near-duplicates, splits, targets, cached arrays."""
+"""Groups of near-duplicates, splits, training targets, cached arrays."""

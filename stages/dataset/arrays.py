@@ -1,4 +1,8 @@
-"""Shards of pictures -> arrays, computed once a shard and kept in the cache: here their pixels."""
+"""Shards -> cached arrays with a row per picture: decoded pixels here, features in `stages.training.features`.
+
+Arrays are memory-mapped .npy files, one per shard. So a data set may be larger than the memory, and a new shard costs
+only its own computation.
+"""
 
 from __future__ import annotations
 
@@ -14,90 +18,96 @@ import numpy as np
 from numpy.typing import NDArray
 from tqdm import tqdm
 
-from stages.inference.decoding import Caps, Pixels, pixels
+from stages.inference.decoding import UNCAPPED, Pixels, pixels
 from stages.workspace import cache, shards
 from stages.workspace.errors import ModelError, PictureError
 
 RULE = 1
-"""Raise it when `stages.inference.decoding.pixels` gives other pixels than before."""
-CAPS = Caps(max_bytes=2**40, max_pixels=2**40)
-"""None: the download stage has refused what is over its own."""
+"""Part of the cache keys. Increase it when `stages.inference.decoding.pixels` gives other pixels."""
 
 Ids = NDArray[np.int64]
 
 
 @dataclass(frozen=True)
 class Rows:
-    """A row of numbers for each image, in one .npy file a shard. They stay on disk until they are taken."""
+    """A row of numbers for each picture, in a .npy file per shard. Rows stay on disk until they are taken."""
 
     files: tuple[Path, ...]
     names: tuple[str, ...]
-    """A hash of what each file was computed from."""
+    """For each file a hash of everything that it was computed from."""
     ids: tuple[Ids, ...]
-    """Images in each file, ascending within it and from file to file."""
+    """For each file the ids of its rows, ascending within the file and from file to file."""
 
     @cached_property
     def arrays(self) -> list[NDArray[Any]]:
-        """The files' contents: what is not taken is not read."""
-        # Plain arrays over the mapped files: of numpy's own class for those each look-up is a new object.
+        """The files' contents, memory-mapped: [n, *shape] each."""
+        # np.memmap creates a Python object with each look-up of a row, which is slow; a plain array over it does not.
         return [np.asarray(np.load(file, mmap_mode="r")) for file in self.files]
 
     @cached_property
-    def _every(self) -> Ids:
+    def _all_ids(self) -> Ids:
         return np.concatenate(self.ids)
 
     @cached_property
     def _ends(self) -> Ids:
+        """Position in `_all_ids` after each file's last row."""
         return np.cumsum([len(ids) for ids in self.ids])
 
     @property
     def shape(self) -> tuple[int, ...]:
-        """Of one row."""
+        """Shape of one row."""
         return self.arrays[0].shape[1:]
 
     @property
     def dtype(self) -> np.dtype[Any]:
-        """Of each number."""
         return self.arrays[0].dtype
 
     def take(self, ids: Ids) -> NDArray[Any]:
-        """The rows of these images, in this order: [len(ids), *shape].
+        """A copy of these pictures' rows, in this order: [len(ids), *shape].
 
         Raises:
-            ModelError: if an image is in no shard.
+            ModelError: if a picture is in no shard.
         """
         return np.stack(self.each(ids)) if len(ids) else np.empty((0, *self.shape), self.dtype)
 
     def each(self, ids: Ids) -> list[NDArray[Any]]:
-        """As `take`, but each row where it lies: read-only, and copied nowhere."""
-        places = np.minimum(np.searchsorted(self._every, ids), len(self._every) - 1)
-        if missing := np.asarray(ids)[self._every[places] != ids].tolist():
+        """As `take`, but a list of read-only views, without copying."""
+        places = np.minimum(np.searchsorted(self._all_ids, ids), len(self._all_ids) - 1)
+        if missing := np.asarray(ids)[self._all_ids[places] != ids].tolist():
             raise ModelError(f"image {missing[0]} is in a split but in no shard; run `dvc repro split`")
         files = np.searchsorted(self._ends, places, side="right")
-        rows = places - self._ends[files]  # counted from a file's end
+        rows = places - self._ends[files]  # negative: counted from the file's end
         return [self.arrays[file][row] for file, row in zip(files.tolist(), rows.tolist(), strict=True)]
 
 
-Done = Callable[[int], Any]
-Write = Callable[[int, Done, Path], None]
-"""Computes a shard's rows, given its place, what to call with a count of rows that are done, the file to write."""
+Progress = Callable[[int], Any]
+"""To be called with the number of rows that were computed since the last call."""
+Write = Callable[[int, Progress, Path], None]
+"""Computes one shard's rows: takes the shard's position, a progress callback, and the file to write."""
 
 
 def computed(kind: str, names: Sequence[str], ids: Sequence[Ids], write: Write) -> Rows:
-    """The rows of each shard from the cache's folder `kind`; those that are not there yet are computed, with a bar."""
+    """The rows of all shards, from the cache or computed with a progress bar.
+
+    Args:
+        kind: folder of the cache.
+        names: for each shard a hash of everything that its rows are computed from.
+        ids: for each shard the ids of its pictures.
+        write: computes a shard that is not cached.
+    """
     files = []
     with tqdm(total=sum(map(len, ids)), desc=kind, unit="picture", disable=None) as progress:
-        for place, ends in enumerate(itertools.accumulate(map(len, ids))):
+        for place, end in enumerate(itertools.accumulate(map(len, ids))):
             files.append(cache.once(kind, f"{names[place]}.npy", partial(write, place, progress.update)))
-            progress.update(ends - progress.n)
+            progress.update(end - progress.n)  # for a cached shard, all of it at once
     return Rows(tuple(files), tuple(names), tuple(ids))
 
 
 def decoded(folder: Path, size: int, background: int, threads: int) -> Rows:
-    """The pixels of every picture in a folder of shards: uint8 rows [size, size, 3], RGB, letterboxed.
+    """The pixels of all pictures in a folder of shards: uint8 rows [size, size, 3], RGB, letterboxed.
 
     Raises:
-        ModelError: if there is no shard, or a picture in one cannot be decoded.
+        ModelError: if there is no shard, or a picture cannot be decoded.
     """
     files = shards.files(folder)
     if not files:
@@ -105,25 +115,28 @@ def decoded(folder: Path, size: int, background: int, threads: int) -> Rows:
     ids = [shards.read(file, ["image_id"])["image_id"].to_numpy() for file in files]
     names = [cache.key(cache.file_hash(file), size, background, RULE) for file in files]
 
-    def write(place: int, done: Done, aside: Path) -> None:
+    def write(place: int, progress: Progress, aside: Path) -> None:
         table = shards.read(files[place], ["image_id", "bytes"])
         shape = (table.num_rows, size, size, 3)
         array = np.lib.format.open_memmap(aside, mode="w+", dtype=np.uint8, shape=shape)
-        with ThreadPoolExecutor(threads) as pool:  # Pillow lets go of the interpreter while it decodes
-            pictures = (each.as_buffer().to_pybytes() for each in table["bytes"])
-            for row, seen in enumerate(pool.map(lambda data: _seen(data, size, background), pictures)):
-                if isinstance(seen, PictureError):
-                    image = table["image_id"][row].as_py()
-                    raise ModelError(f"image {image} in {files[place]}: {seen.detail}; run `dvc repro -f download`")
-                array[row] = seen
-                done(1)
+        with ThreadPoolExecutor(threads) as pool:  # threads suffice: Pillow releases the GIL while it decodes
+            pictures = (picture.as_buffer().to_pybytes() for picture in table["bytes"])
+            for row, result in enumerate(pool.map(lambda data: _decode(data, size, background), pictures)):
+                if isinstance(result, PictureError):
+                    image_id = table["image_id"][row].as_py()
+                    raise ModelError(
+                        f"image {image_id} in {files[place]}: {result.detail}; run `dvc repro -f download`"
+                    )
+                array[row] = result
+                progress(1)
         array.flush()
 
     return computed("decoded", names, ids, write)
 
 
-def _seen(data: bytes, size: int, background: int) -> Pixels | PictureError:
+def _decode(data: bytes, size: int, background: int) -> Pixels | PictureError:
+    """The pixels, or the error as a value: only the caller knows the picture's id."""
     try:
-        return pixels(data, size, background, CAPS)
+        return pixels(data, size, background, UNCAPPED)
     except PictureError as error:
         return error

@@ -1,23 +1,24 @@
-"""Pictures that must share a split are linked by rules; groups of linked pictures get their split by hash, for good.
+"""Groups near-duplicate pictures and assigns each group to a split, so that no split leaks into another.
 
-**New images never move old ones.** Images take their turn in ascending `image_id`, and what becomes of one depends on
-nothing but it and the smaller ids:
+Pictures are linked by rules (same bytes, same series, similar hash, ...). Linked pictures must be in the same split, or
+the model would be tested on copies of its training pictures. A hash of the group's first id decides the split.
 
-1. It is linked to the groups of all earlier images that a rule links it to.
-2. Linked to none, it founds a group, whose key and number is its own id. The group's *bucket* (a fold of the
-   cross-validation, and whether it is for validation when that fold is not the test split) is decided by a hash of
-   seed and key, as `preferences` says.
-3. Linked to groups of one bucket, it joins them; they become one group, numbered by the smallest id.
-4. Linked to groups of different buckets, it is a **bridge**: to keep it would leak, or move a group. It is left out,
-   counted, and links nothing.
+**New images never move old ones.** Images are processed in ascending `image_id`, and the outcome for one depends only
+on it and on smaller ids:
 
-So no link joins two splits, whatever the fold, and each fold tests the same groups. The price is the bridges.
+1. Find the groups of all earlier images that a rule links it to.
+2. No group: it starts one, numbered by its id. A hash of seed and id gives the group its *bucket*:
+   a fold of the cross-validation, and whether the group is for validation when that fold is not the test split.
+3. Groups of one bucket: it joins them. They become one group, numbered by its smallest id.
+4. Groups of different buckets: a **cross-split link**. Keeping the image would leak, and moving a group would change
+   old splits. So it is left out and counted, and it links nothing.
 
-Splits are stratified: a key has an order of preference among the buckets, and a bucket that already has more than its
-share of the founder's label, by `SLACK` and one picture, is passed over for the next. That is consistent hashing with
-bounded loads (Mirrokni, Thorup & Zadimoghaddam, 2018): most groups are where the hash alone would put them, for any
-policy, so a picture that leaves the board, a mended tag or one between old ids moves few others; quotas in order of id
-would move nearly all later ones.
+So no link joins two splits, whatever fold is the test split, and every fold tests the same groups.
+
+Splits are stratified by label. Each id has an order of preference among the buckets. A bucket that already holds more
+than its share of the label (by `SLACK` and one picture) is skipped. This is consistent hashing with bounded loads
+(Mirrokni, Thorup & Zadimoghaddam, 2018): most groups are where the hash alone would put them. So an image that leaves
+the board, or a changed tag, moves few others. Quotas in order of id would move nearly all later ones.
 """
 
 from __future__ import annotations
@@ -40,201 +41,253 @@ Floats = NDArray[np.float64]
 Flags = NDArray[np.bool_]
 
 SLACK = 0.1
-"""How far over its share of a label a bucket may be before a new group passes it over."""
+"""How far a bucket may exceed its share of a label, as a share of that share, before new groups skip it."""
+HASH_BLOCK = 100_000
+"""Ids that are hashed at once."""
 NO_PAIRS: Pairs = np.empty((0, 2), np.int64)
 
 
 @dataclass(frozen=True)
-class Rule:
-    """Links between pictures: those of one atom are linked each with each, and with those of each adjacent atom.
+class LinkRule:
+    """Links between pictures. Pictures with the same key are linked, and so are pictures with adjacent keys.
 
-    An atom is a value that pictures share (a hash, a series, an artist), so a million equal pictures are a million
-    entries here and not their pairs.
+    A key is a value that pictures share: a hash, a series, an artist. So a million equal pictures are a million entries
+    here, and not their 5 * 10^11 pairs.
     """
 
     name: str
     pictures: Ints
-    """[k] positions of pictures, none negative; with `atoms`, each picture's atoms."""
-    atoms: Ints
-    """[k] numbers of atoms, from 0, without gaps."""
+    """[k] positions of pictures (not ids). With `keys`: each picture's keys; a picture may have none or several."""
+    keys: Ints
+    """[k] numbers of keys, from 0, without gaps."""
     edges: Pairs = field(default_factory=lambda: NO_PAIRS)
-    """[m, 2] adjacent atoms."""
+    """[m, 2] adjacent keys, such as two hashes that differ in few bits."""
 
     def sizes(self) -> Ints:
-        """Pictures of each atom."""
-        return np.bincount(self.atoms)
+        """Number of pictures with each key."""
+        return np.bincount(self.keys)
 
     def pairs(self) -> int:
-        """How many pairs of pictures the rule links."""
+        """Number of picture pairs that the rule links."""
         sizes = self.sizes()
         return int((sizes * (sizes - 1) // 2).sum() + (sizes[self.edges[:, 0]] * sizes[self.edges[:, 1]]).sum())
 
     def linked(self) -> int:
-        """How many pictures the rule links to another one."""
+        """Number of pictures that the rule links to at least one other."""
         shared = self.sizes() > 1
         shared[self.edges.ravel()] = True
-        return len(np.unique(self.pictures[shared[self.atoms]]))
+        return len(np.unique(self.pictures[shared[self.keys]]))
 
 
-def equal(name: str, values: pa.ChunkedArray) -> Rule:
-    """Pictures of the same value [n] are linked; those of none (null) are not."""
+def by_value(name: str, values: pa.ChunkedArray) -> LinkRule:
+    """Link pictures with the same value [n]; null links nothing."""
     codes = values.combine_chunks().dictionary_encode().indices
     present = codes.is_valid().to_numpy(zero_copy_only=False)
-    return Rule(name, np.flatnonzero(present), codes.drop_null().to_numpy().astype(np.int64))
+    return LinkRule(name, np.flatnonzero(present), codes.drop_null().to_numpy().astype(np.int64))
 
 
 def series(artists: pa.ChunkedArray, names: pa.ChunkedArray) -> pa.ChunkedArray:
-    """Which series each picture is of: its artist and the picture's file name but for trailing digits; else null.
+    """The series that each picture belongs to: its artist, and its file name without trailing digits; else null.
 
-    `Flag-of_X (12).PNG` and `flag-of_x.png` are of one series. A name of digits alone is of none.
+    `Flag-of_X (12).PNG` and `flag-of_x.png` are of one series. A name of digits alone gives no series.
     """
     stems = pc.replace_substring_regex(names, r"\.[A-Za-z0-9]{1,5}$", "")
     stems = pc.replace_substring_regex(stems, r"[\d\s_.()\[\]-]+$", "")
     stems = pc.if_else(pc.equal(stems, ""), None, pc.utf8_lower(stems))
-    return pc.binary_join_element_wise(artists, stems, "\n")  # null where either is
+    return pc.binary_join_element_wise(artists, stems, "\n")  # null if either is null
 
 
-def merged(ids: Ints, lists: Iterable[Iterable[int] | None]) -> Rule:
-    """Pictures are linked that took in the same image by a merge, or of which one took in the other."""
-    known = {image: position for position, image in enumerate(ids.tolist())}
-    taken = [(image, position) for position, images in enumerate(lists) for image in images or ()]
-    taken += [(image, known[image]) for image in {image for image, _ in taken} & known.keys()]
-    pairs = np.array(sorted(set(taken)), np.int64).reshape(-1, 2)
-    return Rule("merged", pairs[:, 1], np.unique(pairs[:, 0], return_inverse=True)[1].astype(np.int64))
+def by_merge(ids: Ints, merged: Iterable[Iterable[int] | None]) -> LinkRule:
+    """Link pictures that the board's moderators merged as duplicates.
+
+    Two pictures are linked if the same image was merged into both, or if one was merged into the other.
+
+    Args:
+        ids: [n] image ids.
+        merged: [n] for each picture the ids that were merged into it.
+    """
+    position_of = {image_id: position for position, image_id in enumerate(ids.tolist())}
+    # The key is the merged image's id: the pictures that it was merged into have it ...
+    entries = [(image_id, position) for position, images in enumerate(merged) for image_id in images or ()]
+    # ... and so has the merged image itself, where it is still among the pictures.
+    entries += [(image_id, position_of[image_id]) for image_id in {key for key, _ in entries} & position_of.keys()]
+    pairs = np.array(sorted(set(entries)), np.int64).reshape(-1, 2)
+    return LinkRule("merged", pairs[:, 1], np.unique(pairs[:, 0], return_inverse=True)[1].astype(np.int64))
 
 
-def perceptual(hashes: neighbours.Codes, most: int) -> Rule:
-    """Pictures whose 64-bit perceptual hashes [n] differ in at most `most` bits are linked."""
-    codes, atoms = np.unique(hashes, return_inverse=True)
-    return Rule("perceptual_hash", np.arange(len(hashes)), atoms.astype(np.int64), neighbours.hamming(codes, most))
+def by_perceptual_hash(hashes: neighbours.Codes, max_distance: int) -> LinkRule:
+    """Link pictures whose 64-bit perceptual hashes [n] differ in at most `max_distance` bits."""
+    codes, keys = np.unique(hashes, return_inverse=True)
+    edges = neighbours.hamming(codes, max_distance)
+    return LinkRule("perceptual_hash", np.arange(len(hashes)), keys.astype(np.int64), edges)
 
 
-def intensities(corners: Floats, reach: Floats, hashes: neighbours.Codes, most: int) -> Rule:
-    """The board's rule for near-duplicates: pictures differ by at most `reach` [5] in each of `corners` [n, 5].
+def by_intensities(corners: Floats, reach: Floats, hashes: neighbours.Codes, max_distance: int) -> LinkRule:
+    """Link near-duplicates by the board's own rule, confirmed by perceptual hashes.
 
-    Those are the four corners' intensities and the aspect ratio; a picture without them (NaN) is linked to none.
-    On a large board the rule links what merely is as bright in four places, and through it nearly all pictures. So
-    their perceptual hashes [n] must agree, too, in all but `most` bits; with 64 the corners alone decide.
+    The board (Philomena) compares the mean brightness of a picture's four corners, and its aspect ratio. On a large
+    board that also links pictures that merely have similar corners, and through them nearly all pictures. So the
+    perceptual hashes must be similar, too.
+
+    Args:
+        corners: [n, 5] four intensities and the aspect ratio; a picture with a NaN is not linked.
+        reach: [5] how far two pictures may differ in each.
+        hashes: [n] 64-bit perceptual hashes.
+        max_distance: bits in which the hashes may differ; with 64 the corners alone decide.
     """
     present = np.isfinite(corners).all(axis=1)
-    chosen = corners[present]
-    checked = most < 64
+    points = corners[present]
+    confirmed = max_distance < 64
     codes = hashes[present].astype(np.uint64)
-    columns = [*chosen.T, codes] if checked else [*chosen.T]
+    # Equal pictures share a key: sort them next to each other, and number the runs of equal ones.
+    columns = [*points.T, codes] if confirmed else [*points.T]
     order = np.lexsort(columns)
-    new = np.ones(len(order), bool)
+    is_first = np.ones(len(order), bool)
     if len(order):
-        new[1:] = np.any([column[order][1:] != column[order][:-1] for column in columns], axis=0)
-    atoms = np.empty(len(order), np.int64)
-    atoms[order] = np.cumsum(new) - 1
-    first = order[new]
+        is_first[1:] = np.any([column[order][1:] != column[order][:-1] for column in columns], axis=0)
+    keys = np.empty(len(order), np.int64)
+    keys[order] = np.cumsum(is_first) - 1
+    first = order[is_first]  # a picture of each key
     code = codes[first]
 
     def accept(pairs: Pairs) -> Flags:
-        if not checked:
+        if not confirmed:
             return np.ones(len(pairs), bool)
-        differing: Flags = np.bitwise_count(code[pairs[:, 0]] ^ code[pairs[:, 1]]) <= most
-        return differing
+        close: Flags = np.bitwise_count(code[pairs[:, 0]] ^ code[pairs[:, 1]]) <= max_distance
+        return close
 
-    return Rule("intensities", np.flatnonzero(present), atoms, neighbours.box(chosen[first], reach, accept))
+    return LinkRule("intensities", np.flatnonzero(present), keys, neighbours.box(points[first], reach, accept))
 
 
-def preferences(ids: Ints, seed: int, weights: Floats) -> NDArray[np.uint8]:
-    """For each image, were it a group's key: the buckets [n, b] in order of preference, by weighted rendezvous hashing.
+def bucket_preferences(ids: Ints, seed: int, weights: Floats) -> NDArray[np.uint8]:
+    """The order in which each image would prefer the buckets, if it started a group: weighted rendezvous hashing.
 
-    The first one is each bucket with a probability in proportion to its weight.
+    A bucket is an image's first choice with a probability proportional to the bucket's weight.
+
+    Args:
+        ids: [n] image ids.
+        seed: part of what is hashed.
+        weights: [b] of the buckets.
+
+    Returns:
+        [n, b] numbers of buckets, the preferred one first.
     """
     orders = [np.empty((0, len(weights)), np.uint8)]
-    for block in np.split(ids, range(100_000, len(ids), 100_000)):
-        drawn = b"".join(hashlib.shake_128(f"{seed}:{key}".encode()).digest(8 * len(weights)) for key in block.tolist())
-        uniform = (np.frombuffer(drawn, "<u8").reshape(len(block), len(weights)) >> np.uint64(11)) * 2.0**-53
+    for block in np.split(ids, range(HASH_BLOCK, len(ids), HASH_BLOCK)):
+        digests = b"".join(
+            hashlib.shake_128(f"{seed}:{image_id}".encode()).digest(8 * len(weights)) for image_id in block.tolist()
+        )
+        # The upper 53 bits of each 8 bytes are a uniform number in [0, 1): a double has 53 bits of precision.
+        uniform = (np.frombuffer(digests, "<u8").reshape(len(block), len(weights)) >> np.uint64(11)) * 2.0**-53
+        # -log(1 - u) / weight is exponentially distributed with the weight as its rate: the smallest one wins.
         orders.append(np.argsort(-np.log1p(-uniform) / weights, axis=1).astype(np.uint8))
     return np.concatenate(orders)
 
 
-def assign(rules: list[Rule], preferred: NDArray[np.uint8], weights: Floats, strata: Ints) -> tuple[Ints, Ints]:
-    """Each picture's group [n], as the position of its first picture, and its bucket [n]; both -1 for a bridge.
+def assign(rules: list[LinkRule], preferred: NDArray[np.uint8], weights: Floats, strata: Ints) -> tuple[Ints, Ints]:
+    """Group the pictures and give each group a bucket, as described at the top of this module.
 
-    Pictures are in ascending order of id; `preferred` [n, b] is from `preferences`, `weights` [b] sum to 1, `strata`
-    [n] are from 0. One pass, near-linear in pictures, atoms and edges: an atom with a kept picture stands for all its
-    pictures, and for those of adjacent atoms that are kept, too, for they were joined when the later of both came.
+    Args:
+        rules: the links between pictures.
+        preferred: [n, b] from `bucket_preferences`; pictures are in ascending order of id.
+        weights: [b] share of each bucket; they sum to 1.
+        strata: [n] label of each picture, as a number from 0.
+
+    Returns:
+        Each picture's group [n], as the position of the group's first picture, and its bucket [n]. Both are -1 for a
+        picture with a cross-split link.
     """
-    offsets = np.cumsum([0] + [int(rule.atoms.max(initial=-1)) + 1 for rule in rules]).tolist()
-    starts, atoms, firsts, adjacent = _indexed(rules, offsets, len(strata))
-    parent = list(range(len(strata)))
+    offsets = np.cumsum([0] + [int(rule.keys.max(initial=-1)) + 1 for rule in rules]).tolist()
+    key_starts, keys, adjacent_starts, adjacent = _index(rules, offsets, len(strata))
+    parent = list(range(len(strata)))  # a union-find forest: a group's root is its first picture
     bucket = [-1] * len(strata)
-    kept_of = [-1] * offsets[-1]  # a kept picture of each atom
+    # One kept picture per key is enough to find the group of all kept pictures with that key, and of those with
+    # adjacent keys that came before: the later one of two linked pictures has joined their groups. So a picture costs a
+    # look-up per key or edge, and the whole pass is nearly linear in pictures, keys and edges.
+    kept_of_key = [-1] * offsets[-1]
     share = ((1 + SLACK) * weights).tolist()
+    # How many pictures of each stratum are in each bucket.
     loads = [[0] * len(share) for _ in range(int(strata.max(initial=-1)) + 1)]
     totals = [0] * len(loads)
 
     def root(picture: int) -> int:
         while parent[picture] != picture:
-            parent[picture] = picture = parent[parent[picture]]
+            parent[picture] = picture = parent[parent[picture]]  # path halving
         return picture
 
-    for own, stratum in enumerate(tqdm(strata.tolist(), "groups", disable=None, leave=False)):
+    for picture, stratum in enumerate(tqdm(strata.tolist(), "groups", disable=None, leave=False)):
         load = loads[stratum]
-        mine = atoms[starts[own] : starts[own + 1]]
-        found = set()
-        for atom in mine:
-            if kept_of[atom] >= 0:
-                found.add(root(kept_of[atom]))
+        own_keys = keys[key_starts[picture] : key_starts[picture + 1]]
+        groups = set()
+        for key in own_keys:
+            if kept_of_key[key] >= 0:
+                groups.add(root(kept_of_key[key]))
             else:
-                others = (kept_of[other] for other in adjacent[firsts[atom] : firsts[atom + 1]])
-                found.update(root(other) for other in others if other >= 0)
-        if not found:
-            room = (at for at in preferred[own].tolist() if load[at] < share[at] * (totals[stratum] + 1) + 1)
-            bucket[own] = next(room)  # there is one: all can not be above their share
-        elif len({bucket[group] for group in found}) == 1:
-            first = min(found)
-            for group in found:
+                others = (kept_of_key[other] for other in adjacent[adjacent_starts[key] : adjacent_starts[key + 1]])
+                groups.update(root(other) for other in others if other >= 0)
+        if not groups:
+            # Not all buckets can be over their shares at once, so there is always one with room.
+            room = (at for at in preferred[picture].tolist() if load[at] < share[at] * (totals[stratum] + 1) + 1)
+            bucket[picture] = next(room)
+        elif len({bucket[group] for group in groups}) == 1:
+            first = min(groups)
+            for group in groups:
                 parent[group] = first
-            parent[own] = first
-            bucket[own] = bucket[first]
+            parent[picture] = first
+            bucket[picture] = bucket[first]
         else:
-            continue
-        load[bucket[own]] += 1
+            continue  # a cross-split link
+        load[bucket[picture]] += 1
         totals[stratum] += 1
-        for atom in mine:
-            if kept_of[atom] < 0:
-                kept_of[atom] = own
+        for key in own_keys:
+            if kept_of_key[key] < 0:
+                kept_of_key[key] = picture
     buckets = np.array(bucket, np.int64)
-    return np.where(buckets < 0, -1, np.array([root(picture) for picture in range(len(parent))], np.int64)), buckets
+    roots = np.array([root(picture) for picture in range(len(parent))], np.int64)
+    return np.where(buckets < 0, -1, roots), buckets
 
 
-def _indexed(rules: list[Rule], offsets: list[int], count: int) -> tuple[list[int], list[int], list[int], list[int]]:
-    """Where each picture's atoms start, and they; where each atom's adjacent atoms start, and they.
+def _index(rules: list[LinkRule], offsets: list[int], count: int) -> tuple[list[int], list[int], list[int], list[int]]:
+    """Look-up tables from picture to keys and from key to adjacent keys, in compressed sparse row format.
 
-    Atoms are numbered through all rules by `offsets`; those that link nothing are left out.
+    Keys of all rules are numbered through by adding the rule's offset. Keys that link nothing are left out.
+
+    Returns:
+        `key_starts`, `keys`, `adjacent_starts`, `adjacent`: the keys of picture p are
+        `keys[key_starts[p]:key_starts[p + 1]]`, and those adjacent to key k likewise.
     """
     pictures = np.concatenate([np.empty(0, np.int64)] + [rule.pictures for rule in rules])
-    atoms = np.concatenate(
-        [np.empty(0, np.int64)] + [rule.atoms + start for rule, start in zip(rules, offsets, strict=False)]
+    keys = np.concatenate(
+        [np.empty(0, np.int64)] + [rule.keys + start for rule, start in zip(rules, offsets, strict=False)]
     )
     edges = np.concatenate([NO_PAIRS] + [rule.edges + start for rule, start in zip(rules, offsets, strict=False)])
-    shared = np.bincount(atoms, minlength=offsets[-1]) > 1
+    shared = np.bincount(keys, minlength=offsets[-1]) > 1
     shared[edges.ravel()] = True
-    pictures, atoms = pictures[shared[atoms]], atoms[shared[atoms]]
-    starts = np.cumsum(np.bincount(pictures + 1, minlength=count + 1))
+    pictures, keys = pictures[shared[keys]], keys[shared[keys]]
+    key_starts = np.cumsum(np.bincount(pictures + 1, minlength=count + 1))
     both = np.concatenate([edges, edges[:, ::-1]])
-    firsts = np.cumsum(np.bincount(both[:, 0] + 1, minlength=offsets[-1] + 1))
+    adjacent_starts = np.cumsum(np.bincount(both[:, 0] + 1, minlength=offsets[-1] + 1))
     adjacent = both[np.argsort(both[:, 0], kind="stable"), 1]
-    return starts.tolist(), atoms[np.argsort(pictures, kind="stable")].tolist(), firsts.tolist(), adjacent.tolist()
+    keys = keys[np.argsort(pictures, kind="stable")]
+    return key_starts.tolist(), keys.tolist(), adjacent_starts.tolist(), adjacent.tolist()
 
 
-def leaks(rules: list[Rule], buckets: Ints) -> list[str]:
-    """Names of the rules that link two buckets; `buckets` [n] is negative for a picture left out. To check by."""
-    found = []
+def leaking_rules(rules: list[LinkRule], buckets: Ints) -> list[str]:
+    """Names of the rules that link kept pictures of different buckets: an independent check of `assign`.
+
+    `buckets` [n] is negative for a picture that is left out.
+    """
+    leaking = []
     for rule in rules:
         kept = buckets[rule.pictures] >= 0
-        atoms, own = rule.atoms[kept], buckets[rule.pictures][kept]
-        low = np.full(rule.atoms.max(initial=-1) + 1, np.iinfo(np.int64).max)
+        keys, own = rule.keys[kept], buckets[rule.pictures][kept]
+        # A rule does not leak if the lowest and highest bucket are equal for each key and for each edge.
+        low = np.full(rule.keys.max(initial=-1) + 1, np.iinfo(np.int64).max)
         high = np.full(len(low), -1)
-        np.minimum.at(low, atoms, own)
-        np.maximum.at(high, atoms, own)
+        np.minimum.at(low, keys, own)
+        np.maximum.at(high, keys, own)
         first, second = rule.edges.T
         both = (high[first] >= 0) & (high[second] >= 0)
-        apart = (low[high >= 0] != high[high >= 0]).any() or (low[first] != low[second])[both].any()
-        found += [rule.name] if apart else []
-    return found
+        if (low[high >= 0] != high[high >= 0]).any() or (low[first] != low[second])[both].any():
+            leaking.append(rule.name)
+    return leaking

@@ -1,4 +1,4 @@
-"""The splits' files and what is said of them: every column of the catalogue, and each picture's group."""
+"""Writes the splits' files, and computes the statistics for `summary.json`."""
 
 from __future__ import annotations
 
@@ -16,20 +16,28 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
-from stages.dataset.grouping import Ints, Rule
+from stages.dataset.grouping import Ints, LinkRule
 from stages.workspace.errors import PolicyError
 from stages.workspace.files import replacing
 
 Names = NDArray[np.str_]
 SIZES = (1, 2, 3, 5, 10, 20, 50, 100, 1000)
-"""Group sizes from which a bar of the histogram starts."""
+"""Lower bounds of the histogram of group sizes."""
+ROWS = 65_536
+"""Rows in memory at once."""
 
 
 def write(images: Path, targets: dict[str, Path], ids: Ints, groups: Ints, splits: Names) -> None:
-    """Route the rows of `images` to `targets` by split, in the catalogue's order, a batch at a time.
+    """Write each split's rows of the catalogue, in the catalogue's order, with a column `group`.
 
-    `ids` [n] ascend; `groups` [n] is the column that is added; a row of another id, or whose split is no target, is
-    left out. The schema's metadata, so also the policy's kind and labels, travels along.
+    The schema's metadata, which holds the policy, is copied.
+
+    Args:
+        images: the catalogue, a parquet file.
+        targets: split -> file to write.
+        ids: [n] image ids, ascending. The catalogue's other rows are left out.
+        groups: [n] group of each image.
+        splits: [n] split of each image; those whose split is not in `targets` are left out.
     """
     source = pq.ParquetFile(images)
     schema = source.schema_arrow.append(pa.field("group", pa.int64()))
@@ -39,43 +47,53 @@ def write(images: Path, targets: dict[str, Path], ids: Ints, groups: Ints, split
             name: stack.enter_context(pq.ParquetWriter(path, schema, compression="zstd"))
             for name, path in paths.items()
         }
-        for batch in source.iter_batches(65_536):
+        for batch in source.iter_batches(ROWS):
             table = pa.Table.from_batches([batch])
-            own = table.column("image_id").to_numpy()
-            at = np.minimum(np.searchsorted(ids, own), max(len(ids) - 1, 0))
+            row_ids = table.column("image_id").to_numpy()
+            # Where each row's id is in `ids`, or would be: only if it is there, the row is kept.
+            at = np.minimum(np.searchsorted(ids, row_ids), max(len(ids) - 1, 0))
             table = table.append_column(schema.field("group"), pa.array(groups[at]))
             for name, writer in writers.items():
-                writer.write_table(table.filter(pa.array((ids[at] == own) & (splits[at] == name))).cast(schema))
+                writer.write_table(table.filter(pa.array((ids[at] == row_ids) & (splits[at] == name))).cast(schema))
 
 
 def policy(schema: pa.Schema) -> dict[str, Any]:
-    """The policy's name, kind and labels, from a catalogue's schema."""
-    described: dict[str, Any] = json.loads(schema.metadata[b"mlpy"])["policy"]
-    return described
+    """The policy's name, kind and labels, from the schema of a catalogue or a split."""
+    policy: dict[str, Any] = json.loads(schema.metadata[b"mlpy"])["policy"]
+    return policy
 
 
 def strata(labels: pa.ChunkedArray) -> Ints:
-    """Each picture's label [n], or set of labels, as a number from 0."""
+    """Each picture's label [n], or combination of labels, as a number from 0."""
     joined = pc.binary_join(labels, "\n") if pa.types.is_list(labels.type) else labels
     codes: Ints = joined.combine_chunks().dictionary_encode().indices.to_numpy().astype(np.int64)
     return codes
 
 
 def label_shares(labels: pa.ChunkedArray, names: list[str], splits: Names, targets: Iterable[str]) -> dict[str, Any]:
-    """Pictures and share of each label in each split; `labels` [n] are strings, or lists of them.
+    """Count the labels of each split.
+
+    Args:
+        labels: [n] strings, or lists of strings.
+        names: all labels.
+        splits: [n] split of each picture.
+        targets: the splits to count.
+
+    Returns:
+        Split -> `pictures`, and for each label its number of pictures (`labels`) and their share (`shares`).
 
     Raises:
-        PolicyError: if a split lacks a label.
+        PolicyError: if a split has no picture of a label.
     """
     shares: dict[str, Any] = {}
     for target in targets:
         chosen = labels.filter(pa.array(splits == target))
         flat = pc.list_flatten(chosen) if pa.types.is_list(chosen.type) else chosen
         counts = Counter(flat.to_pylist())
-        if absent := [name for name in names if not counts[name]]:
+        if missing := [name for name in names if not counts[name]]:
             raise PolicyError(
-                f"the {target} split ({len(chosen)} pictures) has none labelled {', '.join(absent)}; "
-                "set another split.seed or split.fold, fewer split.folds, or a policy with more such pictures"
+                f"the {target} split ({len(chosen)} pictures) has none labelled {', '.join(missing)}; change "
+                "split.seed or split.fold, lower split.folds, or use a policy with more such pictures"
             )
         shares[target] = {
             "pictures": len(chosen),
@@ -86,7 +104,7 @@ def label_shares(labels: pa.ChunkedArray, names: list[str], splits: Names, targe
 
 
 def group_sizes(groups: Ints) -> dict[str, Any]:
-    """How large the groups are; `groups` [n] is each kept picture's group."""
+    """The number of groups, the largest one, and a histogram of their sizes; `groups` [n] is of the kept pictures."""
     sizes = np.unique(groups, return_counts=True)[1]
     ends = [f"{low}" if low + 1 == high else f"{low}-{high - 1}" for low, high in itertools.pairwise(SIZES)]
     counts = np.histogram(sizes, [*SIZES, np.inf])[0].tolist()
@@ -97,6 +115,6 @@ def group_sizes(groups: Ints) -> dict[str, Any]:
     }
 
 
-def rules_said(rules: list[Rule]) -> dict[str, Any]:
-    """How many pairs each rule links, and how many pictures are in them; a pair may be linked by several."""
+def link_counts(rules: list[LinkRule]) -> dict[str, Any]:
+    """The pairs and the pictures that each rule links; several rules may link the same pair."""
     return {rule.name: {"pairs": rule.pairs(), "pictures": rule.linked()} for rule in rules}

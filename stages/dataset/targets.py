@@ -1,4 +1,11 @@
-"""Splits -> what a network is to say: the labels of each picture, and its tags as auxiliary targets."""
+"""Splits -> training targets: each picture's labels, its tags as auxiliary targets, and the heads that learn from it.
+
+A network with one head learns from the train split and is measured on the val split. A network with several heads is an
+ensemble with out-of-fold scores (cross-fitting): train and val are pooled and divided into a part per head. Each head
+learns from all pictures but its own part, and gives the out-of-fold scores of that part. So the ensemble has learnt
+from every picture, and epochs, calibration and thresholds are still chosen on scores of pictures that the scoring head
+has not seen. Groups of near-duplicates stay in one part.
+"""
 
 from __future__ import annotations
 
@@ -13,44 +20,47 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
-from stages.dataset.crossfitting import held_out
+from stages.dataset import grouping
+from stages.dataset.grouping import Flags, Ints
 from stages.workspace.errors import ModelError
 
 LEAST = 20
-"""Training pictures that a label needs; fewer teach nothing that lasts."""
+"""Training pictures that a label needs: with fewer, results are mostly chance."""
 LABELS = {"label", "labels"}
-"""Columns, of which a split has the one or the other."""
+"""Columns, of which a split has one: `labels`, a list, for a multilabel policy."""
 MOST_TAGS = 2000
-"""Auxiliary targets: the most frequent tags, on a board with more."""
+"""Most tags that are auxiliary targets; a board may have hundreds of thousands."""
 
 
 @dataclass(frozen=True)
 class Examples:
-    """One split."""
+    """Pictures with their targets."""
 
     ids: NDArray[np.int64]
     labels: NDArray[np.float32]
-    """[n, labels], 0 or 1; exactly one 1 a row unless multilabel."""
+    """[n, labels], 0 or 1; exactly one 1 per row unless multilabel."""
     tags: NDArray[np.bool_]
     """[n, tags] of the task's vocabulary."""
-    members: NDArray[np.float32]
-    """[n, members] 1 for each member of the network that learns from the picture or, in `val`, judges it; else 0."""
+    heads: NDArray[np.float32]
+    """[n, heads], 1 for each head that learns from the picture (`Task.train`) or scores it (`Task.val`), else 0."""
 
 
 @dataclass(frozen=True)
 class Task:
-    """What is to be learnt, from which pictures."""
+    """What is learnt, and from which pictures."""
 
     policy: dict[str, Any]
-    """As the splits' metadata give it: name, kind, labels."""
+    """Name, kind and labels, from the splits' metadata."""
     vocabulary: tuple[str, ...]
+    """The tags that are auxiliary targets."""
     train: Examples
-    """What is learnt from."""
+    """To learn from."""
     val: Examples
-    """What scores are measured on, each by members that have not learnt from the picture or one of its group."""
+    """To measure on. No head scores a picture that it has learnt from, or a near-duplicate of one."""
 
     @property
     def kind(self) -> str:
+        """`binary`, `multiclass` or `multilabel`."""
         return str(self.policy["kind"])
 
     @property
@@ -60,47 +70,52 @@ class Task:
     @property
     def heads(self) -> int:
         """Heads of the network: several are an ensemble with out-of-fold scores."""
-        return int(self.train.members.shape[1])
+        return int(self.train.heads.shape[1])
 
     @property
     def outputs(self) -> int:
-        """Logits of the network: one for a binary policy, else one a label."""
+        """Logits per head: one for a binary policy, else one per label."""
         return 1 if self.kind == "binary" else len(self.labels)
 
 
-def read(train: Path, val: Path, tag_min: int, members: int = 1, seed: int = 0) -> Task:
-    """Read the splits, for a network of so many members; `seed` shares them out among several.
+def read(train: Path, val: Path, tag_min: int, heads: int = 1, seed: int = 0) -> Task:
+    """Read the train and val splits.
 
-    The vocabulary is of tags that at least `tag_min` training pictures have; artists are none.
+    Args:
+        train: the train split.
+        val: the val split.
+        tag_min: training pictures that a tag needs to be in the vocabulary. Artist tags never are.
+        heads: of the network.
+        seed: decides each head's part, if there are several.
 
     Raises:
-        ModelError: if a split is missing or of another layout, or a label has too few pictures to train or to measure.
+        ModelError: if a split is missing or invalid, or a label has too few pictures to train or to measure.
     """
     tables = [table(path) for path in (train, val)]
-    policies = [json.loads(each.schema.metadata[b"mlpy"])["policy"] for each in tables]
+    policies = [json.loads(split.schema.metadata[b"mlpy"])["policy"] for split in tables]
     if policies[0] != policies[1]:
         raise ModelError(f"{train} and {val} are of different policies; run `dvc repro split`")
     counts = Counter(tag for tags in tables[0]["tags"].to_pylist() for tag in tags if not tag.startswith("artist:"))
-    common = [tag for tag, count in counts.most_common(MOST_TAGS) if count >= tag_min]
-    vocabulary = tuple(sorted(common))
+    # Sorted, so that the order of outputs does not depend on the order of equal counts.
+    vocabulary = tuple(sorted(tag for tag, count in counts.most_common(MOST_TAGS) if count >= tag_min))
     labels = list(policies[0]["labels"])
-    task = Task(policies[0], vocabulary, *(_examples(each, labels, vocabulary) for each in tables))
+    task = Task(policies[0], vocabulary, *(_examples(split, labels, vocabulary) for split in tables))
     _check(task)
-    return task if members == 1 else _crossfitted(task, tables, members, seed)
+    return task if heads == 1 else _out_of_fold(task, tables, heads, seed)
 
 
 def table(path: Path) -> pa.Table:
-    """A split's rows.
+    """Read a split's rows.
 
     Raises:
-        ModelError: if it is missing or of another layout.
+        ModelError: if the file is missing or invalid.
     """
     try:
         rows = pq.read_table(path)
     except FileNotFoundError:
         raise ModelError(f"no split {path}; run `dvc repro split`") from None
     except pa.ArrowException as error:
-        raise ModelError(f"{path} is no parquet file that can be read; run `dvc repro split`") from error
+        raise ModelError(f"{path} is not a readable parquet file; run `dvc repro split`") from error
     names = set(rows.column_names)
     if b"mlpy" not in (rows.schema.metadata or {}) or not {"image_id", "tags", "group"} <= names or not names & LABELS:
         raise ModelError(f"{path} lacks the policy or columns that the split stage writes; run `dvc repro split`")
@@ -108,22 +123,48 @@ def table(path: Path) -> pa.Table:
 
 
 def labelled(rows: pa.Table, labels: tuple[str, ...]) -> NDArray[np.bool_]:
-    """Which labels each of a split's rows has: [n, labels]."""
-    given = rows["labels"].to_pylist() if "labels" in rows.column_names else [[x] for x in rows["label"].to_pylist()]
-    return _many_hot(given, labels)
+    """Which labels each row of a split has: [n, labels]."""
+    if "labels" in rows.column_names:
+        return _many_hot(rows["labels"].to_pylist(), labels)
+    return _many_hot([[label] for label in rows["label"].to_pylist()], labels)
 
 
-def _crossfitted(task: Task, tables: list[pa.Table], members: int, seed: int) -> Task:
-    """The task of members that leave out a part of both splits each, and judge it."""
+def _out_of_fold(task: Task, tables: list[pa.Table], heads: int, seed: int) -> Task:
+    """Pool train and val: each head scores one part of the pictures, and learns from the others."""
     ids, labels, tags = (
-        np.concatenate([getattr(each, name) for each in (task.train, task.val)]) for name in ("ids", "labels", "tags")
+        np.concatenate([getattr(examples, name) for examples in (task.train, task.val)])
+        for name in ("ids", "labels", "tags")
     )
-    order = np.argsort(ids)
-    groups = np.concatenate([each["group"].to_numpy() for each in tables])[order]
+    order = np.argsort(ids)  # grouping takes pictures in ascending order of id
+    groups = np.concatenate([split["group"].to_numpy() for split in tables])[order]
+    # Each distinct combination of labels is a stratum.
     strata = np.unique(labels[order], axis=0, return_inverse=True)[1].reshape(-1)
-    judged = held_out(ids[order], groups, strata, members, seed)
-    each = (Examples(ids[order], labels[order], tags[order], use.astype(np.float32)) for use in (~judged, judged))
-    return Task(task.policy, task.vocabulary, *each)
+    scores = _parts(ids[order], groups, strata, heads, seed)
+    train, val = (
+        Examples(ids[order], labels[order], tags[order], flags.astype(np.float32)) for flags in (~scores, scores)
+    )
+    return Task(task.policy, task.vocabulary, train, val)
+
+
+def _parts(ids: Ints, groups: Ints, strata: Ints, heads: int, seed: int) -> Flags:
+    """Divide pictures into parts, as the split stage divides them into buckets: by hash, stratified, groups kept whole.
+
+    Args:
+        ids: [n] ascending.
+        groups: [n] group of each picture.
+        strata: [n] labels as numbers from 0; each part has its share of each.
+        heads: number of parts.
+        seed: of the hash.
+
+    Returns:
+        [n, heads] which head's part each picture is in: exactly one per row.
+    """
+    weights = np.full(heads, 1 / heads)
+    preferred = grouping.bucket_preferences(ids, seed, weights)
+    rule = grouping.by_value("group", pa.chunked_array([groups]))
+    _groups, parts = grouping.assign([rule], preferred, weights, strata)
+    flags: Flags = parts[:, None] == np.arange(heads)
+    return flags
 
 
 def _examples(rows: pa.Table, labels: list[str], vocabulary: tuple[str, ...]) -> Examples:
@@ -136,25 +177,27 @@ def _examples(rows: pa.Table, labels: list[str], vocabulary: tuple[str, ...]) ->
 
 
 def _many_hot(rows: list[list[str]], names: tuple[str, ...]) -> NDArray[np.bool_]:
+    """Which of the names each row holds: [rows, names]. Other values are ignored."""
     column = {name: place for place, name in enumerate(names)}
-    out = np.zeros((len(rows), len(names)), np.bool_)
+    flags = np.zeros((len(rows), len(names)), np.bool_)
     for place, row in enumerate(rows):
-        out[place, [column[name] for name in row if name in column]] = True
-    return out
+        flags[place, [column[name] for name in row if name in column]] = True
+    return flags
 
 
 def _check(task: Task) -> None:
+    """Fail early if a label cannot be learnt or measured."""
     for place, label in enumerate(task.labels):
         count = int(task.train.labels[:, place].sum())
         if count < LEAST:
             raise ModelError(
-                f"label {label} has {count} training pictures, {LEAST} are needed: widen its tags in the policy, raise "
-                "extract.limit, or leave the label out"
+                f"label {label} has {count} training pictures but needs {LEAST}: add tags to it in the policy, raise "
+                "extract.limit, or remove the label"
             )
         positives = int(task.val.labels[:, place].sum())
         if not 0 < positives < len(task.val.ids):
-            said = "no" if not positives else "nothing but"
+            which = "no" if not positives else "only"
             raise ModelError(
-                f"the validation split has {said} pictures of label {label}, so no score can be measured: raise "
+                f"the validation split has {which} pictures of label {label}, so no score can be measured: raise "
                 "split.val, or change split.seed"
             )

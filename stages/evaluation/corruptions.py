@@ -18,9 +18,8 @@ from numpy.typing import NDArray
 from PIL import Image, ImageDraw, ImageFont, ImageOps
 from tqdm import tqdm
 
-from stages.dataset.arrays import CAPS
 from stages.evaluation.predictions import Predictions, balanced_sample, batches
-from stages.inference.decoding import open_checked
+from stages.inference.decoding import UNCAPPED, open_checked
 from stages.inference.predictor import BATCH, Predictor
 from stages.inference.sidecar import Sidecar, decided
 from stages.workspace import shards
@@ -134,7 +133,7 @@ def measure(
 
 def _corrupted(background: int, data: bytes) -> list[bytes]:
     """One picture under each of `CORRUPTIONS`, encoded."""
-    opened = open_checked(data, CAPS)
+    opened = open_checked(data, UNCAPPED)
     opened.draft("RGB", (MAX_SIDE, MAX_SIDE))  # decodes a large JPEG at a fraction of its size
     image: Image.Image = ImageOps.exif_transpose(opened)
     image = image.convert("RGBA" if image.has_transparency_data else "RGB")

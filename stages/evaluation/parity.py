@@ -12,11 +12,10 @@ from torch import nn
 from tqdm import tqdm
 
 from stages.config.test import Test
-from stages.dataset.arrays import CAPS
 from stages.evaluation.predictions import Predictions, balanced_sample, batches
-from stages.inference.decoding import pixels
+from stages.inference.decoding import UNCAPPED, pixels
 from stages.inference.predictor import BATCH, Predictor
-from stages.inference.sidecar import Precision, Sidecar, decided, verdict
+from stages.inference.sidecar import GraphPrecision, Sidecar, decided, verdict
 from stages.training import metrics, networks
 from stages.training.calibration import Calibration
 from stages.training.metrics import DIGITS, Flags, Floats
@@ -48,7 +47,7 @@ def compare(predictions: Predictions, sidecar: Sidecar, folder: Path, params: Te
     torch.set_num_threads(params.threads)
     network = load_network(paths.CHECKPOINT, sidecar)
     _check_served(sidecar)
-    precisions = [name for name in get_args(Precision) if name == sidecar.precision or name in sidecar.auroc]
+    precisions = [name for name in get_args(GraphPrecision) if name == sidecar.precision or name in sidecar.auroc]
     labels = decided(sidecar.kind, sidecar.labels)
     # Each label contributes positives and negatives, so its share of the count is halved.
     sample = balanced_sample(predictions, sidecar, max(1, params.parity_count // (2 * len(labels))))
@@ -81,7 +80,7 @@ def _scores(
     start = 0
     with tqdm(total=len(ids), desc="parity", unit="picture", disable=None) as progress:
         for batch in batches(shards.pictures(folder, set(ids)), BATCH):
-            squares = np.stack([pixels(data, sidecar.size, sidecar.background, CAPS) for _, data in batch])
+            squares = np.stack([pixels(data, sidecar.size, sidecar.background, UNCAPPED) for _, data in batch])
             rows = np.arange(start, start + len(batch))
             for name, graph in graphs.items():
                 scores[name][rows] = graph.score(squares)

@@ -14,13 +14,12 @@ from urllib.parse import urlsplit
 import jinja2
 from PIL import Image
 
-from stages.dataset.arrays import CAPS
 from stages.evaluation import saliency
 from stages.evaluation.corruptions import CorruptionResult
 from stages.evaluation.label_issues import Issue
 from stages.evaluation.predictions import Mistake, Predictions
 from stages.evaluation.slices import Slice
-from stages.inference.decoding import Pixels, pixels
+from stages.inference.decoding import UNCAPPED, Pixels, pixels
 from stages.inference.predictor import Predictor
 from stages.inference.sidecar import Sidecar, decided
 from stages.workspace import shards
@@ -131,7 +130,7 @@ def _squares(rows: set[int], predictions: Predictions, folder: Path, predictor: 
     row_of = {predictions.table["image_id"][row].as_py(): row for row in rows}
     sidecar = predictor.sidecar
     return {
-        row_of[image_id]: pixels(data, sidecar.size, sidecar.background, CAPS)
+        row_of[image_id]: pixels(data, sidecar.size, sidecar.background, UNCAPPED)
         for image_id, data in shards.pictures(folder, set(row_of))
     }
 

@@ -10,9 +10,8 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from stages.dataset.arrays import CAPS
 from stages.evaluation.predictions import Predictions
-from stages.inference.decoding import open_checked
+from stages.inference.decoding import UNCAPPED, open_checked
 from stages.inference.sidecar import Sidecar, decided
 from stages.workspace import shards
 
@@ -104,7 +103,7 @@ def _ranges(
 def _animated(folder: Path, ids: list[int]) -> NDArray[np.bool_]:
     """Which pictures have several frames: [n], in the order of `ids`."""
     moving = {
-        image_id: bool(getattr(open_checked(data, CAPS), "is_animated", False))
+        image_id: bool(getattr(open_checked(data, UNCAPPED), "is_animated", False))
         for image_id, data in shards.pictures(folder, set(ids))
     }
     return np.array([moving[image_id] for image_id in ids], bool)

@@ -1,6 +1,6 @@
-"""Picture bytes -> verdict, without torch or pandas. The one room of the pipeline that the bot imports.
+"""Picture bytes -> verdict, without torch or pandas. The only package of `stages` that the bot imports.
 
-What a program around it needs besides is here: the errors, the cache root, and how a command ends.
+So it also exports the few things of `stages.workspace` that the bot needs: errors, the cache root, `run` for commands.
 """
 
 from stages.workspace.cache import cache_root

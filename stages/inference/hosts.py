@@ -1,4 +1,8 @@
-"""Which addresses a crawl may ask: allowed hosts only, by https unless on loopback, and never a private network's."""
+"""Which URLs may be requested: only allowed hosts, only https except on loopback, never private addresses.
+
+The crawler and the bot use it. Both follow URLs that others wrote, which must not reach services of the local network
+(server-side request forgery).
+"""
 
 from __future__ import annotations
 
@@ -19,13 +23,13 @@ def _address(host: str) -> ipaddress.IPv4Address | ipaddress.IPv6Address | None:
 
 
 def is_loopback(host: str) -> bool:
-    """Whether a host's name or address can only mean this machine (RFC 6761 for `localhost`)."""
+    """Whether a host name or address always means this machine (for `localhost`: RFC 6761)."""
     address = _address(host)
     return address.is_loopback if address else host == "localhost" or host.endswith(".localhost")
 
 
 def objection(url: URL, hosts: Sequence[str]) -> str | None:
-    """Why an address must not be asked; None if it may."""
+    """Why a URL must not be requested, or None if it may be."""
     host = url.host or ""
     if host not in hosts:
         return "a host that is not allowed"
@@ -38,9 +42,10 @@ def objection(url: URL, hosts: Sequence[str]) -> str | None:
 
 
 class Resolver(AbstractResolver):
-    """Names -> addresses: fixed ones for some hosts, the system's for others if they are public.
+    """Resolves host names: to fixed addresses for some hosts, else to the system's answers that are public.
 
-    The connection goes to the very address that was checked, so that a name that changes its mind gains nothing.
+    aiohttp connects to the addresses returned here. So a host cannot pass the check with a public address and then be
+    resolved again to a private one (DNS rebinding).
     """
 
     def __init__(self, fixed: Mapping[str, tuple[str, int]], loopback: bool = True) -> None:
@@ -58,12 +63,13 @@ class Resolver(AbstractResolver):
             address, port = self._fixed[host]
             flags = socket.AI_NUMERICHOST | socket.AI_NUMERICSERV
             return [ResolveResult(hostname=host, host=address, port=port, family=family, proto=0, flags=flags)]
-        found = await self._system.resolve(host, port, family)
+        answers = await self._system.resolve(host, port, family)
         if not is_loopback(host):
-            found = [each for each in found if ipaddress.ip_address(each["host"].split("%")[0]).is_global]
-        if not found:
+            # An IPv6 address may carry a zone: fe80::1%eth0.
+            answers = [answer for answer in answers if ipaddress.ip_address(answer["host"].split("%")[0]).is_global]
+        if not answers:
             raise OSError(f"{host} has no public address")
-        return found
+        return answers
 
     async def close(self) -> None:
         await self._system.close()

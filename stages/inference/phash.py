@@ -1,30 +1,57 @@
-"""A perceptual hash: pictures that look alike differ in few of its 64 bits. No pandas, no pyarrow: the bot needs it."""
+"""Perceptual hashes: 64 bits, few of which differ between pictures that look alike. No pandas, no pyarrow.
+
+Source: the pHash of the ImageHash package (the signs of a picture's lowest DCT frequencies).
+"""
 
 from __future__ import annotations
 
 import imagehash
 import numpy as np
-from PIL import Image
+from PIL import Image, ImageOps
 
-from stages.inference.decoding import Pixels
+from stages.inference.decoding import UNCAPPED, Pixels, letterbox, open_checked
+from stages.workspace.errors import PictureError
+
+SIDE = 128
+"""Side of the square that `hash_picture` decodes to, in px: pHash itself scales down to 32 px."""
+GREY = 128
+"""Grey level behind transparent parts."""
 
 
 def phash(picture: Pixels) -> int:
     """ImageHash's 64-bit pHash of a picture, uint8 [height, width, 3], as an unsigned integer."""
-    hashed = imagehash.phash(Image.fromarray(picture))
-    return int.from_bytes(np.packbits(hashed.hash).tobytes(), "big")
+    bits = imagehash.phash(Image.fromarray(picture)).hash
+    return int.from_bytes(np.packbits(bits).tobytes(), "big")
 
 
 def inside(square: Pixels, width: int, height: int) -> Pixels:
-    """A letterboxed picture without its borders, which would make all tall pictures look alike.
+    """Crop the borders off a letterboxed picture: with them, all tall pictures would have similar hashes.
 
     Args:
         square: uint8 [size, size, 3].
-        width: of the picture before, in px.
-        height: of the picture before, in px.
+        width: of the picture before letterboxing, in px.
+        height: of the picture before letterboxing, in px.
+
+    Returns:
+        uint8 [height, width, 3], the longer side being `size`.
     """
     size = len(square)
     scale = size / max(width, height)
     across, down = (max(1, round(side * scale)) for side in (width, height))
     left, top = (size - across) // 2, (size - down) // 2
     return square[top : top + down, left : left + across]
+
+
+def hash_picture(data: bytes) -> int:
+    """The 64-bit pHash of a downloaded picture's first frame, as an unsigned integer.
+
+    Raises:
+        PictureError: `corrupt`, or `too_large` for Pillow itself (over 179 megapixels).
+    """
+    image = open_checked(data, UNCAPPED)
+    try:
+        image.draft("RGB", (SIDE, SIDE))
+        image = ImageOps.exif_transpose(image)  # here already, as `inside` needs the size after it
+        return phash(inside(letterbox(image, SIDE, GREY), *image.size))
+    except Exception as error:  # a malformed file can make a decoder raise nearly anything
+        raise PictureError("corrupt", f"cannot be decoded ({type(error).__name__})") from error

@@ -1,6 +1,7 @@
-"""The one way that a trained model is asked, by the test stage and the bot alike: ONNX Runtime, Pillow and numpy.
+"""Picture bytes -> verdict: loads an exported model and scores pictures. The test stage and the bot both use it.
 
-`python -m stages.inference.predictor PICTURE... [--json]` prints a line of label, score and verdict for each picture.
+It needs ONNX Runtime, Pillow and numpy. `python -m stages.inference.predictor PICTURE... [--json]` prints the label,
+score and verdict of each picture.
 """
 
 from __future__ import annotations
@@ -15,71 +16,81 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from stages.inference.decoding import Caps, Pixels, pixels
+from stages.inference.decoding import CAPS, Caps, Pixels, pixels
 from stages.inference.runtime import session
-from stages.inference.sidecar import Sidecar, leading, verdict
+from stages.inference.sidecar import Sidecar, deciding_label, verdict
 from stages.workspace import paths
 from stages.workspace.errors import ModelError, PictureError, run
 
 BATCH = 16
-"""Pictures scored in one go: more would only cost memory."""
-CAPS = Caps()
+"""Pictures per run of the graph. On a CPU, larger batches use more memory and are no faster."""
 
 
 @dataclass(frozen=True)
 class Judgement:
-    """What the model says of one picture."""
+    """The model's answer for one picture."""
 
     verdict: str
-    """A label, several joined with "+", "none"; or `corrupt` or `too_large` for a picture that cannot be judged."""
+    """A label; of a multilabel model several joined with "+", or "none". `corrupt` or `too_large` if the picture cannot
+    be scored."""
     label: str = ""
-    """The label that decided: the highest scored one over its threshold, else the one that came first below."""
+    """The label that decided the verdict, see `deciding_label`."""
     score: float = 0.0
     """Probability of `label`."""
     scores: dict[str, float] = field(default_factory=dict)
-    """Probability of every label; empty for a picture that cannot be judged."""
+    """Probability of every label; empty if the picture cannot be scored."""
     detail: str = ""
-    """Why it cannot be judged."""
+    """Why the picture cannot be scored."""
 
 
 class Predictor:
-    """A loaded, warmed-up model. Safe to share between threads."""
+    """A loaded and warmed-up model. Safe to share between threads."""
 
     def __init__(
         self, model: Path = paths.MODEL, sidecar: Path | None = None, threads: int = 1, caps: Caps = CAPS
     ) -> None:
-        """Load `model` and its side-car (by default the .json beside it).
+        """Load a model and its side-car.
+
+        Args:
+            model: the ONNX file.
+            sidecar: its JSON file; by default the one beside it.
+            threads: CPU threads of each run.
+            caps: pictures over these are `too_large`.
 
         Raises:
-            ModelError: if either is missing or broken, or they do not belong together.
+            ModelError: if a file is missing or invalid, or the two are not of the same training.
         """
         self.sidecar = Sidecar.read(sidecar or model.with_suffix(".json"))
         self._caps = caps
         self._session = session(model, threads)
         self._check(model)
         size = self.sidecar.size
-        self.score(np.zeros((1, size, size, 3), np.uint8))  # the first run allocates and would be slow for its asker
+        # The first run allocates memory and is slow: better here than for the first picture.
+        self.score(np.zeros((1, size, size, 3), np.uint8))
 
     def _check(self, model: Path) -> None:
-        """A label list bound to a model by order alone would be read wrongly one day: the graph names its labels."""
+        """Check that graph and side-car have the same labels, in the same order, and the same picture size."""
         labels = json.loads(self._session.get_modelmeta().custom_metadata_map.get("labels", "null"))
         if labels != list(self.sidecar.labels):
             raise ModelError(
-                f"{model} scores {labels}, its side-car names {list(self.sidecar.labels)}: not of one training; "
-                "get both with `dvc checkout models/moderator.onnx models/moderator.json`"
+                f"{model} scores {labels}, its side-car names {list(self.sidecar.labels)}, so they are of different "
+                "trainings; get both with `dvc checkout models/moderator.onnx models/moderator.json`"
             )
         shape = self._session.get_inputs()[0].shape
         if shape[1:] != [self.sidecar.size, self.sidecar.size, 3]:
-            raise ModelError(f"{model} takes pictures of {shape[1:]}, its side-car says {self.sidecar.size} px")
+            raise ModelError(
+                f"{model} takes pictures of {shape[1:]}, its side-car says {self.sidecar.size} px, so they are of "
+                "different trainings; get both with `dvc checkout`"
+            )
 
     def score(self, pictures: Pixels) -> NDArray[np.float32]:
-        """Probabilities of the labels.
+        """Score decoded pictures.
 
         Args:
-            pictures: uint8 [n, size, size, 3], RGB, as `stages.inference.decoding.pixels` makes them.
+            pictures: uint8 [n, size, size, 3], RGB, from `stages.inference.decoding.pixels`.
 
         Returns:
-            float32 [n, labels], in the side-car's order. Rows of binary and multiclass models sum to 1.
+            Probabilities, float32 [n, labels], in the side-car's order. Rows of binary and multiclass models sum to 1.
         """
         parts = [
             self._session.run(["scores"], {"pixels": pictures[start : start + BATCH]})[0]
@@ -88,7 +99,7 @@ class Predictor:
         return np.concatenate(parts) if parts else np.empty((0, len(self.sidecar.labels)), np.float32)
 
     def judge(self, pictures: Sequence[bytes]) -> list[Judgement]:
-        """Judge encoded pictures, hostile ones too: what cannot be judged is `corrupt` or `too_large`."""
+        """Judge picture files. Any bytes are safe: what cannot be decoded gets the verdict `corrupt` or `too_large`."""
         judgements: dict[int, Judgement] = {}
         decoded: dict[int, Pixels] = {}
         for place, data in enumerate(pictures):
@@ -102,18 +113,18 @@ class Predictor:
         return [judgements[place] for place in range(len(pictures))]
 
     def judgement(self, row: NDArray[np.float32]) -> Judgement:
-        """One row of `score`, float32 [labels], as a judgement."""
+        """Turn one row of `score`, float32 [labels], into a judgement."""
         scores = dict(zip(self.sidecar.labels, row.tolist(), strict=True))
-        label = leading(scores, self.sidecar)
+        label = deciding_label(scores, self.sidecar)
         return Judgement(verdict(scores, self.sidecar), label, scores[label], scores)
 
 
 def main() -> int:
-    """Judge the pictures named on the command line: 0, or 1 if one of them cannot be judged."""
-    parser = argparse.ArgumentParser(prog="python -m stages.inference.predictor", description=__doc__)
+    """Judge the pictures given on the command line; exit code 1 if one of them cannot be scored."""
+    parser = argparse.ArgumentParser(prog="python -m stages.inference.predictor", description="Score pictures.")
     parser.add_argument("pictures", nargs="+", type=Path, metavar="PICTURE")
-    parser.add_argument("--json", action="store_true", help="a JSON object a line, with the scores of all labels")
-    parser.add_argument("--model", type=Path, default=paths.MODEL, help=f"with its side-car beside it [{paths.MODEL}]")
+    parser.add_argument("--json", action="store_true", help="print a JSON object per picture, with all scores")
+    parser.add_argument("--model", type=Path, default=paths.MODEL, help=f"the ONNX file [{paths.MODEL}]")
     parser.add_argument("--threads", type=int, default=1, help="CPU threads [1]")
     options = parser.parse_args()
     predictor = Predictor(options.model, threads=options.threads)

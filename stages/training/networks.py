@@ -1,6 +1,14 @@
-"""The networks that are trained. Each gives logits of labels [n, heads, outputs] and of tags [n, heads, tags].
+"""The networks. A network is a frozen stem, whose outputs are computed once per picture, and a trainable part on them.
 
-Several heads are an ensemble: each is a network of its own on the same features. Only `Head` has several.
+| model | frozen stem | trainable part |
+|---|---|---|
+| probe | a whole backbone, several layers pooled | `Head`: one or more heads with a hidden layer |
+| finetune | a backbone without its last blocks | `FineTuned`: the last blocks and a linear layer |
+| finetune with `augment` | none | `FineTuned`: the whole backbone, of which the last blocks are trained |
+| mini_xception | none | `MiniXception` |
+
+Every trainable part returns the logits of labels [n, heads, outputs] and of tags [n, heads, tags]. Several heads are an
+ensemble, which only `Head` has.
 """
 
 from __future__ import annotations
@@ -12,16 +20,20 @@ import torch
 from timm.models import group_parameters
 from torch import Tensor, nn
 
-from stages.training.backbones import Normalised, create, normalised
+from stages.dataset.arrays import Ids, Rows
+from stages.training.backbones import Normalise, create, normalisation
 from stages.training.calibration import Calibration, calibrated
 from stages.training.stem import CutStem, FrozenStem, PooledStem, cut
 from stages.workspace.errors import ModelError
 
 Logits = tuple[Tensor, Tensor]
+"""Of labels and of tags."""
+CLAMP = 8.0
+"""Largest standardised feature, in standard deviations."""
 
 
 class Head(nn.Module):
-    """Frozen features [n, values] -> logits: standardised, in each head one hidden layer, for labels and tags."""
+    """Frozen features [n, values] -> logits. Features are standardised; each head has a hidden layer of its own."""
 
     def __init__(self, values: int, hidden: int, dropout: float, outputs: int, tags: int, heads: int = 1) -> None:
         super().__init__()
@@ -31,35 +43,32 @@ class Head(nn.Module):
         self.register_buffer("centre", torch.zeros(values))
         self.register_buffer("scale", torch.ones(values))
         self.hidden = nn.Sequential(nn.Linear(values, heads * hidden), nn.ReLU(), nn.Dropout(dropout))
-        # Grouped: each head's outputs come from its own hidden units.
+        # Grouped convolutions, so that a head's outputs depend only on its own hidden units: all heads in one
+        # operation.
         self.labels = nn.Conv1d(heads * hidden, heads * outputs, 1, groups=heads)
         self.tags = nn.Conv1d(heads * hidden, heads * tags, 1, groups=heads) if tags else None
 
     def standardise(self, features: Tensor) -> None:
-        """Fit centre and scale to training features [n, values]; constant ones are left unscaled."""
+        """Fit centre and scale to the training features [n, values]. Constant features are only centred."""
         deviation = features.std(0, correction=0)
         self.centre.copy_(features.mean(0))
         self.scale.copy_(torch.where(deviation > 1e-6, deviation, 1.0))
 
     def forward(self, features: Tensor) -> Logits:
-        # A value far outside what training saw says no more than "far": it must not drown the others.
-        found = self.hidden(((features - self.centre) / self.scale).clamp(-CLAMP, CLAMP)).unsqueeze(2)
-        labels, tags = self.labels(found), self.tags(found) if self.tags else found[:, :0]
-        return tuple(each.unflatten(1, (self.heads, -1)).squeeze(3) for each in (labels, tags))
-
-
-CLAMP = 8.0
-"""Standard deviations."""
+        # Features far outside the training range are clamped, or a single one could outweigh all others.
+        hidden = self.hidden(((features - self.centre) / self.scale).clamp(-CLAMP, CLAMP)).unsqueeze(2)
+        labels, tags = self.labels(hidden), self.tags(hidden) if self.tags else hidden[:, :0]
+        return tuple(logits.unflatten(1, (self.heads, -1)).squeeze(3) for logits in (labels, tags))
 
 
 class FineTuned(nn.Module):
-    """What the frozen layers before it give, or uint8 pixels -> logits: a network's last blocks, which are trained.
+    """A stem's outputs, or uint8 pixels [n, size, size, 3] -> logits. The last blocks of a backbone are trained.
 
-    Its batch norms keep the statistics that they came with, as batches of a fine-tuning are small.
+    Batch norms keep their pretrained statistics: those of small fine-tuning batches would be noisy.
     """
 
     def __init__(self, body: nn.Module, width: int, dropout: float, outputs: int, tags: int) -> None:
-        """`body` gives float32 [n, width]; which of its parameters are trained is its own affair."""
+        """`body` returns float32 [n, width]; its parameters with `requires_grad` are trained."""
         super().__init__()
         self.body = body
         self.dropout = nn.Dropout(dropout)
@@ -68,18 +77,21 @@ class FineTuned(nn.Module):
         self.train()
 
     def train(self, mode: bool = True) -> FineTuned:
-        """Dropout as `mode` says; the body stays in evaluation mode."""
+        """Set the mode of the dropout; the body stays in evaluation mode."""
         super().train(mode)
         self.body.eval()
         return self
 
     def forward(self, rows: Tensor) -> Logits:
-        found = self.dropout(self.body(rows)).unsqueeze(1)
-        return self.labels(found), self.tags(found) if self.tags else found[..., :0]
+        features = self.dropout(self.body(rows)).unsqueeze(1)
+        return self.labels(features), self.tags(features) if self.tags else features[..., :0]
 
 
 class ExportModel(nn.Module):
-    """What is exported: uint8 pixels [n, size, size, 3] -> probabilities of the labels, float32 [n, labels]."""
+    """The model as it is served: uint8 pixels [n, size, size, 3] -> probabilities of the labels, float32 [n, labels].
+
+    Without a stem it takes what the network takes. The logits of several heads are averaged.
+    """
 
     def __init__(self, stem: nn.Module | None, network: nn.Module, kind: str, calibration: Calibration) -> None:
         super().__init__()
@@ -94,7 +106,7 @@ class ExportModel(nn.Module):
 
 
 class Separable(nn.Sequential):
-    """A 3x3 convolution of each channel, then one across channels; a bias on the latter only, as in Keras."""
+    """A depthwise 3x3 convolution and a pointwise one, with a bias on the latter only, as in Keras."""
 
     def __init__(self, inputs: int, outputs: int) -> None:
         super().__init__(
@@ -107,7 +119,7 @@ def _norm(channels: int) -> nn.BatchNorm2d:
 
 
 class Residual(nn.Module):
-    """Two separable convolutions and a halving of both sides, with a 1x1 convolution as the way around."""
+    """Two separable convolutions that halve height and width, and a 1x1 convolution as the shortcut."""
 
     def __init__(self, inputs: int, outputs: int) -> None:
         super().__init__()
@@ -127,15 +139,15 @@ class Residual(nn.Module):
 
 
 class MiniXception(nn.Module):
-    """The 2020 project's network, uint8 pixels [n, size, size, 3] -> logits, trained from scratch.
+    """The 2020 project's network: uint8 pixels [n, size, size, 3] -> logits, trained from scratch.
 
-    With one output and no tags it has 244,961 parameters, counted as Keras does: batch norms' statistics included.
+    With one output and no tags it has 244,961 parameters, counted as Keras does, with the batch norms' statistics.
     Source: LMquentinLR/MLpy, after F. Chollet, "Xception", 2017.
     """
 
     def __init__(self, dropout: float, outputs: int, tags: int) -> None:
         super().__init__()
-        self.normalise = Normalised((0.0,) * 3, (1.0,) * 3)
+        self.normalise = Normalise((0.0,) * 3, (1.0,) * 3)
         self.body = nn.Sequential(
             *(nn.Conv2d(3, 32, 3, stride=2, padding=1), _norm(32), nn.ReLU()),
             *(nn.Conv2d(32, 64, 3, padding=1), _norm(64), nn.ReLU()),
@@ -147,47 +159,49 @@ class MiniXception(nn.Module):
         self.tags = nn.Linear(128, tags) if tags else None
 
     def forward(self, pixels: Tensor) -> Logits:
-        found = self.body(self.normalise(pixels)).unsqueeze(1)
-        return self.labels(found), self.tags(found) if self.tags else found[..., :0]
+        features = self.body(self.normalise(pixels)).unsqueeze(1)
+        return self.labels(features), self.tags(features) if self.tags else features[..., :0]
 
 
 @dataclass(frozen=True)
 class Architecture:
-    """Everything that decides a network's layers. The checkpoint keeps it, so that the network can be built again."""
+    """Everything that determines a network's layers. The checkpoint holds it, so that the network can be rebuilt."""
 
     name: str
     """probe, finetune or mini_xception."""
     size: int
-    """Side of the square picture, in px."""
+    """Side of the square input picture, in px."""
     outputs: int
-    """Logits: one for a binary policy, else one a label."""
+    """Logits per head: one for a binary policy, else one per label."""
     tags: int
-    """Auxiliary targets."""
+    """Number of auxiliary targets."""
     dropout: float
     backbone: str = ""
-    """timm's name."""
+    """timm's name; none for mini_xception."""
     weights: str = ""
+    """See `backbones.create`."""
     hidden: int = 0
     heads: int = 1
     trained_blocks: int = 0
     augment: bool = False
-    """Pictures change in each epoch, so that nothing can be computed once a picture."""
+    """Pictures are augmented anew in each epoch, so there is no frozen stem."""
 
 
 def frozen_stem(architecture: Architecture) -> FrozenStem | None:
-    """The part of the network that is not trained, if its outputs can be computed once: pixels -> its outputs.
+    """The part of the network whose outputs can be computed once per picture; None if there is no such part.
 
     Raises:
-        ModelError: if the backbone cannot be had, or does not take pictures of this size.
+        ModelError: if the backbone or its weights cannot be loaded, or it does not take pictures of this size.
     """
     if not architecture.backbone:
         return None
     network = create(architecture.backbone, architecture.weights)
-    normalise = normalised(network, architecture.weights)
+    normalise = normalisation(network, architecture.weights)
     if architecture.name == "probe":
         stem: FrozenStem = PooledStem(network, normalise)
     else:
-        check_size(nn.Sequential(normalise, network), architecture)  # of the whole: the rest does not see pixels
+        # Of the whole backbone: the trainable part, too, must fit the size.
+        check_size(nn.Sequential(normalise, network), architecture)
         halves = _halves(network, architecture)
         if halves is None:
             return None
@@ -197,9 +211,10 @@ def frozen_stem(architecture: Architecture) -> FrozenStem | None:
 
 
 def _halves(network: nn.Module, architecture: Architecture) -> tuple[nn.Module, nn.Module] | None:
-    """The frozen stem of a backbone and what follows; None if pictures are augmented anew in each epoch.
+    """Set which blocks of a backbone are trained, and cut it before the first of them.
 
-    From here on only the last blocks have gradients.
+    Returns:
+        The layers before the cut and after it; None if the backbone cannot be cut, or pictures change in each epoch.
     """
     blocks = group_parameters(network, network.group_matcher(coarse=False))  # type: ignore[operator]
     last = sorted(blocks)[-architecture.trained_blocks :] if architecture.trained_blocks else []
@@ -210,14 +225,14 @@ def _halves(network: nn.Module, architecture: Architecture) -> tuple[nn.Module, 
 
 
 def trainable_part(architecture: Architecture, features: int) -> nn.Module:
-    """The part of the network that is trained, with its initial weights: from the stem's outputs, or pixels, to logits.
+    """The part of the network that is trained, with initial weights: the stem's outputs, or pixels -> logits.
 
     Args:
         architecture: of the whole network.
-        features: values that a `PooledStem` gives a picture; of no meaning to others.
+        features: number of values that a `PooledStem` returns per picture; only `probe` needs it.
 
     Raises:
-        ModelError: if the backbone cannot be had.
+        ModelError: if the backbone or its weights cannot be loaded.
     """
     shape = architecture
     if shape.name == "probe":
@@ -227,24 +242,30 @@ def trainable_part(architecture: Architecture, features: int) -> nn.Module:
     network = create(shape.backbone, shape.weights)
     width = cast(int, getattr(network, "head_hidden_size", None) or network.num_features)
     halves = _halves(network, shape)
-    body = halves[1] if halves else nn.Sequential(normalised(network, shape.weights), network)
+    body = halves[1] if halves else nn.Sequential(normalisation(network, shape.weights), network)
     return FineTuned(body, width, shape.dropout, shape.outputs, shape.tags)
 
 
+def standardise(network: nn.Module, rows: Rows, ids: Ids) -> None:
+    """Fit a `Head`'s standardisation to the features of the training pictures; other networks have none."""
+    if isinstance(network, Head):
+        network.standardise(torch.from_numpy(rows.take(ids)))
+
+
 def check_size(network: nn.Module, architecture: Architecture) -> None:
-    """Try the network on one blank picture.
+    """Run the network on a blank picture.
 
     Raises:
-        ModelError: if it does not take this size.
+        ModelError: if it does not take pictures of this size.
     """
     mode = network.training
     size = architecture.size
     try:
         with torch.no_grad():
             network.eval()(torch.zeros((1, size, size, 3), dtype=torch.uint8))
-    except Exception as error:  # assertions and shape errors of any network
+    except Exception as error:  # networks raise assertions, shape errors, ...
         raise ModelError(
-            f"{architecture.backbone} does not take pictures of train.size={size} ({error}); set the size that it was "
-            "made for"
+            f"{architecture.backbone} does not take pictures of train.size={size} ({error}); set the size that "
+            "it was made for"
         ) from error
-    network.train(mode)  # Lightning trains a network in the mode that it finds
+    network.train(mode)  # Lightning does not change the mode of the network that it trains

@@ -1,4 +1,4 @@
-"""Which code and which data a model comes from."""
+"""The code that a model was trained with: which files, and which commit."""
 
 from __future__ import annotations
 
@@ -15,18 +15,18 @@ def sources() -> list[Path]:
     return sorted({Path(file) for file in files if file and Path(file).is_relative_to(Path.cwd())})
 
 
-def digest(files: list[Path]) -> str:
-    """SHA-256 over the files' bytes."""
-    found = hashlib.sha256()
+def content_hash(files: list[Path]) -> str:
+    """SHA-256 of the files' contents."""
+    digest = hashlib.sha256()
     for file in files:
-        found.update(file.read_bytes())
-    return found.hexdigest()
+        digest.update(file.read_bytes())
+    return digest.hexdigest()
 
 
 def revision(files: list[Path]) -> str:
-    """The commit that last changed one of the files, with a + if they have changed since; "unknown" without git.
+    """The commit that last changed one of the files, with a + if they have uncommitted changes; else "unknown".
 
-    Unlike the commit that is checked out, it stays the same while they do, and so do the bytes that it is written to.
+    Unlike HEAD, it does not change with commits to other files. So a training with unchanged code gives the same bytes.
     """
 
     def git(*arguments: str) -> str:
@@ -37,4 +37,4 @@ def revision(files: list[Path]) -> str:
         commit = git("log", "-1", "--format=%H")
         return (commit + ("+" if git("status", "--porcelain") else "")) or "unknown"
     except (OSError, subprocess.CalledProcessError):
-        return "unknown"
+        return "unknown"  # no git, or not a clone

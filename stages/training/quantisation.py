@@ -1,4 +1,9 @@
-"""An fp32 ONNX graph -> one whose convolutions are of 8-bit integers: static quantisation by ONNX Runtime."""
+"""An fp32 ONNX graph -> an int8 one, by ONNX Runtime's static quantisation.
+
+A quantised tensor holds 8-bit integers, which stand for `scale * (integer - zero_point)`. Scales of weights follow from
+the weights. Scales of activations are measured: the graph is run on training pictures, and the least and greatest value
+of each activation is recorded.
+"""
 
 from __future__ import annotations
 
@@ -18,37 +23,40 @@ from tqdm import tqdm
 
 from stages.dataset.arrays import Ids, Rows
 from stages.inference.decoding import Pixels
-from stages.training.export import PIXELS, write
+from stages.training.export import PIXELS, write_graph
 from stages.workspace.files import replacing
 
 SAMPLE = 128
-"""Training pictures that the ranges of activations are measured on."""
+"""Training pictures that the graph is run on."""
 BATCH = 16
 SPARED = 6
-"""Convolutions at the input that stay fp32: few channels at high resolution, where 8 bits cost most and save least."""
+"""First convolutions, which stay fp32: with their few channels, 8 bits cost most accuracy and save least time."""
 QUANTISED = ("Conv", "Clip", "Relu", "Add")
-"""Operators of the trunk; poolings and the head, which scores hang on directly, stay fp32."""
+"""Operators that may be quantised. Poolings and heads stay fp32: their errors would go straight into the scores."""
 
 
 def quantise(source: Path, target: Path, pictures: Rows, ids: Ids) -> bool:
     """Write the int8 graph of an fp32 one; the same input gives the same bytes.
 
-    Weights have a scale for each channel, and 7 bits: a CPU without VNNI adds two products of 8 bits in 16, which 8-bit
-    weights would overflow. Those of depthwise convolutions have 8, as their products are added in 32. The range of an
-    activation is the mean over batches of its least and greatest values, which leaves the rarest ones out.
+    - Weights have a scale per channel (`per_channel`), as the channels' ranges differ a lot.
+    - Weights have 7 bits (`reduce_range`). A CPU without VNNI instructions adds pairs of 8-bit products in 16 bits,
+      which 8-bit weights can overflow. Depthwise convolutions use other instructions and keep 8 bits, see `depthwise`.
+    - An activation's range is the mean over batches of its least and greatest values (`CalibMovingAverage`), so rare
+      outliers do not widen it. Source: ONNX Runtime's documentation, "Quantize ONNX models".
 
     Args:
-        source: the fp32 graph, from uint8 `pixels` [n, size, size, 3]; its `labels` are kept.
+        source: the fp32 graph, with an input uint8 `pixels` [n, size, size, 3]; its `labels` are copied.
         target: the file to write.
         pictures: uint8 rows [size, size, 3].
-        ids: the training pictures, of which up to `SAMPLE`, evenly spread, are run through the graph.
+        ids: training pictures; up to `SAMPLE` of them, evenly spread, are used.
 
     Returns:
-        Whether there was anything to quantise; without, nothing is written.
+        Whether the graph has anything to quantise; if not, nothing is written.
     """
     chosen = ids[np.linspace(0, len(ids) - 1, min(SAMPLE, len(ids))).astype(int)]
     with tempfile.TemporaryDirectory() as name, _quiet():
-        prepared, made = Path(name, "prepared.onnx"), Path(name, "int8.onnx")
+        prepared, quantised = Path(name, "prepared.onnx"), Path(name, "int8.onnx")
+        # Infers the tensors' shapes, and merges batch norms into the convolutions before them.
         quant_pre_process(source, prepared, skip_symbolic_shape=True)
         model = onnx.load(prepared)
         nodes = trunk(model)
@@ -56,7 +64,7 @@ def quantise(source: Path, target: Path, pictures: Rows, ids: Ids) -> bool:
             return False
         quantize_static(
             prepared,
-            made,
+            quantised,
             _Batches(pictures, chosen),
             op_types_to_quantize=list(QUANTISED),
             nodes_to_quantize=nodes,
@@ -66,28 +74,36 @@ def quantise(source: Path, target: Path, pictures: Rows, ids: Ids) -> bool:
             weight_type=QuantType.QInt8,
             extra_options={"CalibMovingAverage": True, "TensorQuantOverrides": depthwise(model, nodes)},
         )
-        labels = {each.key: each.value for each in onnx.load(source).metadata_props}["labels"]
+        labels = {entry.key: entry.value for entry in onnx.load(source).metadata_props}["labels"]
         with replacing(target) as aside:
-            write(onnx.load(made), aside, tuple(json.loads(labels)))
+            write_graph(onnx.load(quantised), aside, tuple(json.loads(labels)))
     return True
 
 
 def trunk(model: onnx.ModelProto) -> list[str]:
-    """Names of the nodes to quantise: all convolutions but the first `SPARED`, and what directly follows one."""
+    """Names of the nodes to quantise: all 2-d convolutions but the first `SPARED`, and the `QUANTISED` nodes after
+    them.
+
+    Between two quantised nodes values stay integers; converting to floats and back would cost more than it saves.
+    """
     ranks = {tensor.name: len(tensor.dims) for tensor in model.graph.initializer}
+    # The heads of an ensemble are 1-d convolutions, with weights of 3 dimensions: they stay fp32.
     planar = [node.name for node in model.graph.node if node.op_type == "Conv" and ranks.get(node.input[1]) == 4]
-    made: set[str] = set()
-    found = []
+    outputs: set[str] = set()  # of the nodes chosen so far; a graph lists its nodes in the order of execution
+    names = []
     for node in model.graph.node:
-        follows = node.op_type in QUANTISED and not made.isdisjoint(node.input)
+        follows = node.op_type in QUANTISED and not outputs.isdisjoint(node.input)
         if follows or node.name in planar[SPARED:]:
-            found.append(node.name)
-            made.update(node.output)
-    return found
+            names.append(node.name)
+            outputs.update(node.output)
+    return names
 
 
 def depthwise(model: onnx.ModelProto, nodes: list[str]) -> dict[str, list[dict[str, Any]]]:
-    """Name of the weights of each of these nodes that is a depthwise convolution -> 8 bits for each channel."""
+    """Settings for the weights of depthwise convolutions: name of the tensor -> 8 bits, for each channel.
+
+    Their products are added in 32 bits, which cannot overflow.
+    """
     shapes = {tensor.name: tensor.dims for tensor in model.graph.initializer}
     eight = {"quant_type": QuantType.QInt8, "symmetric": True, "reduce_range": False, "axis": 0}
     return {
@@ -99,7 +115,7 @@ def depthwise(model: onnx.ModelProto, nodes: list[str]) -> dict[str, list[dict[s
 
 @contextmanager
 def _quiet() -> Iterator[None]:
-    """The quantiser tells the root logger of each scale that it mends."""
+    """Silence the root logger, to which the quantiser logs every scale that it corrects."""
     root = logging.getLogger()
     level = root.level
     root.setLevel(logging.ERROR)
@@ -110,7 +126,7 @@ def _quiet() -> Iterator[None]:
 
 
 class _Batches(CalibrationDataReader):  # type: ignore[misc] # ONNX Runtime ships no types
-    """A batch of pictures at a time, with a bar: all that is kept of one is the least and greatest of each tensor."""
+    """Feeds pictures to the quantiser, a batch at a time, with a progress bar."""
 
     def __init__(self, pictures: Rows, ids: Ids) -> None:
         self._batches = self._read(pictures, ids)

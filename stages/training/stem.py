@@ -1,4 +1,8 @@
-"""Frozen stems: the part of a network before anything that is trained, whose outputs are computed once a picture."""
+"""Frozen stems: the first part of a network, which is not trained, so its outputs are computed once per picture.
+
+A `PooledStem` is a whole backbone whose inner layers are pooled to a feature vector. A `CutStem` is the first part of a
+backbone that `cut` divides in two.
+"""
 
 from __future__ import annotations
 
@@ -11,27 +15,27 @@ import torch
 from torch import Tensor, fx, nn
 from torchvision.models.feature_extraction import NodePathTracer
 
-from stages.training.backbones import Normalised
+from stages.training.backbones import Normalise
 
 
 def _mean(values: Tensor) -> Tensor:
-    """Average over places: [n, channels, height, width] -> [n, channels]."""
+    """Mean over positions: [n, channels, height, width] -> [n, channels]."""
     return values.mean((2, 3))
 
 
 def _moments(values: Tensor) -> Tensor:
-    """Mean, standard deviation and maximum over places: [n, channels, height, width] -> [n, 3 channels]."""
+    """Mean, standard deviation and maximum over positions: [n, channels, height, width] -> [n, 3 * channels]."""
     average = _mean(values)
-    # Of squares, not of differences: both are plain average poolings, which the serving runtime does in no time.
+    # E[x^2] - E[x]^2 is two average poolings, which ONNX Runtime is fast at. Rounding may make it slightly negative.
     variance = _mean(values * values) - average * average
     return torch.cat([average, variance.clamp(min=0).sqrt(), values.amax((2, 3))], 1)
 
 
 def _taps(network: nn.Module) -> dict[str, Callable[[Tensor], Tensor]]:
-    """Inner modules whose outputs are pooled, by name.
+    """Name of an inner module -> the pooling of its outputs.
 
-    In networks of timm's EfficientNet family: the last block of every stage but the first, and within it what its
-    depthwise convolution found. In others: the modules that timm names as feature levels.
+    Of timm's EfficientNets: the last block of each stage but the first, and the normalised output of the depthwise
+    convolution within it. Of other networks: the modules that timm lists in `feature_info`.
     """
     taps: dict[str, Callable[[Tensor], Tensor]] = {}
     stages = getattr(network, "blocks", None)
@@ -49,13 +53,14 @@ def _taps(network: nn.Module) -> dict[str, Callable[[Tensor], Tensor]]:
 
 
 class PooledStem(nn.Module):
-    """uint8 pixels [n, size, size, 3] -> poolings of several layers of a frozen network, float32 [n, values].
+    """uint8 pixels [n, size, size, 3] -> pooled outputs of several layers of a frozen network, float32 [n, values].
 
-    For `tf_efficientnet_lite0` these are 7,424: means of 6 depthwise activations, means, standard deviations and
-    maxima of 6 blocks, the mean of the last layer.
+    The last layer, trained to tell objects apart, discards textures and strokes that inner layers still have. Of
+    `tf_efficientnet_lite0` there are 7,424 values: means of 6 depthwise convolutions; means, standard deviations and
+    maxima of 6 blocks; means of the last layer.
     """
 
-    def __init__(self, network: nn.Module, normalise: Normalised) -> None:
+    def __init__(self, network: nn.Module, normalise: Normalise) -> None:
         super().__init__()
         self.normalise = normalise
         self.network = network
@@ -64,18 +69,18 @@ class PooledStem(nn.Module):
         self.eval().requires_grad_(False)
 
     def train(self, mode: bool = True) -> PooledStem:
-        """Stay as it is: frozen statistics are part of the features."""
+        """Ignore the mode: the batch norms' frozen statistics are part of the features."""
         return super().train(False)
 
     def forward(self, pixels: Tensor) -> Tensor:
-        found: list[Tensor] = []
+        pooled: list[Tensor] = []
 
         def keep(pool: Callable[[Tensor], Tensor], _module: nn.Module, _inputs: Any, out: Tensor) -> None:
             if out.ndim == 3:  # a transformer's tokens: [n, tokens, channels]
                 out = out.transpose(1, 2).unsqueeze(-1)
             elif self._channels_last:
                 out = out.permute(0, 3, 1, 2)
-            found.append(pool(out))
+            pooled.append(pool(out))
 
         handles = [
             self.network.get_submodule(name).register_forward_hook(partial(keep, pool))
@@ -86,93 +91,112 @@ class PooledStem(nn.Module):
         finally:
             for handle in handles:
                 handle.remove()
-        return torch.cat([*found, self.network.forward_head(last, pre_logits=True)], 1)  # type: ignore[operator]
+        return torch.cat([*pooled, self.network.forward_head(last, pre_logits=True)], 1)  # type: ignore[operator]
 
 
 class CutStem(nn.Module):
-    """uint8 pixels [n, size, size, 3] -> what a network's frozen first part makes of them, float32 [n, ...]."""
+    """uint8 pixels [n, size, size, 3] -> outputs of a network's frozen first layers, float32 [n, ...]."""
 
-    def __init__(self, layers: nn.Module, normalise: Normalised) -> None:
+    def __init__(self, layers: nn.Module, normalise: Normalise) -> None:
         super().__init__()
         self.normalise = normalise
         self.layers = layers
         self.eval().requires_grad_(False)
 
     def train(self, mode: bool = True) -> CutStem:
-        """Stay as it is: frozen statistics are part of what was computed."""
+        """Ignore the mode: the batch norms' frozen statistics are part of the cached outputs."""
         return super().train(False)
 
     def forward(self, pixels: Tensor) -> Tensor:
-        found: Tensor = self.layers(self.normalise(pixels))
-        return found
+        return cast(Tensor, self.layers(self.normalise(pixels)))
 
 
 FrozenStem = PooledStem | CutStem
-"""A frozen part of a network, from pixels on."""
 
 
 def cut(network: nn.Module, trained: Collection[str]) -> tuple[nn.Module, nn.Module] | None:
-    """A network as two, of which the first holds no parameter named in `trained` and the second takes what it gives.
+    """Cut a network in two, as late as possible before the first layer that is trained.
 
-    None where that cannot be had: the very first layer is trained, or the network's code cannot be traced.
+    1. torch.fx traces the network's `forward` into a graph: a list of operations in the order of their execution.
+    2. Find the first operation that uses a trained parameter.
+    3. From there, go back to the last place where only one value passes from the operations before it to those after
+       it. (Within a residual block two values pass: the block's input and the convolution's output.)
+    4. The operations before and after that place become a module each.
+
+    Args:
+        network: float32 [n, 3, size, size] -> float32 [n, values].
+        trained: names of the parameters that are trained.
+
+    Returns:
+        The two modules: the first one has no trained parameter, and the second one takes its output. None if the very
+        first layer is trained, or if the network cannot be traced.
     """
     if not trained:
         return network, nn.Identity()
+    # timm's list of functions and modules whose code torch.fx cannot look into: they become one operation each.
     tracer = NodePathTracer(
         autowrap_functions=tuple(timm.models.get_notrace_functions()),  # type: ignore[no-untyped-call]
         leaf_modules=list(timm.models.get_notrace_modules()),  # type: ignore[no-untyped-call]
     )
     try:
         graph = tracer.trace(network)
-    except (fx.proxy.TraceError, TypeError, RuntimeError, AttributeError):  # whatever code meets symbols for tensors
+    except (fx.proxy.TraceError, TypeError, RuntimeError, AttributeError):  # code that depends on a tensor's values
         return None
     nodes = list(graph.nodes)
-    place = _narrow(nodes, next(at for at, node in enumerate(nodes) if _uses(node, trained)))
+    place = _last_cut(nodes, next(at for at, node in enumerate(nodes) if _uses(node, trained)))
     if place is None:
         return None
-    (between,) = _handed(nodes, place)
-    front = _part(network, nodes[:place], None, between)
-    return front, _part(network, nodes[place:-1], between, nodes[-1].all_input_nodes[0])
+    (passing,) = _passing(nodes, place)
+    before = _part(network, nodes[:place], None, passing)
+    return before, _part(network, nodes[place:-1], passing, nodes[-1].all_input_nodes[0])
 
 
 def _uses(node: fx.Node, trained: Collection[str]) -> bool:
-    name = str(node.target)
+    """Whether an operation uses a trained parameter: through its module, or directly."""
+    target = str(node.target)
     if node.op == "call_module":
-        return any(each.startswith(f"{name}.") for each in trained)
-    return node.op == "get_attr" and name in trained
+        return any(name.startswith(f"{target}.") for name in trained)
+    return node.op == "get_attr" and target in trained
 
 
-def _handed(nodes: list[fx.Node], place: int) -> set[fx.Node]:
-    """What is computed before a place and used from it on."""
+def _passing(nodes: list[fx.Node], place: int) -> set[fx.Node]:
+    """The values that operations before a place compute and operations from it on use."""
     before = set(nodes[:place])
     return {
         value
         for node in nodes[place:]
         for value in node.all_input_nodes
-        if value in before and value.op != "get_attr"  # a parameter, which both may hold
+        if value in before and value.op != "get_attr"  # parameters are available to both parts
     }
 
 
-def _narrow(nodes: list[fx.Node], latest: int) -> int | None:
-    """The last place up to `latest` over which one computed value is handed, and nothing else."""
+def _last_cut(nodes: list[fx.Node], latest: int) -> int | None:
+    """The last place, up to `latest`, where a single computed value passes; None if there is none."""
     for place in range(latest, 0, -1):
-        handed = _handed(nodes, place)
-        if len(handed) == 1 and next(iter(handed)).op != "placeholder":
+        passing = _passing(nodes, place)
+        if len(passing) == 1 and next(iter(passing)).op != "placeholder":  # a placeholder is the network's own input
             return place
     return None
 
 
-def _part(network: nn.Module, nodes: list[fx.Node], entry: fx.Node | None, leaving: fx.Node) -> fx.GraphModule:
-    """These of a network's nodes as a module: from `entry`, or the network's own input, to `leaving`."""
+def _part(network: nn.Module, nodes: list[fx.Node], entry: fx.Node | None, output: fx.Node) -> fx.GraphModule:
+    """A module of some of a network's operations, with the network's own layers.
+
+    Args:
+        network: that the operations are of.
+        nodes: the operations.
+        entry: the value that the module takes instead of computing it; None: the network's input.
+        output: the value that it returns.
+    """
     graph = fx.Graph()
     copies: dict[fx.Node, fx.Node] = {entry: graph.placeholder("between")} if entry else {}
 
-    def copied(node: fx.Node) -> fx.Node:
+    def copy(node: fx.Node) -> fx.Node:
         if node not in copies:
-            copies[node] = graph.node_copy(node, copied)
+            copies[node] = graph.node_copy(node, copy)  # copies the node's inputs first
         return copies[node]
 
     for node in nodes:
-        copied(node)
-    graph.output(copies[leaving])
+        copy(node)
+    graph.output(copies[output])
     return fx.GraphModule(network, graph)

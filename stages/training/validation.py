@@ -1,4 +1,4 @@
-"""What a trained network is worth on the validation split, and the calibration and thresholds chosen there."""
+"""A trained network's validation: calibration and thresholds are chosen on the validation pictures, then measured."""
 
 from __future__ import annotations
 
@@ -12,15 +12,18 @@ from stages.config.train import Train
 from stages.dataset.targets import Task
 from stages.inference.sidecar import decided
 from stages.training import calibration, metrics
-from stages.training.batches import Data
+from stages.training.batches import DataModule
 from stages.training.calibration import Calibration, calibrated
-from stages.training.learner import judged
+from stages.training.lit_classifier import out_of_fold
 from stages.training.metrics import Floats
 
 
 @dataclass(frozen=True)
-class Assessment:
-    """Fitted to and measured on the validation split; the test split tells what it is worth elsewhere."""
+class Validation:
+    """What was chosen on the validation pictures, and measured on the same ones, so a little too good.
+
+    The test stage measures on pictures that nothing was chosen on.
+    """
 
     calibration: Calibration
     thresholds: dict[str, float]
@@ -28,34 +31,39 @@ class Assessment:
 
 
 @torch.no_grad()
-def assess(network: nn.Module, task: Task, data: Data, params: Train, fitted: Calibration | None = None) -> Assessment:
-    """Score the validation pictures, calibrate, choose thresholds for the parameters' goal, measure.
+def validate(
+    network: nn.Module, task: Task, data: DataModule, params: Train, fitted: Calibration | None = None
+) -> Validation:
+    """Score the validation pictures, calibrate the scores, choose thresholds, and measure.
 
-    With `fitted` the calibration is given, and not fitted anew.
+    Args:
+        network: the trained part.
+        task: its labels.
+        data: its inputs.
+        params: `threshold_objective`, `target_rate`, `batch_size`.
+        fitted: a calibration to use; without, one is fitted.
     """
     network.eval().cpu()
-    logits = []
+    parts = []
     with tqdm(total=len(data.val), desc="validation", unit="picture", disable=None, leave=False) as progress:
-        for places in _parts(len(data.val), params.batch_size):
-            inputs, _labels, _tags, members = data.val.__getitems__(places)
-            logits.append(judged(network(inputs)[0].float(), members))
+        for start in range(0, len(data.val), params.batch_size):
+            places = list(range(start, min(start + params.batch_size, len(data.val))))
+            inputs, _labels, _tags, heads = data.val.__getitems__(places)
+            parts.append(out_of_fold(network(inputs)[0].float(), heads))
             progress.update(len(places))
-    every = torch.cat(logits)
+    logits = torch.cat(parts)
     if fitted is None:
         with torch.enable_grad():
-            fitted = calibration.fit(every, torch.from_numpy(task.val.labels), task.kind)
-    return measured(calibrated(every, task.kind, fitted).numpy(), fitted, task, params)
+            fitted = calibration.fit(logits, torch.from_numpy(task.val.labels), task.kind)
+    return validate_scores(calibrated(logits, task.kind, fitted).numpy(), fitted, task, params)
 
 
-def measured(scores: Floats, fitted: Calibration, task: Task, params: Train) -> Assessment:
-    """Choose thresholds on calibrated scores of the validation pictures [n, labels], measure."""
+def validate_scores(scores: Floats, fitted: Calibration, task: Task, params: Train) -> Validation:
+    """Choose thresholds and measure, given the calibrated scores of the validation pictures [n, labels]."""
     thresholds = calibration.thresholds(
         scores, task.val.labels, task.kind, task.labels, params.threshold_objective, params.target_rate
     )
-    ruled = [thresholds[label] for label in decided(task.kind, task.labels)]
-    found = metrics.averaged(metrics.of_labels(scores, task.val.labels > 0, ruled))
-    return Assessment(fitted, thresholds, {name: round(value, metrics.DIGITS) for name, value in sorted(found.items())})
-
-
-def _parts(count: int, size: int) -> list[list[int]]:
-    return [list(range(start, min(start + size, count))) for start in range(0, count, size)]
+    in_order = [thresholds[label] for label in decided(task.kind, task.labels)]
+    measured = metrics.averaged(metrics.of_labels(scores, task.val.labels > 0, in_order))
+    rounded = {name: round(value, metrics.DIGITS) for name, value in sorted(measured.items())}
+    return Validation(fitted, thresholds, rounded)

@@ -1,10 +1,10 @@
-"""How grouping grows, in CPU seconds: python tests/benchmarks/grouping.py [ROWS ...] [--confirm-bits 64].
+"""CPU seconds and memory of grouping: python tests/benchmarks/grouping.py [ROWS ...] [--max-distance 64].
 
-Each size has a process of its own.
+Each size runs in a process of its own, so that its peak memory is its own, too.
 
-The rows are made up in a board's proportions: brightness of corners goes together, a sixth is line art on white, some
-are blank; common aspect ratios; 4 % are near-duplicates, 1 % blobs and stripes whose hashes crowd together; few artists
-draw much and many little, some in numbered series.
+The rows are generated in a board's proportions: the corners of a picture have correlated brightness, a sixth is line
+art on white, some are blank; aspect ratios are common ones; 4 % are near-duplicates, 1 % are simple pictures with
+similar hashes; few artists draw much and many little, some in numbered series.
 """
 
 from __future__ import annotations
@@ -27,24 +27,25 @@ from stages.dataset import grouping
 
 WEIGHTS = np.tile([0.85, 0.15], 5) / 5
 took: dict[str, float] = {}
+"""Step -> CPU seconds."""
 
 
 @contextmanager
 def timed(name: str) -> Iterator[None]:
-    start = time.process_time()  # not the clock: other work on the machine must not count
+    start = time.process_time()  # CPU time, which other processes on the machine do not change
     yield
     took[name] = time.process_time() - start
 
 
 def flipped(hashes: np.ndarray, bits: int, rng: np.random.Generator) -> np.ndarray:
-    """Up to `bits` bits of each hash changed."""
+    """The hashes with up to `bits` bits of each flipped."""
     for _ in range(bits):
         bit = np.uint64(1) << rng.integers(0, 64, len(hashes), np.uint64)
         hashes = hashes ^ bit * rng.integers(0, 2, len(hashes), np.uint64)
     return hashes
 
 
-def made_up(rows: int, rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray, pa.ChunkedArray, pa.ChunkedArray]:
+def generate(rows: int, rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray, pa.ChunkedArray, pa.ChunkedArray]:
     """Corners and aspect [n, 5], perceptual hashes [n], artists, names."""
     kind = rng.random(rows)
     mean = np.where(kind < 0.16, 250, rng.normal(130, 45, rows))[:, None]
@@ -71,29 +72,29 @@ def made_up(rows: int, rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray
     return np.column_stack([corners, aspect]), hashes, pa.chunked_array([known]), pa.chunked_array([names])
 
 
-def measure(rows: int, confirm_bits: int) -> None:
+def measure(rows: int, max_distance: int) -> None:
     rng = np.random.default_rng(0)
-    corners, hashes, artists, names = made_up(rows, rng)
+    corners, hashes, artists, names = generate(rows, rng)
     ids = np.cumsum(rng.integers(1, 3, rows))
     digests = [pa.array([f"{value:064x}" for value in rng.integers(0, rows * 300, rows)])]
     with timed("equal"):
-        rules = [grouping.equal("bytes", pa.chunked_array(digests, pa.string()))]
+        rules = [grouping.by_value("bytes", pa.chunked_array(digests, pa.string()))]
     with timed("series"):
-        rules.append(grouping.equal("series", grouping.series(artists, names)))
+        rules.append(grouping.by_value("series", grouping.series(artists, names)))
     with timed("hash"):
-        rules.append(grouping.perceptual(hashes, 4))
+        rules.append(grouping.by_perceptual_hash(hashes, 4))
     with timed("corners"):
         reach = np.array([0.75] * 4 + [0.05])
-        rules.append(grouping.intensities(corners, reach, hashes, confirm_bits))
+        rules.append(grouping.by_intensities(corners, reach, hashes, max_distance))
     with timed("assign"):
-        preferred = grouping.preferences(ids, 0, WEIGHTS)
+        preferred = grouping.bucket_preferences(ids, 0, WEIGHTS)
         group, bucket = grouping.assign(rules, preferred, WEIGHTS, (rng.random(rows) < 0.2).astype(np.int64))
     with timed("check"):
-        leaking = grouping.leaks(rules, bucket)
+        leaking = grouping.leaking_rules(rules, bucket)
     if leaking:
         sys.exit(f"leaks by {leaking}")
     sizes = np.unique(group[group >= 0], return_counts=True)[1]
-    cells = [f"{rows:,}", str(confirm_bits), *(f"{took[name]:.1f}" for name in took), f"{sum(took.values()):.1f}"]
+    cells = [f"{rows:,}", str(max_distance), *(f"{took[name]:.1f}" for name in took), f"{sum(took.values()):.1f}"]
     cells += [f"{resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20:.1f}"]
     cells += [f"{rules[2].pairs():,}", f"{rules[3].pairs():,}", f"{sizes.max():,}", f"{(bucket < 0).mean():.1%}"]
     print(f"| {' | '.join(cells)} |", flush=True)  # noqa: T201 - the command's answer
@@ -102,15 +103,15 @@ def measure(rows: int, confirm_bits: int) -> None:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("rows", nargs="*", type=int, default=[10_000, 100_000, 1_000_000])
-    parser.add_argument("--confirm-bits", type=int, default=16)
-    given = parser.parse_args()
-    if len(given.rows) == 1:
-        return measure(given.rows[0], given.confirm_bits)
-    head = "rows|confirm_bits|equal s|series s|hash s|corners s|assign s|check s|all s|peak GB"
-    head += "|pairs by hash|pairs by corners|largest group|bridges"
+    parser.add_argument("--max-distance", type=int, default=16)
+    options = parser.parse_args()
+    if len(options.rows) == 1:
+        return measure(options.rows[0], options.max_distance)
+    head = "rows|max_distance|equal s|series s|hash s|corners s|assign s|check s|all s|peak GB"
+    head += "|pairs by hash|pairs by corners|largest group|cross-split links"
     print(f"| {head.replace('|', ' | ')} |\n|{'---|' * (head.count('|') + 1)}", flush=True)  # noqa: T201 - likewise
-    for rows in given.rows:  # a process each, for its peak of memory
-        subprocess.run([sys.executable, __file__, str(rows), "--confirm-bits", str(given.confirm_bits)], check=True)
+    for rows in options.rows:  # a process each, for its peak of memory
+        subprocess.run([sys.executable, __file__, str(rows), "--max-distance", str(options.max_distance)], check=True)
     return None
 
 

@@ -21,7 +21,8 @@ import yaml
 from PIL import Image
 
 from stages import split
-from stages.dataset import perceptual
+from stages.dataset import hashes
+from stages.inference.phash import hash_picture
 from stages.workspace import shards
 from stages.workspace.errors import MLpyError, PolicyError
 from stages.workspace.paths import IMAGES, SHARDS, SPLIT_SUMMARY, SPLITS
@@ -141,7 +142,7 @@ def test_near_duplicates_of_every_kind_share_a_group_and_others_do_not() -> None
     summary = json.loads(SPLIT_SUMMARY.read_text())
     # 1008 took in 8 and 9, which lie in different buckets: it is left out, and nothing else is
     assert found.keys() == {one["image_id"] for one in rows()} - {1008}
-    assert summary["left_out"] == {"not_downloaded": 0, "bridges": 1}
+    assert summary["left_out"] == {"not_downloaded": 0, "cross_split_links": 1}
     assert summary["pictures"] == 158
     assert summary["groups"] == 151
     assert summary["group_sizes"]["2"] == 6
@@ -172,7 +173,7 @@ def test_the_same_input_gives_the_same_bytes_and_no_picture_is_decoded_twice(mon
     outs = [*SPLITS.values(), SPLIT_SUMMARY]
     before = [path.read_bytes() for path in outs]
     decoded: list[bytes] = []
-    monkeypatch.setattr(perceptual, "of_picture", lambda data: decoded.append(data) or 0)
+    monkeypatch.setattr(hashes, "hash_picture", lambda data: decoded.append(data) or 0)
     split.main()
     assert [path.read_bytes() for path in outs] == before
     assert decoded == []
@@ -237,7 +238,7 @@ def test_a_multilabel_board_is_split_too() -> None:
 def test_a_split_without_a_label_is_an_error_that_says_what_to_change() -> None:
     board = rows()
     put([one | {"label": "flagged" if one["image_id"] == 7 else "clean"} for one in board])
-    with pytest.raises(PolicyError, match=r"none labelled flagged; set another split\.seed or split\.fold"):
+    with pytest.raises(PolicyError, match=r"none labelled flagged; change split\.seed or split\.fold"):
         split.main()
     assert not any(path.exists() for path in SPLITS.values())
 
@@ -266,12 +267,19 @@ def test_the_hash_sees_content_and_neither_border_nor_what_transparency_hides() 
     other = Image.fromarray(
         np.where(np.asarray(picture)[..., 3:] > 0, np.asarray(picture), [255, 0, 0, 0]).astype("u1")
     )
-    assert perceptual.of_picture(encoded(picture)) == perceptual.of_picture(encoded(other))
+    assert hash_picture(encoded(picture)) == hash_picture(encoded(other))
     wide, tall = drawn(5).resize((400, 100)), drawn(5).resize((100, 400))
-    assert (perceptual.of_picture(encoded(wide)) ^ perceptual.of_picture(encoded(tall))).bit_count() <= 4
-    assert (perceptual.of_picture(encoded(drawn(5))) ^ perceptual.of_picture(encoded(drawn(6)))).bit_count() > 8
+    assert (hash_picture(encoded(wide)) ^ hash_picture(encoded(tall))).bit_count() <= 4
+    assert (hash_picture(encoded(drawn(5))) ^ hash_picture(encoded(drawn(6)))).bit_count() > 8
 
 
 def test_the_hash_of_a_known_picture_stays_in_another_encoding() -> None:
-    assert perceptual.of_picture(encoded(drawn(1))) == 0xA1D6A939EC0C15F3
-    assert perceptual.of_picture(encoded(drawn(1), "JPEG", quality=60)) == 0xA1D6A939EC0C15F3
+    assert hash_picture(encoded(drawn(1))) == 0xA1D6A939EC0C15F3
+    assert hash_picture(encoded(drawn(1), "JPEG", quality=60)) == 0xA1D6A939EC0C15F3
+
+
+def test_a_picture_of_any_size_that_the_download_accepts_is_hashed() -> None:
+    # 144 megapixels: split once had a cap of its own, 2^27 pixels, below what download.max_pixels may allow.
+    small = encoded(Image.linear_gradient("L"), "JPEG")
+    large = encoded(Image.linear_gradient("L").resize((12_000, 12_000)), "JPEG")
+    assert hash_picture(large) == hash_picture(small)

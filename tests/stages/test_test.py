@@ -21,7 +21,7 @@ from torch import Tensor, nn
 import stages.test
 from stages.evaluation import curves
 from stages.inference.sidecar import Sidecar
-from stages.training.export import export
+from stages.training.export import chain, export
 from stages.workspace import paths, shards
 from stages.workspace.errors import ModelError
 
@@ -88,7 +88,8 @@ def prepare(folder: Path, kind: str = "binary") -> None:
     (folder / paths.SHARDS).mkdir(parents=True)
     shards.write(folder / paths.SHARDS / shards.name(0), rows)
     (folder / "models").mkdir()
-    export(Brightness(len(labels)), folder / paths.MODEL, (32, 32, 3), labels=labels)
+    export(Brightness(len(labels)), folder / paths.MODEL, (32, 32, 3))
+    chain([folder / paths.MODEL], folder / paths.MODEL, labels)
     Sidecar(
         name="light",
         kind=kind,  # type: ignore[arg-type]

@@ -95,7 +95,8 @@ def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., None]
 
     def fill(policy: dict[str, Any] = HOUSE, **values: Any) -> None:
         put(tmp_path, policy)
-        put_params(tmp_path, **{"weights": "none", "size": 32, "epochs": 1} | values)
+        weights = {} if values.get("model") == "mini_xception" else {"weights": "none"}
+        put_params(tmp_path, **{"size": 32, "epochs": 1} | weights | values)
 
     return fill
 
@@ -172,7 +173,7 @@ def test_nothing_is_decoded_or_computed_twice(
     undisturbed: tuple[Path, str], cache: Path, request: pytest.FixtureRequest
 ) -> None:
     before = made_at(cache)
-    assert {Path(file).parent.name for file in before} == {"decoded", "features", "views-0", "graphs"}
+    assert {Path(file).parent.name for file in before} == {"decoded", "features", "augmented-0", "graphs"}
     request.getfixturevalue("resumed")
     assert made_at(cache) == before
 

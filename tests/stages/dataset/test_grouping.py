@@ -9,19 +9,19 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from stages.dataset import grouping
-from stages.dataset.grouping import Rule
+from stages.dataset.grouping import LinkRule
 
 WEIGHTS = np.tile([0.85, 0.15], 5) / 5
 
 
-def together(rule: Rule) -> set[frozenset[int]]:
-    """Pictures of each atom that links any."""
-    atoms = {atom: frozenset(rule.pictures[rule.atoms == atom].tolist()) for atom in rule.atoms.tolist()}
-    return {pictures for pictures in atoms.values() if len(pictures) > 1}
+def together(rule: LinkRule) -> set[frozenset[int]]:
+    """The sets of pictures that share a key."""
+    of_key = {key: frozenset(rule.pictures[rule.keys == key].tolist()) for key in rule.keys.tolist()}
+    return {pictures for pictures in of_key.values() if len(pictures) > 1}
 
 
-def assigned(rules: list[Rule], count: int, seed: int = 0) -> tuple[np.ndarray, np.ndarray]:
-    preferred = grouping.preferences(np.arange(count) * 7 + 3, seed, WEIGHTS)
+def assigned(rules: list[LinkRule], count: int, seed: int = 0) -> tuple[np.ndarray, np.ndarray]:
+    preferred = grouping.bucket_preferences(np.arange(count) * 7 + 3, seed, WEIGHTS)
     return grouping.assign(rules, preferred, WEIGHTS, np.arange(count) % 3)
 
 
@@ -47,11 +47,11 @@ def test_a_series_is_named_by_artist_and_name_without_trailing_digits(name: str 
 
 
 def test_equal_values_are_linked_and_nulls_are_not() -> None:
-    assert together(grouping.equal("x", pa.chunked_array([["a", None, "b"], ["a", None]]))) == {frozenset({0, 3})}
+    assert together(grouping.by_value("x", pa.chunked_array([["a", None, "b"], ["a", None]]))) == {frozenset({0, 3})}
 
 
 def test_merged_duplicates_are_linked_with_what_they_took_in_and_with_each_other() -> None:
-    rule = grouping.merged(np.array([5, 6, 7, 9, 11]), [[1], None, [1, 2], [6], []])
+    rule = grouping.by_merge(np.array([5, 6, 7, 9, 11]), [[1], None, [1, 2], [6], []])
     assert together(rule) == {frozenset({0, 2}), frozenset({1, 3})}
 
 
@@ -68,10 +68,10 @@ def test_the_boards_rule_takes_its_limits_in_and_stops_beyond_them() -> None:
     )
     reach = np.array([0.75] * 4 + [0.0500001])
     hashes = np.array([0, 2**17 - 1, 0, 0, 0, 0], np.uint64)
-    rule = grouping.intensities(corners, reach, hashes, 64)
+    rule = grouping.by_intensities(corners, reach, hashes, 64)
     assert (rule.pairs(), rule.linked()) == (2, 3)  # 0-1 and 1-3
-    assert grouping.intensities(corners, reach, hashes, 17).pairs() == 2
-    assert grouping.intensities(corners, reach, hashes, 16).pairs() == 0
+    assert grouping.by_intensities(corners, reach, hashes, 17).pairs() == 2
+    assert grouping.by_intensities(corners, reach, hashes, 16).pairs() == 0
 
 
 def test_equal_pictures_by_the_hundred_thousand_take_no_quadratic_room() -> None:
@@ -79,8 +79,8 @@ def test_equal_pictures_by_the_hundred_thousand_take_no_quadratic_room() -> None
     hashes = np.zeros(count, np.uint64)
     white = np.tile([255.0, 255, 255, 255, 1], (count, 1))
     rules = [
-        grouping.perceptual(hashes, 4),
-        grouping.intensities(white, np.array([0.75] * 4 + [0.05]), hashes, 64),
+        grouping.by_perceptual_hash(hashes, 4),
+        grouping.by_intensities(white, np.array([0.75] * 4 + [0.05]), hashes, 64),
     ]
     assert [rule.pairs() for rule in rules] == [count * (count - 1) // 2] * 2
     assert (assigned(rules, count)[0] == 0).all()
@@ -88,38 +88,38 @@ def test_equal_pictures_by_the_hundred_thousand_take_no_quadratic_room() -> None
 
 @st.composite
 def links(draw: st.DrawFn) -> tuple[int, list[list[int]], list[list[tuple[int, int]]]]:
-    """Pictures, each rule's atom of each picture (-1 for none), and each rule's edges between atoms."""
+    """The number of pictures, each rule's key of each picture (-1 for none), and each rule's edges between keys."""
     count = draw(st.integers(1, 40))
-    atoms, edges = [], []
+    keys, edges = [], []
     for _ in range(draw(st.integers(1, 3))):
-        kinds = draw(st.integers(1, 30))
-        atoms.append(draw(st.lists(st.integers(-1, kinds - 1), min_size=count, max_size=count)))
-        pairs = draw(st.lists(st.tuples(st.integers(0, kinds - 1), st.integers(0, kinds - 1)), max_size=15))
+        distinct = draw(st.integers(1, 30))
+        keys.append(draw(st.lists(st.integers(-1, distinct - 1), min_size=count, max_size=count)))
+        pairs = draw(st.lists(st.tuples(st.integers(0, distinct - 1), st.integers(0, distinct - 1)), max_size=15))
         edges.append([(first, second) for first, second in pairs if first != second])
-    return count, atoms, edges
+    return count, keys, edges
 
 
-def rules_of(count: int, atoms: list[list[int]], edges: list[list[tuple[int, int]]]) -> list[Rule]:
-    """The rules as they are when only the first `count` pictures are known: atoms without pictures do not exist."""
+def rules_of(count: int, keys: list[list[int]], edges: list[list[tuple[int, int]]]) -> list[LinkRule]:
+    """The rules as they are when only the first `count` pictures are known: keys without pictures do not exist."""
     rules = []
-    for own, pairs in zip(atoms, edges, strict=True):
+    for own, pairs in zip(keys, edges, strict=True):
         numbers = np.array(own[:count])
         pictures = np.flatnonzero(numbers >= 0)
-        kinds, renumbered = np.unique(numbers[pictures], return_inverse=True)
-        new = {kind: number for number, kind in enumerate(kinds.tolist())}
+        known_keys, renumbered = np.unique(numbers[pictures], return_inverse=True)
+        new = {key: number for number, key in enumerate(known_keys.tolist())}
         known = [(new[first], new[second]) for first, second in pairs if first in new and second in new]
-        rules.append(Rule("rule", pictures, renumbered, np.array(known, np.int64).reshape(-1, 2)))
+        rules.append(LinkRule("rule", pictures, renumbered, np.array(known, np.int64).reshape(-1, 2)))
     return rules
 
 
-def linked_pairs(rules: list[Rule]) -> set[tuple[int, int]]:
+def linked_pairs(rules: list[LinkRule]) -> set[tuple[int, int]]:
     """Every linked pair, the plain way."""
     pairs = set()
     for rule in rules:
-        touching = {(atom, atom) for atom in rule.atoms.tolist()} | {tuple(edge) for edge in rule.edges.tolist()}
+        touching = {(key, key) for key in rule.keys.tolist()} | {tuple(edge) for edge in rule.edges.tolist()}
         for first, second in touching:
-            for left in rule.pictures[rule.atoms == first].tolist():
-                pairs |= {(left, right) for right in rule.pictures[rule.atoms == second].tolist() if left != right}
+            for left in rule.pictures[rule.keys == first].tolist():
+                pairs |= {(left, right) for right in rule.pictures[rule.keys == second].tolist() if left != right}
     return pairs | {(right, left) for left, right in pairs}
 
 
@@ -128,27 +128,27 @@ def linked_pairs(rules: list[Rule]) -> set[tuple[int, int]]:
 def test_new_images_never_move_old_ones(
     graph: tuple[int, list[list[int]], list[list[tuple[int, int]]]], data: st.DataObject, seed: int
 ) -> None:
-    count, atoms, edges = graph
+    count, keys, edges = graph
     known = data.draw(st.integers(0, count))
-    _, before = assigned(rules_of(known, atoms, edges), known, seed)
-    _, after = assigned(rules_of(count, atoms, edges), count, seed)
+    _, before = assigned(rules_of(known, keys, edges), known, seed)
+    _, after = assigned(rules_of(count, keys, edges), count, seed)
     assert after[:known].tolist() == before.tolist()
 
 
 @settings(max_examples=200, deadline=None)
 @given(links(), st.integers(0, 5))
-def test_no_link_joins_two_buckets_and_only_bridges_are_left_out(
+def test_no_link_joins_two_buckets_and_only_cross_split_links_are_left_out(
     graph: tuple[int, list[list[int]], list[list[tuple[int, int]]]], seed: int
 ) -> None:
     rules = rules_of(*graph)
     group, bucket = assigned(rules, graph[0], seed)
     pairs = linked_pairs(rules)
     assert [(a, b) for a, b in pairs if bucket[a] >= 0 <= bucket[b] and group[a] != group[b]] == []
-    assert grouping.leaks(rules, bucket) == []
+    assert grouping.leaking_rules(rules, bucket) == []
     assert ((group < 0) == (bucket < 0)).all()
     for picture in np.flatnonzero(bucket < 0).tolist():
         earlier = {int(bucket[other]) for other in range(picture) if (other, picture) in pairs} - {-1}
-        assert len(earlier) > 1, "left out without being a bridge"
+        assert len(earlier) > 1, "left out without a cross-split link"
     kept = np.flatnonzero(bucket >= 0)
     assert (group[group[kept]] == group[kept]).all()
     assert (group[kept] <= kept).all(), "a group is numbered by its first picture"
@@ -156,16 +156,16 @@ def test_no_link_joins_two_buckets_and_only_bridges_are_left_out(
 
 
 def test_a_leak_is_found() -> None:
-    atom = Rule("same", np.array([0, 1, 2]), np.array([0, 0, 1]))
-    edge = Rule("near", np.array([0, 2]), np.array([0, 1]), np.array([[0, 1]]))
-    assert grouping.leaks([atom, edge], np.array([1, 1, 2])) == ["near"]
-    assert grouping.leaks([atom, edge], np.array([1, 2, 1])) == ["same"]
-    assert grouping.leaks([atom, edge], np.array([1, -1, 1])) == []
+    same = LinkRule("same", np.array([0, 1, 2]), np.array([0, 0, 1]))
+    near = LinkRule("near", np.array([0, 2]), np.array([0, 1]), np.array([[0, 1]]))
+    assert grouping.leaking_rules([same, near], np.array([1, 1, 2])) == ["near"]
+    assert grouping.leaking_rules([same, near], np.array([1, 2, 1])) == ["same"]
+    assert grouping.leaking_rules([same, near], np.array([1, -1, 1])) == []
 
 
 def test_buckets_get_their_shares_of_each_label_and_the_hash_decides_most() -> None:
     ids = np.arange(1, 5001)
-    preferred = grouping.preferences(ids, 0, WEIGHTS)
+    preferred = grouping.bucket_preferences(ids, 0, WEIGHTS)
     strata = (ids % 7 == 0).astype(int)
     _, bucket = grouping.assign([], preferred, WEIGHTS, strata)
     for stratum in (0, 1):
@@ -175,7 +175,7 @@ def test_buckets_get_their_shares_of_each_label_and_the_hash_decides_most() -> N
 
 
 def test_one_picture_that_leaves_the_board_moves_few_others() -> None:
-    preferred = grouping.preferences(np.arange(5000), 0, WEIGHTS)
+    preferred = grouping.bucket_preferences(np.arange(5000), 0, WEIGHTS)
     strata = np.arange(5000) % 2
     _, whole = grouping.assign([], preferred, WEIGHTS, strata)
     _, rest = grouping.assign([], preferred[1:], WEIGHTS, strata[1:])
@@ -183,6 +183,6 @@ def test_one_picture_that_leaves_the_board_moves_few_others() -> None:
 
 
 def test_preferences_repeat_and_differ_by_seed() -> None:
-    golden = grouping.preferences(np.array([1, 2463559]), 0, WEIGHTS)
+    golden = grouping.bucket_preferences(np.array([1, 2463559]), 0, WEIGHTS)
     assert golden.tolist() == [[8, 6, 4, 7, 0, 1, 2, 9, 5, 3], [6, 4, 2, 0, 8, 5, 1, 3, 7, 9]]
-    assert golden.tolist() != grouping.preferences(np.array([1, 2463559]), 1, WEIGHTS).tolist()
+    assert golden.tolist() != grouping.bucket_preferences(np.array([1, 2463559]), 1, WEIGHTS).tolist()

@@ -98,39 +98,39 @@ def test_artists_are_no_tags(tmp_path: Path, val: Path) -> None:
     assert read(train, val, 1).vocabulary == ("cat",)
 
 
-def pooled(tmp_path: Path, members: int = 5, seed: int = 0) -> Task:
+def pooled(tmp_path: Path, heads: int = 5, seed: int = 0) -> Task:
     """240 pictures in groups of three, the first 180 in the training split; three groups of ten are flagged."""
     board = [
         {"image_id": n, "group": n - n % 3, "label": "flagged" if n // 3 % 10 < 3 else "clean", "tags": ["drawn"]}
         for n in range(240)
     ]
-    return read(put(tmp_path / "t.parquet", board[:180]), put(tmp_path / "v.parquet", board[180:]), 1, members, seed)
+    return read(put(tmp_path / "t.parquet", board[:180]), put(tmp_path / "v.parquet", board[180:]), 1, heads, seed)
 
 
-def test_one_member_learns_from_the_one_split_and_judges_the_other(train: Path, val: Path) -> None:
+def test_a_single_head_learns_from_train_and_scores_val(train: Path, val: Path) -> None:
     task = read(train, val, 10)
-    assert (task.train.members.tolist(), task.val.members.tolist()) == ([[1]] * 40, [[1]] * 4)
+    assert (task.train.heads.tolist(), task.val.heads.tolist()) == ([[1]] * 40, [[1]] * 4)
 
 
-def test_several_members_leave_out_a_part_each_of_both_splits_and_judge_it(tmp_path: Path) -> None:
+def test_each_of_several_heads_scores_one_part_of_both_splits_and_learns_from_the_rest(tmp_path: Path) -> None:
     task = pooled(tmp_path)
     assert task.train.ids.tolist() == task.val.ids.tolist() == list(range(240))
-    assert task.train.members.shape == (240, 5)
-    assert (task.val.members.sum(1) == 1).all()
-    assert (task.train.members + task.val.members == 1).all()
-    assert task.val.members.sum(0) == pytest.approx([48] * 5, abs=12)
+    assert task.train.heads.shape == (240, 5)
+    assert (task.val.heads.sum(1) == 1).all()
+    assert (task.train.heads + task.val.heads == 1).all()
+    assert task.val.heads.sum(0) == pytest.approx([48] * 5, abs=12)
 
 
 def test_each_part_has_its_share_of_each_label_and_whole_groups(tmp_path: Path) -> None:
     task = pooled(tmp_path)
-    parts = task.val.members.argmax(1)
+    parts = task.val.heads.argmax(1)
     assert (parts.reshape(-1, 3) == parts[::3, None]).all(), "three pictures are a group"
     flagged = [int(task.val.labels[parts == part, 0].sum()) for part in range(5)]
     assert flagged == pytest.approx([14.4] * 5, abs=6)
 
 
 def test_another_seed_gives_other_parts(tmp_path: Path) -> None:
-    first, again, other = (pooled(tmp_path, seed=seed).val.members for seed in (0, 0, 1))
+    first, again, other = (pooled(tmp_path, seed=seed).val.heads for seed in (0, 0, 1))
     assert (first == again).all()
     assert (first != other).any()
 
@@ -142,7 +142,7 @@ def test_a_missing_split_says_what_to_run(tmp_path: Path, train: Path) -> None:
 
 def test_a_damaged_split_says_what_to_run(train: Path, val: Path) -> None:
     val.write_bytes(val.read_bytes()[:-30])
-    with pytest.raises(ModelError, match=r"val\.parquet is no parquet file that can be read; run `dvc repro split`"):
+    with pytest.raises(ModelError, match=r"val\.parquet is not a readable parquet file; run `dvc repro split`"):
         read(train, val, 1)
 
 
@@ -171,13 +171,13 @@ def test_splits_of_different_policies_are_refused(train: Path, val: Path) -> Non
 
 def test_twenty_pictures_a_label_are_enough_and_nineteen_are_not(train: Path, val: Path) -> None:
     assert read(put(train, rows(40)), val, 1).train.labels.sum(0).tolist() == [20, 20]
-    with pytest.raises(ModelError, match=r"label flagged has 19 training pictures, 20 are needed: widen its tags"):
+    with pytest.raises(ModelError, match=r"label flagged has 19 training pictures but needs 20: add tags to it"):
         read(put(train, rows(39)), val, 1)
 
 
 @pytest.mark.parametrize(
     ("label", "said"),
-    [("clean", "has no pictures of label flagged"), ("flagged", "has nothing but pictures of label flagged")],
+    [("clean", "has no pictures of label flagged"), ("flagged", "has only pictures of label flagged")],
 )
 def test_a_validation_split_that_measures_nothing_is_refused(label: str, said: str, train: Path, val: Path) -> None:
     put(val, rows(4, label=label))

@@ -22,7 +22,7 @@ from stages.inference.decoding import Caps
 from stages.inference.predictor import BATCH, Judgement, Predictor
 from stages.inference.sidecar import Sidecar
 from stages.training.calibration import Calibration
-from stages.training.export import check_parity, export
+from stages.training.export import chain, check_parity, export
 from stages.training.networks import ExportModel
 from stages.workspace.errors import ModelError
 
@@ -57,7 +57,8 @@ def moderator() -> ExportModel:
 def made(tmp_path_factory: pytest.TempPathFactory, sidecar: Make) -> Path:
     """The model, with its side-car beside it: flagged from a score of 0.6 on."""
     model = tmp_path_factory.mktemp("models") / "moderator.onnx"
-    export(moderator(), model, (SIZE, SIZE, 3), labels=("flagged", "clean"))
+    export(moderator(), model, (SIZE, SIZE, 3))
+    chain([model], model, ("flagged", "clean"))
     sidecar("binary", ("flagged", "clean"), {"flagged": 0.6}, SIZE).write(model.with_suffix(".json"))
     return model
 
@@ -157,7 +158,8 @@ def test_threads_share_a_predictor(predictor: Predictor, encoded: Encoded) -> No
 
 def test_the_same_network_gives_the_same_bytes(made: Path, tmp_path: Path) -> None:
     again = tmp_path / "again.onnx"
-    export(moderator(), again, (SIZE, SIZE, 3), labels=("flagged", "clean"))
+    export(moderator(), again, (SIZE, SIZE, 3))
+    chain([again], again, ("flagged", "clean"))
     assert again.read_bytes() == made.read_bytes()
 
 
@@ -192,7 +194,7 @@ def test_a_sidecar_of_another_model_is_refused(
 def test_what_is_no_model_is_refused(made: Path, tmp_path: Path) -> None:
     shutil.copy(made.with_suffix(".json"), tmp_path / "cut.json")
     (tmp_path / "cut.onnx").write_bytes(made.read_bytes()[:-100])
-    with pytest.raises(ModelError, match=r"cut\.onnx is no ONNX model that can be loaded; get it anew"):
+    with pytest.raises(ModelError, match=r"cut\.onnx is no ONNX model that can be loaded; restore it"):
         Predictor(tmp_path / "cut.onnx")
 
 

@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from stages.inference.sidecar import Sidecar, leading, verdict
+from stages.inference.sidecar import Sidecar, deciding_label, verdict
 from stages.workspace.errors import ModelError
 
 Make = Callable[..., Sidecar]
@@ -41,7 +41,7 @@ def test_what_is_written_is_read_and_gives_equal_bytes(axes: Sidecar, tmp_path: 
         ({"format": 2}, "the side-car has format 2 and resize rule letterbox, this code reads format 1"),
         ({"resize": "crop"}, "resize rule crop"),
         ({"thresholds": {"flagged": 0.5, "clean": 0.5}}, r"thresholds are for \['clean', 'flagged'\]"),
-        ({"thresholds": {}}, r"its labels are \['flagged', 'clean'\]; train anew"),
+        ({"thresholds": {}}, r"its labels are \['flagged', 'clean'\]; train again"),
         ({"labels": None}, "no side-car of this code's format 1"),
         ({"surprise": 1}, "no side-car of this code's format 1"),
     ],
@@ -81,7 +81,9 @@ def test_a_missing_sidecar_says_where_to_get_it(tmp_path: Path) -> None:
 def test_a_binary_verdict_is_the_thresholds(sidecar: Make, score: float, expected: str) -> None:
     house = sidecar("binary", ("flagged", "clean"), {"flagged": 0.4})
     assert verdict({"flagged": score, "clean": 1 - score}, house) == expected
-    assert leading({"flagged": score, "clean": 1 - score}, house) == "flagged", "the harmless label never decides"
+    assert deciding_label({"flagged": score, "clean": 1 - score}, house) == "flagged", (
+        "the harmless label never decides"
+    )
 
 
 @pytest.mark.parametrize(
@@ -98,7 +100,7 @@ def test_a_multiclass_verdict_is_the_highest_over_its_threshold(
     several: Sidecar, scores: tuple[float, ...], label: str, expected: str
 ) -> None:
     named = dict(zip(several.labels, scores, strict=True))
-    assert (leading(named, several), verdict(named, several)) == (label, expected)
+    assert (deciding_label(named, several), verdict(named, several)) == (label, expected)
 
 
 @pytest.mark.parametrize(
@@ -114,4 +116,4 @@ def test_a_multilabel_verdict_is_all_over_their_thresholds(
     axes: Sidecar, scores: tuple[float, ...], label: str, expected: str
 ) -> None:
     named = dict(zip(axes.labels, scores, strict=True))
-    assert (leading(named, axes), verdict(named, axes)) == (label, expected)
+    assert (deciding_label(named, axes), verdict(named, axes)) == (label, expected)

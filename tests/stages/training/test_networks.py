@@ -15,10 +15,10 @@ from torch import Tensor, nn
 from stages.config.train import Train
 from stages.dataset.arrays import Rows
 from stages.dataset.targets import Examples, Task
-from stages.training.backbones import Normalised, create, normalised
+from stages.training.backbones import Normalise, create, normalisation
 from stages.training.calibration import Calibration
 from stages.training.features import extracted
-from stages.training.learner import Learner
+from stages.training.lit_classifier import LitClassifier
 from stages.training.networks import (
     Architecture,
     ExportModel,
@@ -106,26 +106,26 @@ def test_the_weights_of_the_lock_know_a_picture() -> None:
     picture[:, :32, :, 0] = picture[:, 32:, :, 2] = 255
     network = create("tf_efficientnet_lite0", "pypi").eval()
     with torch.no_grad():
-        values, places = network(normalised(network, "pypi")(picture))[0].topk(3)
+        values, places = network(normalisation(network, "pypi")(picture))[0].topk(3)
     assert places.tolist() == [423, 113, 36]
     assert values.tolist() == pytest.approx([4.3289, 3.3969, 3.0809], abs=1e-3)
 
 
 def test_the_weights_of_the_lock_expect_127_as_0_and_steps_of_128() -> None:
-    normalise = normalised(create(TINY, "none"), "pypi")
+    normalise = normalisation(create(TINY, "none"), "pypi")
     values = torch.tensor([0, 127, 255], dtype=torch.uint8).expand(1, 2, 3, 3).contiguous()
     assert normalise(values)[0, :, 0, 0].tolist() == pytest.approx([-127 / 128, 0, 1])
     assert normalise(values).shape == (1, 3, 2, 3)
 
 
 def test_other_weights_expect_what_timm_says_of_them() -> None:
-    found = normalised(create(TINY, "none"), "none")
+    found = normalisation(create(TINY, "none"), "none")
     assert found.mean.flatten().tolist() == pytest.approx([123.675, 116.28, 103.53])
     assert found.std.flatten().tolist() == pytest.approx([58.395, 57.12, 57.375])
 
 
 class Plain(nn.Module):
-    """The least that is a network to timm."""
+    """The smallest network with timm's interface."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -177,28 +177,28 @@ def test_a_head_standardises_what_training_saw() -> None:
     assert head.scale.tolist() == [1.0, 1.0], "a constant is left unscaled"
 
 
-def test_a_member_learns_nothing_from_what_it_judges(task: Task) -> None:
+def test_a_head_learns_nothing_from_the_pictures_that_it_scores(task: Task) -> None:
     torch.manual_seed(0)
     values = params(tag_loss=0.1)
     head = Head(4, 8, 0.0, outputs=1, tags=3, heads=3)
-    learner = Learner(head, task, values)
-    learner.log = lambda *_, **__: None  # type: ignore[method-assign] # there is no trainer to log to
+    classifier = LitClassifier(head, task, values)
+    classifier.log = lambda *_, **__: None  # type: ignore[method-assign] # there is no trainer to log to
     rows, labels, tags = torch.randn(6, 4), torch.eye(2)[torch.arange(6) % 2], torch.rand(6, 3).round()
     learns = 1 - torch.eye(3).repeat(2, 1)
 
     def gradients() -> Tensor:
         head.zero_grad()
-        learner.training_step((rows, labels, tags, learns), 0).backward()
+        classifier.training_step((rows, labels, tags, learns), 0).backward()
         assert head.labels.weight.grad is not None
         assert head.tags.weight.grad is not None
         return torch.cat([head.labels.weight.grad.view(3, -1), head.tags.weight.grad.view(3, -1)], 1)
 
     before = gradients()
-    labels[1], tags[1] = 1 - labels[1], 1 - tags[1]  # of a picture that the second member judges
+    labels[1], tags[1] = 1 - labels[1], 1 - tags[1]  # of a picture that the second head scores
     assert [torch.equal(*each) for each in zip(before, gradients(), strict=True)] == [False, True, False]
 
 
-def test_what_serves_is_the_members_average() -> None:
+def test_the_served_model_averages_the_heads() -> None:
     head = Head(4, 8, 0.5, outputs=2, tags=0, heads=3).eval()
     logits = head(torch.randn(5, 4))[0]
     assert logits.shape == (5, 3, 2)
@@ -207,7 +207,7 @@ def test_what_serves_is_the_members_average() -> None:
 
 
 class Fixed(nn.Module):
-    """Says the same whatever it is asked."""
+    """Returns the same logits for any input."""
 
     def __init__(self, logits: Tensor) -> None:
         super().__init__()
@@ -220,17 +220,17 @@ class Fixed(nn.Module):
 @pytest.mark.parametrize(
     ("backbone", "weights", "said"),
     [
-        ("tf_efficientnet_lte0", "pypi", r"no network 'tf_efficientnet_lte0'; near are .*tf_efficientnet_lite0"),
+        ("tf_efficientnet_lte0", "pypi", r"no network 'tf_efficientnet_lte0'; similar names: .*tf_efficientnet_lite0"),
         (
             "resnet18",
             "pypi",
-            r"pypi are those of tf_efficientnet_lite0 and \S+lite2; for train\.model\.backbone=resnet18 give timm",
+            r"pypi exists only for tf_efficientnet_lite0 and \S+lite2; for train\.model\.backbone=resnet18 use timm",
         ),
-        (TINY, "no/such/file.pth", r"no file no/such/file\.pth; give pypi, timm, none"),
+        (TINY, "no/such/file.pth", r"there is no file no/such/file\.pth; use pypi, timm, none"),
     ],
     ids=["unknown", "pypi for another", "no file"],
 )
-def test_what_cannot_be_had_is_said(backbone: str, weights: str, said: str) -> None:
+def test_a_missing_network_or_weights_are_an_error(backbone: str, weights: str, said: str) -> None:
     with pytest.raises(ModelError, match=said):
         create(backbone, weights)
 
@@ -245,17 +245,17 @@ def test_a_file_of_weights_is_loaded(tmp_path: Path) -> None:
 
 def test_another_networks_weights_are_refused(tmp_path: Path) -> None:
     torch.save(nn.Linear(2, 2).state_dict(), tmp_path / "weights.pth")
-    with pytest.raises(ModelError, match=r"weights\.pth holds other tensors than EfficientNet has"):
+    with pytest.raises(ModelError, match=r"the tensors in .*weights\.pth do not fit EfficientNet"):
         create(TINY, str(tmp_path / "weights.pth"))
 
 
-def test_what_is_no_state_dict_is_refused(tmp_path: Path) -> None:
+def test_a_file_that_is_no_state_dict_is_refused(tmp_path: Path) -> None:
     (tmp_path / "weights.pth").write_bytes(b"<html>please log in</html>")
-    with pytest.raises(ModelError, match=r"weights\.pth is no state dict that can be read safely"):
+    with pytest.raises(ModelError, match=r"weights\.pth is not a state dict that can be loaded safely"):
         create(TINY, str(tmp_path / "weights.pth"))
 
 
-def test_a_size_that_the_backbone_does_not_take_is_said() -> None:
+def test_a_size_that_the_backbone_does_not_take_is_an_error() -> None:
     values = shape("finetune", backbone="vit_tiny_patch16_224", weights="none", trained_blocks=1)
     with pytest.raises(ModelError, match=r"vit_tiny_patch16_224 does not take pictures of train\.size=64"):
         frozen_stem(values)
@@ -267,7 +267,7 @@ def test_features_of_another_normalisation_are_computed_anew(tmp_path: Path, mon
     rows = Rows((tmp_path / "pixels.npy",), ("one",), (np.array([1, 2]),))
     network = Plain()
     for mean, std in ((0.5, 0.5), (0.4, 0.6)):
-        pool = PooledStem(network, Normalised((mean,) * 3, (std,) * 3))
+        pool = PooledStem(network, Normalise((mean,) * 3, (std,) * 3))
         found = extracted(rows, pool, 1).take(np.array([2, 1]))
         assert found == pytest.approx(pool(pixels(2, 32).flip(0)).numpy(), abs=1e-3)
 
@@ -279,7 +279,7 @@ def test_a_network_cut_in_two_gives_what_it_gave(backbone: str, count: int) -> N
     blocks = [name for name, _ in network.named_parameters()]
     halves = cut(network, blocks[-count:] if count else ())
     assert halves
-    values = normalised(network, "none")(pixels(2))
+    values = normalisation(network, "none")(pixels(2))
     with torch.no_grad():
         assert torch.equal(halves[1](halves[0](values)), network(values))
     assert not {name for name, _ in halves[0].named_parameters()} & set(blocks[-count:] if count else ())
@@ -291,7 +291,7 @@ def test_a_network_that_is_trained_from_its_first_layer_on_is_not_cut() -> None:
 
 
 class Branching(nn.Module):
-    """What it does hangs on its input, so that no tracer can follow."""
+    """Its operations depend on the input's values, which cannot be traced."""
 
     def __init__(self) -> None:
         super().__init__()

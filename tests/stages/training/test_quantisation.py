@@ -21,11 +21,11 @@ from stages.dataset.arrays import Rows
 from stages.dataset.targets import Examples, Task
 from stages.inference.runtime import session
 from stages.training.calibration import Calibration
-from stages.training.export import export
+from stages.training.export import chain, export
+from stages.training.model_selection import SelectedModel, select_model
 from stages.training.networks import ExportModel, MiniXception
-from stages.training.precision import Served, serve
 from stages.training.quantisation import SPARED, quantise
-from stages.training.validation import measured
+from stages.training.validation import validate_scores
 from stages.workspace import paths
 from stages.workspace.parameters import validated
 
@@ -68,7 +68,8 @@ def noise(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Rows]:
     last = [each for each in network.modules() if isinstance(each, nn.Conv2d)][-1]
     with torch.no_grad():
         last.weight[0] *= 1e-12  # so that the quantiser has a scale to mend, of which it tells
-    export(ExportModel(None, network, "binary", Calibration()), folder / "fp32.onnx", (32, 32, 3), labels=LABELS)
+    export(ExportModel(None, network, "binary", Calibration()), folder / "fp32.onnx", (32, 32, 3))
+    chain([folder / "fp32.onnx"], folder / "fp32.onnx", LABELS)
     return folder, rows(folder, np.random.default_rng(0).integers(0, 256, (40, 32, 32, 3), np.uint8))
 
 
@@ -124,13 +125,13 @@ def test_a_graph_without_convolutions_is_left_alone(tmp_path: Path) -> None:
         def forward(self, pixels: Tensor) -> Tensor:
             return network(pixels.float())
 
-    export(Flat(), tmp_path / "fp32.onnx", (4, 4, 3), labels=LABELS)
+    export(Flat(), tmp_path / "fp32.onnx", (4, 4, 3))
     pictures = rows(tmp_path, np.zeros((4, 4, 4, 3), np.uint8))
     assert not quantise(tmp_path / "fp32.onnx", tmp_path / "int8.onnx", pictures, pictures.ids[0])
     assert not (tmp_path / "int8.onnx").exists()
 
 
-def served(folder: Path, train_greys: range, val_greys: range, params: Train) -> Served:
+def selected(folder: Path, train_greys: range, val_greys: range, params: Train) -> SelectedModel:
     """Choose between the graphs of `Brightness` on grey pictures, of which the lighter half is labelled bright."""
     greys = np.array([*train_greys, *val_greys], np.uint8)
     pictures = rows(folder, np.broadcast_to(greys[:, None, None, None], (len(greys), 8, 8, 3)))
@@ -143,8 +144,8 @@ def served(folder: Path, train_greys: range, val_greys: range, params: Train) ->
     model = ExportModel(None, Brightness(), "binary", Calibration())
     with torch.no_grad():
         scores = model(torch.from_numpy(pictures.take(splits[1].ids))).numpy()
-    found = measured(scores, Calibration(), task, params)
-    return serve(model, found, task, pictures, pictures, params, folder)
+    validation = validate_scores(scores, Calibration(), task, params)
+    return select_model(model, validation, task, pictures, pictures, params, folder)
 
 
 @pytest.mark.parametrize(("darkest", "precision"), [(100, "int8"), (0, "fp32")], ids=["alike", "all dark"])
@@ -154,12 +155,12 @@ def test_int8_is_not_served_where_training_pictures_tell_nothing_of_others(
     monkeypatch.chdir(tmp_path)
     section = yaml.safe_load((ROOT / "params.yaml").read_text())["train"]
     params = dataclasses.replace(validated(Train, section), int8_drop=0.002, threads=1)
-    found = served(tmp_path, range(darkest, darkest + 100, 5), range(100, 200, 5), params)
-    assert found.precision == precision
-    assert found.auroc["fp32"] == found.assessment.metrics["auroc"] == 1
-    assert found.auroc["int8"] == (1 if precision == "int8" else 0.5)
+    model = selected(tmp_path, range(darkest, darkest + 100, 5), range(100, 200, 5), params)
+    assert model.precision == precision
+    assert model.auroc["fp32"] == model.validation.metrics["auroc"] == 1
+    assert model.auroc["int8"] == (1 if precision == "int8" else 0.5)
     assert paths.MODEL.read_bytes() == (paths.GRAPHS / f"{precision}.onnx").read_bytes()
     assert caplog.messages[-1] == (
-        f"the model is served in {precision}: int8 has a validation AUROC of {found.auroc['int8']:.4f}, fp32 of "
+        f"the model is served in {precision}: int8 has a validation AUROC of {model.auroc['int8']:.4f}, fp32 of "
         "1.0000, and train.int8_drop allows a drop of less than 0.002"
     )

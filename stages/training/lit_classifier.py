@@ -1,4 +1,4 @@
-"""How a network learns: losses, class balance, rate schedule, scores on the validation split."""
+"""How a network learns: losses, class weights, learning-rate schedule, validation metrics."""
 
 from __future__ import annotations
 
@@ -25,16 +25,16 @@ from stages.training.batches import Batch
 from stages.training.calibration import Calibration, calibrated
 from stages.workspace.errors import ModelError
 
-WATCHED = "average_precision"
-"""The validation score that decides which epoch is kept, and when to stop."""
+MONITORED = "average_precision"
+"""The validation metric for early stopping and for the best checkpoint."""
 LEAST_WEIGHT = 1e-6
-"""Of a member's pictures in a batch: a member with none must not divide by nothing."""
+"""Lower bound of the divisor, for a head that learns from no picture of a batch."""
 MOST_WEIGHT = 20.0
-"""A rarer class is not weighed more than this, or single pictures would steer the training."""
+"""Upper bound of a class weight, or a rare class's few pictures would dominate the training."""
 
 
-class Learner(pl.LightningModule):
-    """Trains a network that gives logits of labels and tags."""
+class LitClassifier(pl.LightningModule):
+    """Trains a network that returns logits of labels [n, heads, outputs] and of tags [n, heads, tags]."""
 
     def __init__(self, network: nn.Module, task: Task, params: Train) -> None:
         super().__init__()
@@ -46,50 +46,55 @@ class Learner(pl.LightningModule):
         self.scores = MetricCollection(ranking_metrics(task.kind, len(task.labels)))
 
     def on_train_epoch_start(self) -> None:
-        # So that a resumed run draws the numbers that an undisturbed one would.
+        # A seed per epoch, so that a resumed run draws the same random numbers as an uninterrupted one.
         torch.manual_seed(self.params.seed + 1_000_003 * (self.current_epoch + 1) + self.global_rank)
 
     def training_step(self, batch: Batch, _: int) -> Tensor:
-        inputs, labels, tags, members = batch
+        inputs, labels, tags, heads = batch
         logits, tag_logits = self.network(inputs)
-        loss = self.loss(logits, labels, members)
+        loss = self.loss(logits, labels, heads)
         if self.params.model.tag_loss and tags.shape[1]:
-            loss = loss + self.params.model.tag_loss * tag_loss(tag_logits, tags, members)
+            loss = loss + self.params.model.tag_loss * tag_loss(tag_logits, tags, heads)
         self._check(loss.sum())
         self.log("loss_train", loss.mean(), on_step=False, on_epoch=True, sync_dist=True, batch_size=len(inputs))
-        return loss.sum()  # so that each member learns as it would by itself
+        return loss.sum()  # and not the mean: heads share no weights, so each learns as if it were alone
 
     def validation_step(self, batch: Batch, _: int) -> None:
-        inputs, labels, _tags, members = batch
-        logits = judged(self.network(inputs)[0], members)
-        loss = self.loss(logits[:, None], labels, members.new_ones(len(inputs), 1)).sum()
+        inputs, labels, _tags, heads = batch
+        logits = out_of_fold(self.network(inputs)[0], heads)
+        loss = self.loss(logits[:, None], labels, heads.new_ones(len(inputs), 1)).sum()
         self._check(loss)
-        scores, truth = ranked(self.kind, logits.float(), labels)
-        self.scores.update(scores, truth)
+        self.scores.update(*metric_inputs(self.kind, logits.float(), labels))
         self.log("loss_val", loss, sync_dist=True, batch_size=len(inputs))
 
     def on_validation_epoch_end(self) -> None:
         self.log_dict(self.scores.compute(), prog_bar=True)
         self.scores.reset()
 
-    def loss(self, logits: Tensor, labels: Tensor, members: Tensor) -> Tensor:
-        """Of the labels, weighed by class: logits [n, members, outputs], labels [n, labels], members [n, members].
+    def loss(self, logits: Tensor, labels: Tensor, heads: Tensor) -> Tensor:
+        """Each head's loss on the labels, weighted by class and averaged over the pictures that it learns from.
+
+        Args:
+            logits: [n, heads, outputs].
+            labels: [n, labels], 0 or 1.
+            heads: [n, heads], 1 for each head that learns from the picture, else 0.
 
         Returns:
-            [members], averaged over each one's pictures.
+            [heads].
         """
         if self.kind == "multiclass":
             classes = labels.argmax(1)
-            targets = classes[:, None].expand(members.shape)
+            targets = classes[:, None].expand(heads.shape)
             losses = functional.cross_entropy(logits.mT, targets, weight=self.weights, reduction="none")
-            counted = members * self.weights[classes, None]
+            counted = heads * self.weights[classes, None]  # a weighted mean, as torch's own reduction
         else:
+            # A binary policy has one output, for the first label.
             targets = labels[:, None, : logits.shape[2]].expand_as(logits)
             losses = functional.binary_cross_entropy_with_logits(
                 logits, targets, pos_weight=self.weights, reduction="none"
             ).mean(2)
-            counted = members
-        return (losses * members).sum(0) / counted.sum(0).clamp(min=LEAST_WEIGHT)
+            counted = heads
+        return (losses * heads).sum(0) / counted.sum(0).clamp(min=LEAST_WEIGHT)
 
     def _check(self, loss: Tensor) -> None:
         if not math.isfinite(loss.item()):
@@ -99,8 +104,8 @@ class Learner(pl.LightningModule):
             )
 
     def configure_optimizers(self) -> Any:
-        trained = [each for each in self.network.parameters() if each.requires_grad]
-        optimizer = torch.optim.AdamW(trained, lr=self.params.lr, weight_decay=self.params.weight_decay, fused=True)
+        parameters = [parameter for parameter in self.network.parameters() if parameter.requires_grad]
+        optimizer = torch.optim.AdamW(parameters, lr=self.params.lr, weight_decay=self.params.weight_decay, fused=True)
         steps = cast(int, self.trainer.estimated_stepping_batches)
         schedule = torch.optim.lr_scheduler.OneCycleLR(
             optimizer, self.params.lr, steps, pct_start=self.params.warmup, cycle_momentum=False
@@ -108,23 +113,41 @@ class Learner(pl.LightningModule):
         return {"optimizer": optimizer, "lr_scheduler": {"scheduler": schedule, "interval": "step"}}
 
 
-def tag_loss(logits: Tensor, tags: Tensor, members: Tensor) -> Tensor:
-    """Of the tags: logits [n, members, tags], tags [n, tags], members [n, members] -> [members].
+def tag_loss(logits: Tensor, tags: Tensor, heads: Tensor) -> Tensor:
+    """Each head's loss on the auxiliary targets.
 
-    Summed over tags, averaged over pictures: a picture's few tags must not vanish among thousands of others.
+    It is summed over tags and averaged over pictures. Averaged over tags, a picture's few tags would vanish among the
+    thousands that it does not have.
+
+    Args:
+        logits: [n, heads, tags].
+        tags: [n, tags], 0 or 1.
+        heads: [n, heads], 1 for each head that learns from the picture, else 0.
+
+    Returns:
+        [heads].
     """
     targets = tags[:, None].expand_as(logits)
     losses = functional.binary_cross_entropy_with_logits(logits, targets, reduction="none").sum(2)
-    return (losses * members).sum(0) / members.sum(0).clamp(min=LEAST_WEIGHT)
+    return (losses * heads).sum(0) / heads.sum(0).clamp(min=LEAST_WEIGHT)
 
 
-def judged(logits: Tensor, members: Tensor) -> Tensor:
-    """Each picture's logits [n, outputs], averaged over those members [n, members] that judge it."""
-    return (logits * members[..., None]).sum(1) / members.sum(1, keepdim=True)
+def out_of_fold(logits: Tensor, heads: Tensor) -> Tensor:
+    """Each picture's logits [n, outputs] from the head that has not learnt from it.
+
+    Args:
+        logits: [n, heads, outputs].
+        heads: [n, heads], 1 for each head that scores the picture, else 0. Of several, the mean is taken.
+    """
+    return (logits * heads[..., None]).sum(1) / heads.sum(1, keepdim=True)
 
 
 def class_weights(task: Task, balance: bool) -> Tensor:
-    """Weights in the loss: of a label's positives against its negatives, or of each label if multiclass."""
+    """Weights in the loss, by inverse frequency in the training examples; ones without `balance`.
+
+    Returns:
+        Of a multiclass policy each class's weight [labels], else the weight of positives against negatives [outputs].
+    """
     labels = torch.from_numpy(task.train.labels)
     counts = labels.sum(0)
     if task.kind == "multiclass":
@@ -134,8 +157,8 @@ def class_weights(task: Task, balance: bool) -> Tensor:
     return weights.clamp(1 / MOST_WEIGHT, MOST_WEIGHT) if balance else torch.ones_like(weights)
 
 
-def ranked(kind: str, logits: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
-    """Scores and truth as torchmetrics takes them for this kind of policy."""
+def metric_inputs(kind: str, logits: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
+    """Logits [n, outputs] and labels [n, labels] -> scores and targets in torchmetrics' form for a kind of policy."""
     scores = calibrated(logits, kind, Calibration())
     if kind == "binary":
         return scores[:, 0], labels[:, 0].int()
@@ -143,9 +166,9 @@ def ranked(kind: str, logits: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
 
 
 def ranking_metrics(kind: str, labels: int) -> dict[str, Metric | MetricCollection]:
-    """Scores that need no threshold; averaged over labels where there are several."""
+    """Metrics that need no threshold; with several labels, averaged over them."""
     if kind == "binary":
-        return {WATCHED: BinaryAveragePrecision(), "auroc": BinaryAUROC()}
+        return {MONITORED: BinaryAveragePrecision(), "auroc": BinaryAUROC()}
     if kind == "multiclass":
-        return {WATCHED: MulticlassAveragePrecision(labels), "auroc": MulticlassAUROC(labels)}
-    return {WATCHED: MultilabelAveragePrecision(labels), "auroc": MultilabelAUROC(labels)}
+        return {MONITORED: MulticlassAveragePrecision(labels), "auroc": MulticlassAUROC(labels)}
+    return {MONITORED: MultilabelAveragePrecision(labels), "auroc": MultilabelAUROC(labels)}
