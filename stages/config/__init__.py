@@ -1,1 +1,1 @@
-"""The parameters: a typed section a stage, and `conf/` composed into `params.yaml`."""
+"""The parameters: one typed section per stage, and `conf/` composed into `params.yaml`."""

@@ -14,15 +14,8 @@ log = logging.getLogger(__name__)
 
 
 def main() -> int:
-    """Write `params.yaml`, or with --check compare it: 0 if it is what `conf/` composes, else 1."""
-    parser = argparse.ArgumentParser(
-        prog="python -m stages.config", description="Compose conf/ into params.yaml, which the stages read."
-    )
-    parser.add_argument(
-        "--check", action="store_true", help="compare only; exit code 1 and the differing keys if they differ"
-    )
-    parser.add_argument("overrides", nargs="*", help="Hydra overrides, such as policy=people train.lr=0.01")
-    options = parser.parse_args()
+    """Write `params.yaml`; with --check, compare it: exit code 0 if it is what `conf/` composes, else 1."""
+    options = _options()
     text = compose(options.overrides)
     if options.check:
         return _compare(text)
@@ -32,12 +25,24 @@ def main() -> int:
     return 0
 
 
+def _options() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(
+        prog="python -m stages.config", description="Compose conf/ into params.yaml, which the stages read."
+    )
+    parser.add_argument(
+        "--check", action="store_true", help="write nothing; print the keys that differ, and exit with 1 if any do"
+    )
+    parser.add_argument("overrides", nargs="*", help="Hydra overrides, for example policy=people train.lr=0.01")
+    return parser.parse_args()
+
+
 def _compare(text: str) -> int:
     values = parameters.read()
     check(values)
     lines = differences(values, text)
     if not lines and text != paths.PARAMS.read_text(encoding="utf-8"):
-        lines = [f"{paths.PARAMS} was edited by hand, with no effect; write it anew with `python -m stages.config`"]
+        # Comments or another layout: harmless, but the next composition would silently drop them.
+        lines = [f"{paths.PARAMS} was edited by hand without effect; write it again with `python -m stages.config`"]
     for line in lines:
         log.error(line)
     return 1 if lines else 0

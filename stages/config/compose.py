@@ -1,4 +1,4 @@
-"""`conf/` -> the text of `params.yaml`, by Hydra, byte for byte as `dvc exp run` writes it; how two params differ."""
+"""`conf/` -> the text of `params.yaml`, byte-identical to what `dvc exp run` writes; comparison of two params files."""
 
 from __future__ import annotations
 
@@ -26,14 +26,15 @@ from stages.workspace.parameters import validated
 SECTIONS: dict[str, type[Any]] = {
     kind.__name__.lower(): kind for kind in (Restore, Extract, Download, Split, Train, Test)
 }
+LABELS = "extract.policy.labels"
 ABSENT = "(absent)"
 
 
 def compose(overrides: Sequence[str] = (), conf: Path = paths.CONF) -> str:
-    """Compose `conf/` with Hydra's overrides, such as `policy=people` or `train.lr=0.01`, into a params file's text.
+    """Compose `conf/` with Hydra overrides, such as `policy=people` or `train.lr=0.01`, into the text of params.yaml.
 
     Raises:
-        ParamsError: if Hydra cannot compose, or the result is not a set of valid parameters.
+        ParamsError: if Hydra cannot compose it, or the result is invalid.
     """
     try:
         with hydra.initialize_config_dir(str(conf.absolute()), version_base=None):
@@ -46,22 +47,23 @@ def compose(overrides: Sequence[str] = (), conf: Path = paths.CONF) -> str:
 
 
 def check(values: dict[str, Any]) -> None:
-    """Check a whole params file: every section, and no other.
+    """Check the values of a whole params file.
 
     Raises:
-        ParamsError: as `validated` does; or for a section of no stage.
+        ParamsError: if a section is invalid, missing, or not a stage's.
     """
     for name in values.keys() - SECTIONS.keys():
         near = difflib.get_close_matches(name, SECTIONS, 1)
-        raise ParamsError(f"{name} is not the section of a stage" + (f"; did you mean {near[0]}?" if near else ""))
+        advice = f"did you mean {near[0]}?" if near else f"the sections are {', '.join(SECTIONS)}"
+        raise ParamsError(f"{name} is not a stage's section; {advice}")
     for name, kind in SECTIONS.items():
         validated(kind, values.get(name))
 
 
 def diff(ours: Any, theirs: Any, key: str = "") -> dict[str, tuple[Any, Any]]:
-    """The leaves in which two params differ: key in dots -> the two values, `ABSENT` where one has none.
+    """Compare two params files' values: key in dots -> both values where they differ, `ABSENT` for a missing one.
 
-    The order of keys counts where it means something: the labels of a policy are in order of severity.
+    The order of keys matters only for a policy's labels, which are in order of severity.
     """
     if not (isinstance(ours, dict) and isinstance(theirs, dict)):
         return {} if ours == theirs else {key: (ours, theirs)}
@@ -73,11 +75,8 @@ def diff(ours: Any, theirs: Any, key: str = "") -> dict[str, tuple[Any, Any]]:
     return leaves
 
 
-LABELS = "extract.policy.labels"
-
-
 def differences(values: dict[str, Any], text: str) -> list[str]:
-    """A line for each key in which a params file's `values` are not those of `text`, which `conf/` composes to."""
+    """One line for each key whose value in params.yaml differs from the one in `text`, which `conf/` composes."""
     return [
         f"{key}: {paths.PARAMS} has {ours!r}, conf/ composes {theirs!r}"
         for key, (ours, theirs) in diff(values, yaml.safe_load(text)).items()

@@ -13,48 +13,56 @@ from stages.workspace.parameters import Count, Positive, Share, section
 
 @section
 class Faults:
-    """Shares of first answers that the sample board spoils, as a real board does on a bad day."""
+    """Faults that the sample board simulates: the share of pictures whose first answer each one spoils."""
 
     throttled: Share = 0.0
-    """429 with Retry-After."""
+    """Answers 429 with Retry-After."""
     overloaded: Share = 0.0
-    """501 with html."""
+    """Answers 501 with HTML."""
     unavailable: Share = 0.0
-    """503."""
+    """Answers 503."""
     cut_off: Share = 0.0
+    """Closes the connection halfway."""
     slow: Share = 0.0
+    """Waits before it answers."""
 
     def __post_init__(self) -> None:
         if (total := sum(dataclasses.astuple(self))) > 1:
-            raise ValueError(f"the shares of first answers to spoil sum to {total:g}, over 1")
+            raise ValueError(f"the shares of faults add up to {total:g}, more than 1")
 
 
 @section
 class Download:
     host: Literal["stages/sample", "stages/crawl/remote.py"]
-    """The code that opens the picture host, and so a dep of the stage: the sample board's on loopback, or one that is
-    out on the network."""
+    """The code behind the picture host, and so a dep of the stage: the sample board's local server, or a host on the
+    network."""
     hosts: Annotated[list[str], Field(min_length=1)]
-    """The only hosts that are ever asked."""
+    """Hosts that may be requested; redirects to any other are refused."""
     rate: Positive
-    """Requests a second, at most."""
+    """Most requests per second."""
     concurrency: Count
+    """Most requests at the same time."""
     tries: Count
+    """Attempts for each picture in one run; the next run tries again."""
     timeout: Positive
-    """Seconds for one answer, in all."""
+    """Seconds for one response, body included."""
     backoff: Positive
-    """Seconds: the first wait's upper bound; it doubles with each try, up to `max_wait`."""
+    """Upper bound of the first wait after a failure, in seconds; it doubles with each attempt, up to `max_wait`."""
     max_wait: Positive
+    """Longest wait before another attempt, in seconds."""
     pause_overloaded: Positive
-    """Seconds that the whole crawl stops for after a 501."""
+    """Seconds that the whole crawl pauses after a 501."""
     pause_blocked: Positive
-    """Seconds that the whole crawl stops for after an empty 500: each request meanwhile would restart the block."""
+    """Seconds that the whole crawl pauses after an empty 500: a request during the block would extend it."""
     max_bytes: Count
+    """Largest file to download."""
     max_pixels: Count
+    """Largest picture to decode."""
     max_failed: Share
-    """Share of pictures that may fail before the stage does."""
+    """Share of pictures that may fail; above it the stage fails."""
     shard_size: Count
-    """Ids that a shard covers."""
+    """Length of the id range that a shard covers."""
     contact: Annotated[str, Field(pattern=r"^[ -~]+$")] | None = None
-    """An address for the board's staff to write to, sent in the User-Agent."""
+    """How the board's staff can reach you: an e-mail address or a web page, sent in the User-Agent header."""
     faults: Faults = field(default_factory=Faults)
+    """For the sample board only."""

@@ -12,8 +12,10 @@ from stages.workspace.parameters import Count, section
 @section
 class Restore:
     dump: Annotated[str, Field(min_length=1)]
+    """Path of the board's dump, in the custom format of `pg_dump -Fc`."""
     sha256: Annotated[str, Field(pattern="^[0-9a-f]{64}$")] | None = None
-    """The published checksum, compared when given."""
+    """The checksum that the board publishes; null skips the comparison."""
     jobs: Count = 2
+    """Parallel jobs of pg_restore."""
     compression: Annotated[int, Field(ge=0, le=9)] = 1
     """zlib level of `lite.pgdump`."""

@@ -12,21 +12,22 @@ from stages.workspace.parameters import Fraction, Natural, NotNegative, section
 @section
 class Split:
     folds: Annotated[int, Field(ge=2)] = 5
+    """Cross-validation folds that the groups of near-duplicates are assigned to."""
     fold: Natural = 0
-    """Which fold is the test split."""
+    """The fold that is the test split."""
     val: Fraction = 0.15
-    """Share of the other folds that is the validation split."""
+    """Share of the remaining folds that is the validation split."""
     group_by: Literal["content", "artist"] = "content"
-    """`content`: near-duplicates and series stay together; `artist`: so do all of an artist's pictures."""
+    """`content` keeps near-duplicates and series in one split; `artist` also keeps each artist's pictures in one."""
     intensity: NotNegative = 0.75
-    """Near-duplicates differ by at most this in every corner's intensity (0 to 255) ..."""
+    """Images are near-duplicates if the intensity of each corner (0 to 255) differs by at most this much, ..."""
     aspect: NotNegative = 0.05
-    """... and by at most this in aspect ratio ..."""
+    """... their aspect ratios differ by at most this much, ..."""
     phash_max_distance: Annotated[int, Field(ge=0, le=64)] = 64
-    """... and by at most this many bits of their perceptual hashes. 64 is the board's rule to the letter, which on a
-    large board links nearly all pictures through one another; 16 undoes that."""
+    """... and their 64-bit perceptual hashes by at most this many bits. 64 applies the board's own rule, which uses
+    corners and aspect ratio only; on a large board it chains nearly all images into one group, and 16 prevents that."""
     phash_bits: Annotated[int, Field(ge=0, le=16)] = 4
-    """Pictures whose 64-bit perceptual hashes differ in at most this many bits are near-duplicates, too."""
+    """Pictures are also near-duplicates if their perceptual hashes alone differ by at most this many bits."""
     seed: Natural = 0
 
     def __post_init__(self) -> None:

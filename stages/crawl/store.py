@@ -207,7 +207,7 @@ class Store:
             CrawlError: if the disk holds other bytes than were written.
         """
         facts = [(each[0], *facts_of(outcome)) for each, outcome in rows]
-        file = self._folder / f"{cache.key(shards.RULE, pa.__version__, facts)}{shards.SUFFIX}"
+        file = self._folder / f"{cache.key(shards.WRITER_VERSION, pa.__version__, facts)}{shards.SUFFIX}"
         if not self._intact(file):
             shards.write(file, (self._row(each, outcome) for each, outcome in rows))
             self._move(file, rows)

@@ -1,7 +1,7 @@
-"""The DVC workspace as a stage sees it: parameters, paths, files replaced whole, the cache, shards, errors."""
+"""What every stage needs: parameters, paths, atomic writes, the cache, shards, errors."""
 
 import os
 
-# Waiting threads sleep and leave the cores to others: two trainings side by side take half the CPU time. It must be set
-# before torch is loaded, and whatever imports torch here imports this room first.
+# OpenMP's idle threads sleep instead of spinning: two trainings side by side take half the CPU time. It has to be set
+# before torch is loaded, and every module that imports torch imports this room first.
 os.environ.setdefault("OMP_WAIT_POLICY", "passive")

@@ -1,4 +1,4 @@
-"""Things computed once: files under the cache root, keyed by content, shared by parallel runs, safe to delete."""
+"""Content-addressed file cache: shared by parallel runs and worktrees, safe to delete."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from stages.workspace.files import replacing
 
 
 def cache_root() -> Path:
-    """The one folder for resume state, databases and decoded pictures: `MLPY_CACHE`, or the user's cache folder.
+    """The folder for resume state, databases and decoded pictures: `MLPY_CACHE`, or the user's cache folder.
 
     Everything in it is keyed by content and safe to delete; worktrees and queued runs share it.
     """
@@ -25,7 +25,7 @@ def cache_root() -> Path:
 
 
 def key(*parts: object) -> str:
-    """A file name's worth of hash for whatever decides a result. `parts` are told apart by their `repr`."""
+    """Hash everything that determines a result into a file name: 32 hexadecimal digits of the parts' `repr`."""
     return hashlib.sha256(repr(parts).encode()).hexdigest()[:32]
 
 
@@ -36,15 +36,15 @@ def file_hash(path: Path, algorithm: str = "sha256") -> str:
 
 
 def once(kind: str, name: str, write: Callable[[Path], None]) -> Path:
-    """The cached file `kind`/`name`; if there is none, `write` makes it: aside, then renamed.
+    """Return the cached file `kind`/`name`; `write` creates it if it is missing.
 
-    Parallel runs that want the same file wait for the first one, and one that is killed leaves nothing behind.
+    Parallel runs that want the same file wait for the first one. A killed run leaves no partial file.
     """
     target = cache_root() / kind / name
     if not target.exists():
         target.parent.mkdir(parents=True, exist_ok=True)
         with FileLock(f"{target}.lock"):
-            if not target.exists():
+            if not target.exists():  # another run may have written it while this one waited for the lock
                 with replacing(target) as aside:
                     write(aside)
     return target

@@ -1,4 +1,4 @@
-"""Errors a user can mend, and how a command ends on one: one sentence, exit code 1, no traceback."""
+"""Errors that a user can fix, and how a command exits on one: one sentence, exit code 1, no traceback."""
 
 from __future__ import annotations
 
@@ -13,35 +13,35 @@ log = logging.getLogger(__name__)
 
 
 class MLpyError(Exception):
-    """What was wrong, where, and what to do next, in one sentence. Every error a user can mend derives from it."""
+    """Base class of all errors that a user can fix. The message says what was wrong, where, and what to do next."""
 
 
 class ParamsError(MLpyError):
-    """`params.yaml` or `conf/` holds a key or value that cannot be used; the message names the key."""
+    """A key or value in `params.yaml` or `conf/` is invalid; the message names the key."""
 
 
 class SampleError(MLpyError):
-    """The packages of the sample board's pictures cannot be had, or are not what they should be."""
+    """The sample board's packages cannot be fetched, or fail their checks."""
 
 
 class DumpError(MLpyError):
-    """The board's dump is missing, cut off, of another kind, or lacks what a stage needs."""
+    """The board's dump is missing, truncated, in another format, or lacks what a stage needs."""
 
 
 class DatabaseError(MLpyError):
-    """PostgreSQL could not be started or reached, or went away."""
+    """PostgreSQL did not start, cannot be reached, or closed the connection."""
 
 
 class PolicyError(MLpyError):
-    """The policy names a tag that the board lacks, or selects nothing."""
+    """The policy names a tag that the board does not have, or a label matches no image."""
 
 
 class CrawlError(MLpyError):
-    """The board refuses the crawl, or more pictures failed than allowed."""
+    """The board refused the crawl, more pictures failed than allowed, or stored pictures are damaged."""
 
 
 class PictureError(MLpyError):
-    """A picture that cannot be judged. `reason` is `corrupt` or `too_large`."""
+    """A picture cannot be used. `reason` is `corrupt` or `too_large`."""
 
     def __init__(self, reason: str, detail: str) -> None:
         super().__init__(f"{reason}: {detail}")
@@ -50,22 +50,23 @@ class PictureError(MLpyError):
 
 
 class ModelError(MLpyError):
-    """A model, its side-car or a checkpoint is missing, or does not fit the data or the code."""
+    """A model, its side-car or a checkpoint is missing, or does not match the data or the code."""
 
 
 def run(main: Callable[[], int | None]) -> NoReturn:
-    """Run a command's `main` and leave the process: 0, 1 on an `MLpyError`, 130 on Ctrl-C, 143 on SIGTERM.
+    """Run a command's `main` and exit: with its exit code, 1 on an `MLpyError`, 130 on Ctrl-C, 143 on SIGTERM.
 
-    Anything else is a defect of ours and keeps its traceback.
+    Any other exception is a bug and keeps its traceback.
     """
     logging.basicConfig(level=os.environ.get("MLPY_LOG", "INFO"), format="%(message)s", stream=sys.stderr)
-    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # so that `finally` blocks run and servers stop
+    # SIGTERM's default action would skip `finally` blocks, and leave a database server running.
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
     try:
         code = main() or 0
     except MLpyError as error:
         log.error("error: %s", error)
         code = 1
     except KeyboardInterrupt:
-        log.error("stopped by Ctrl-C; what was finished is kept")
+        log.error("interrupted; finished work is kept")
         code = 130
     sys.exit(code)

@@ -1,4 +1,4 @@
-"""Files that are replaced whole: a reader sees the old one or the new one, never a part."""
+"""Atomic file writes: a reader sees the old file or the new one, never a partial one."""
 
 from __future__ import annotations
 
@@ -11,10 +11,10 @@ from pathlib import Path
 
 @contextlib.contextmanager
 def replacing(target: Path) -> Iterator[Path]:
-    """Yield a path beside `target` to write to; it takes `target`'s place only when the block ends without an error.
+    """Yield a temporary path beside `target`; it replaces `target` only if the block ends without an error.
 
-    A reader sees the old file or the whole new one. A linked DVC out is read-only and shared with the cache: the
-    rename unlinks it, and never writes through it.
+    This also keeps DVC's cache intact: an out may be a read-only link into it, and the rename replaces the link
+    instead of writing through it.
     """
     target.parent.mkdir(parents=True, exist_ok=True)
     handle, name = tempfile.mkstemp(prefix=f".{target.name}.", dir=target.parent)
@@ -22,7 +22,7 @@ def replacing(target: Path) -> Iterator[Path]:
     aside = Path(name)
     try:
         yield aside
-        aside.chmod(0o644)  # mkstemp's 0600 would travel into DVC's cache
+        aside.chmod(0o644)  # mkstemp creates 0600, which DVC's cache would keep
         aside.replace(target)
     finally:
         aside.unlink(missing_ok=True)

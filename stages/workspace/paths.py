@@ -1,4 +1,4 @@
-"""Where every artifact lies, relative to the root. `dvc.yaml` names the same paths; a test compares them."""
+"""The path of every artifact, relative to the repository's root. A test compares them with `dvc.yaml`."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ MODEL = Path("models/moderator.onnx")
 SIDECAR = Path("models/moderator.json")
 CHECKPOINT = Path("data/train/checkpoint.ckpt")
 GRAPHS = Path("data/train/graphs")
-"""fp32.onnx, and where it was tried int8.onnx; `MODEL` is one of them."""
+"""Holds fp32.onnx, and int8.onnx if quantisation was tried; `MODEL` is a copy of one of them."""
 TRAIN_METRICS = Path("data/train/metrics.json")
 TRAIN_PLOTS = Path("data/train/plots")
 

@@ -1,4 +1,4 @@
-"""Shards: the downloaded pictures as parquet files, a range of ids each. Bytes are kept as they came."""
+"""Shards: the downloaded pictures as Parquet files, one for each range of ids. Bytes are stored as downloaded."""
 
 from __future__ import annotations
 
@@ -21,27 +21,28 @@ SCHEMA = pa.schema(
         ("format", pa.string()),
     ]
 )
-"""Rows are sorted by image_id; width, height (px) and format (png, jpeg, gif, webp) are of the bytes."""
-RULE = 1
-"""Raise it when `write` gives other bytes than before."""
+"""Rows are sorted by image_id; width, height (px) and format (png, jpeg, gif, webp) describe the bytes."""
+WRITER_VERSION = 1
+"""Part of the picture store's cache keys: increase it when `write` changes its output."""
 SUFFIX = ".parquet"
 ROWS = 64
-"""Pictures a row group: what a reader that goes picture by picture has in memory."""
+"""Pictures in a row group, and so the most that a reader holds in memory."""
 
 
 def name(number: int) -> str:
-    """File name of the shard that covers the ids from `number` * shard_size on."""
+    """File name of the shard whose ids start at `number` * shard_size."""
     return f"shard-{number:05d}{SUFFIX}"
 
 
 def files(folder: Path) -> list[Path]:
     """The shards of a folder, by ascending ids."""
+    # From shard 100000 on, names have six digits: by length first, or they would sort before shard-99999.
     return sorted(folder.glob("shard-*.parquet"), key=lambda file: (len(file.name), file.name))
 
 
 def write(file: Path, rows: Iterable[dict[str, Any]]) -> None:
-    """Write one shard from rows in ascending order of id, `ROWS` in memory at a time. Equal rows give equal bytes."""
-    # Pictures are compressed already: packing them again would cost time and bring nothing.
+    """Write one shard from rows sorted by id, with `ROWS` in memory at a time. Equal rows give equal bytes."""
+    # No compression: picture formats are compressed already, so it would cost time and save nothing.
     with replacing(file) as aside, pq.ParquetWriter(aside, SCHEMA, compression="none", use_dictionary=False) as writer:
         batch: list[dict[str, Any]] = []
         for row in rows:
@@ -54,15 +55,16 @@ def write(file: Path, rows: Iterable[dict[str, Any]]) -> None:
 
 
 def read(file: Path, columns: Sequence[str] | None = None) -> pa.Table:
-    """A whole shard, or some of its columns."""
+    """Read a whole shard, or some of its columns."""
     return pq.read_table(file, columns=None if columns is None else list(columns))
 
 
 def pictures(folder: Path, wanted: set[int]) -> Iterator[tuple[int, bytes]]:
-    """Id and bytes of the wanted pictures that are there, by ascending id; a row group in memory at a time."""
+    """Yield id and bytes of those `wanted` pictures that exist, by ascending id, with one row group in memory."""
     for file in files(folder):
         shard = pq.ParquetFile(file)
         for group in range(shard.num_row_groups):
+            # The ids cost little to read; the bytes of a group without a wanted picture are never read.
             ids = shard.read_row_group(group, columns=["image_id"])["image_id"].to_pylist()
             if wanted.isdisjoint(ids):
                 continue

@@ -21,8 +21,8 @@ from faults import FaultyHost
 ROOT = Path(__file__).parents[3]
 SECTION: dict[str, Any] = yaml.safe_load("""
   {host: stages/crawl/remote.py, hosts: [127.0.0.1], rate: 400.0, concurrency: 4, tries: 3, timeout: 2.0,
-   backoff: 0.01, max_wait: 1.0, pause_overloaded: 0.1, pause_blocked: 0.1, max_bytes: 1000000,
-   max_pixels: 1000000, max_failed: 0.3, shard_size: 50}
+   backoff: 0.01, max_wait: 1.0, pause_overloaded: 0.1, pause_blocked: 0.1, max_bytes: 1000000, max_pixels: 1000000,
+   max_failed: 0.3, shard_size: 50}
 """)
 
 

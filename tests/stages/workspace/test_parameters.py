@@ -1,4 +1,4 @@
-"""Parameters: what is refused, and that the message names the key."""
+"""Invalid parameters are refused with a message that names the key."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 import yaml
 
-from stages.config.compose import SECTIONS, check
+from stages.config.compose import SECTIONS, check, compose
 from stages.config.split import Split
 from stages.workspace import parameters
 from stages.workspace.errors import ParamsError
@@ -40,10 +40,10 @@ def test_the_committed_params_are_valid(values: dict[str, Any]) -> None:
 
 
 @pytest.mark.parametrize(
-    ("key", "value", "said"),
+    ("key", "value", "message"),
     [
-        ("split.flods", 5, "split.flods is not a parameter; did you mean folds?"),
-        ("splti", {}, "splti is not the section of a stage; did you mean split?"),
+        ("split.flods", 5, "split.flods is not a parameter; did you mean split.folds?"),
+        ("splti", {}, "splti is not a stage's section; did you mean split?"),
         ("split.folds", "five", "split.folds: Input should be a valid integer; it is 'five'"),
         ("split.folds", 2.5, "split.folds: Input should be a valid integer"),
         ("train.lr", 0, "train.lr: Input should be greater than 0; it is 0"),
@@ -58,16 +58,73 @@ def test_the_committed_params_are_valid(values: dict[str, Any]) -> None:
         ("extract.policy.labels", {"none": {"any": ["a"]}, "clean": {"rest": True}}, "'none' cannot be a label"),
         ("extract.policy.labels.clean", {"any": ["a"], "rest": True}, "either tags (any, all, none) or `rest: true`"),
         ("download.faults.throttled", 2, "download.faults.throttled: Input should be less than or equal to 1; it is 2"),
-        ("download.faults.slow", 0.99, "the shares of first answers to spoil sum to 1.055, over 1"),
+        ("download.faults.slow", 0.99, "the shares of faults add up to 1.055, more than 1"),
         ("download.contact", "two\nlines", "download.contact: "),
+        (
+            "train.model.name",
+            "prob",
+            "train.model.name must be one of 'probe', 'finetune', 'mini_xception'; it is 'prob'",
+        ),
+        ("train.model", {}, "train.model.name has no value; set it in conf/ or with -S train.model.name=..."),
+        ("train.model", "probe", "train.model must be a section with keys of its own; it is 'probe'"),
     ],
 )
-def test_a_mistake_is_an_error_that_names_the_key(values: dict[str, Any], key: str, value: object, said: str) -> None:
+def test_a_mistake_is_an_error_that_names_the_key(
+    values: dict[str, Any], key: str, value: object, message: str
+) -> None:
     put(key, value)(values)
     with pytest.raises(ParamsError) as caught:
         check(values)
-    assert said in str(caught.value)
+    assert message in str(caught.value)
     assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("key", "advice"),
+    [
+        ("split.phash_bit", "did you mean split.phash_bits?"),
+        ("train.hidden", "did you mean train.model.hidden?"),
+        ("train.name", "did you mean train.model.name?"),
+        ("train.hiden", "did you mean train.model.hidden?"),
+        ("train.model.hiden", "did you mean train.model.hidden?"),
+        ("train.model.size", "did you mean train.size?"),
+        ("extract.min_tags", "did you mean extract.policy.min_tags?"),
+        ("extract.policy.labels.flagged.nome", "did you mean extract.policy.labels.flagged.none?"),
+        ("download.throttled", "did you mean download.faults.throttled?"),
+        ("train.trained_blocks", "stages/config/train.py lists the parameters"),  # of a model that is not chosen
+        ("train.xyzzy", "stages/config/train.py lists the parameters"),
+    ],
+)
+def test_an_unknown_key_gets_the_whole_place_of_the_likely_one(values: dict[str, Any], key: str, advice: str) -> None:
+    put(key, 1)(values)
+    with pytest.raises(ParamsError) as caught:
+        check(values)
+    assert str(caught.value) == f"{key} is not a parameter; {advice}"
+
+
+@pytest.mark.parametrize(
+    ("model", "key", "owners"),
+    [
+        ("probe", "trained_blocks", "finetune"),
+        ("probe", "augment", "finetune and mini_xception"),
+        ("finetune", "hidden", "probe"),
+    ],
+)
+def test_a_key_of_another_model_is_one_sentence(values: dict[str, Any], model: str, key: str, owners: str) -> None:
+    values["train"] = yaml.safe_load(compose([f"model={model}"], ROOT / "conf"))["train"]
+    put(f"train.model.{key}", 2)(values)
+    with pytest.raises(ParamsError) as caught:
+        check(values)
+    assert str(caught.value) == (
+        f"train.model.{key} is a parameter of {owners}, not of {model}; "
+        "remove it, or change the model with -S model=NAME"
+    )
+
+
+def test_a_model_changed_by_its_name_alone_is_one_sentence(values: dict[str, Any]) -> None:
+    put("train.model.name", "finetune")(values)  # the other keys are still those of probe
+    with pytest.raises(ParamsError, match=r"^train\.model\.\w+ is a parameter of probe, not of finetune; "):
+        check(values)
 
 
 @pytest.mark.parametrize("name", list(SECTIONS))
@@ -78,7 +135,7 @@ def test_a_missing_key_is_named(values: dict[str, Any], name: str) -> None:
         if field.default is dataclasses.MISSING and field.default_factory is dataclasses.MISSING
     ]
     for key in required:
-        shorter = {**values, name: {each: value for each, value in values[name].items() if each != key}}
+        shorter = {**values, name: {other: value for other, value in values[name].items() if other != key}}
         with pytest.raises(ParamsError, match=f"{name}.{key} has no value"):
             check(shorter)
 
@@ -149,7 +206,9 @@ load(Split)
     [({}, False), ({"DVC_STAGE": "split"}, True), ({"DVC_STAGE": "split", "DVC_EXP_NAME": "x"}, False)],
     ids=["by hand", "dvc repro", "dvc exp run"],
 )
-def test_dvc_repro_warns_of_drift(clone: Path, environment: dict[str, str], warns: bool) -> None:
+def test_dvc_repro_warns_that_params_yaml_differs_from_conf(
+    clone: Path, environment: dict[str, str], warns: bool
+) -> None:
     text = (clone / "params.yaml").read_text()
     (clone / "params.yaml").write_text(text.replace("folds: 5", "folds: 4"))
     done = subprocess.run(
