@@ -1,12 +1,10 @@
-"""data/extract/images.parquet -> data/download/shards, status.parquet, crawl.json."""
+"""`images.parquet`, a picture host -> the pictures in shards, `status.parquet`, and `crawl.json`."""
 
 from __future__ import annotations
 
 import contextlib
-import fcntl
 import json
 import logging
-import os
 import shutil
 import time
 from collections import Counter
@@ -14,16 +12,13 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-import pyarrow as pa
-import pyarrow.parquet as pq
-from tqdm import tqdm
-
 from stages.config.download import Download
-from stages.crawl import remote
+from stages.crawl import outputs, remote
 from stages.crawl.crawler import Crawler, crawl
-from stages.crawl.ranges import Filling, Ranges
-from stages.crawl.store import Outcome, Store, Wanted
-from stages.workspace import shards
+from stages.crawl.outputs import UNKNOWN
+from stages.crawl.pace import one_crawl
+from stages.crawl.ranges import IdRanges, ShardFiller
+from stages.crawl.store import PictureStore
 from stages.workspace.cache import cache_root
 from stages.workspace.errors import CrawlError, run
 from stages.workspace.files import replacing
@@ -32,58 +27,26 @@ from stages.workspace.paths import CRAWL, IMAGES, SHARDS, STATUS
 
 log = logging.getLogger(__name__)
 
-BATCH = 4096
-STATUS_SCHEMA = pa.schema(
-    [("image_id", pa.int64()), ("status", pa.string()), ("http_status", pa.int16()), ("detail", pa.string())]
-)
-
-UNKNOWN = Outcome("unknown")
-"""Of a picture that must be asked for first."""
-
-Ended = tuple[Wanted, Outcome]
-GaveUp = Mapping[tuple[str, str], Outcome]
-"""Outcomes by address and hash."""
-
 
 def main() -> None:
     params = load(Download)
-    ranges = Ranges(IMAGES, params.shard_size)
-    with (
-        Store(cache_root() / "pictures", f"{params.max_bytes}/{params.max_pixels}") as store,
-        alone(params.hosts),
-        empty_folder(SHARDS.with_name(".outs")) as aside,
-    ):
+    ranges = IdRanges(IMAGES, params.shard_size)
+    with opened_store(params) as store, one_crawl(params.hosts), temporary_folder(SHARDS.with_name(".outs")) as aside:
         started = time.monotonic()
-        crawler, counts = None, write_outs(store, ranges, {}, aside)
-        if absent := counts[UNKNOWN.status]:
-            crawler = fetch(params, store, ranges, absent)
-            counts = write_outs(store, ranges, crawler.gave_up, aside)
-        check_known(counts)
+        counts, crawler = download(params, store, ranges, aside)
         report(counts, crawler, time.monotonic() - started)
-        (aside / STATUS.name).replace(STATUS)
-        check_share(counts, params.max_failed)
-        shutil.rmtree(SHARDS, ignore_errors=True)
-        (aside / SHARDS.name).rename(SHARDS)
+        publish(aside, counts, params.max_failed)
         store.sweep()
 
 
-@contextlib.contextmanager
-def alone(hosts: list[str]) -> Iterator[None]:
-    """Let one process at a time crawl these hosts: two would double the rate that the board is promised."""
-    with contextlib.ExitStack() as stack:
-        for host in sorted(hosts):
-            lock = stack.enter_context((cache_root() / f"crawl-{host}.lock").open("w"))
-            try:
-                fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            except BlockingIOError:
-                log.info("another run is crawling %s; waiting until it is through", host)
-                fcntl.flock(lock, fcntl.LOCK_EX)
-        yield
+def opened_store(params: Download) -> PictureStore:
+    """The picture store in the cache, shared by all runs."""
+    return PictureStore(cache_root() / "pictures", f"{params.max_bytes}/{params.max_pixels}")
 
 
 @contextlib.contextmanager
-def empty_folder(folder: Path) -> Iterator[Path]:
-    """Make a folder for as long as the block runs."""
+def temporary_folder(folder: Path) -> Iterator[Path]:
+    """Create an empty folder that is deleted when the block ends."""
     shutil.rmtree(folder, ignore_errors=True)
     folder.mkdir(parents=True)
     try:
@@ -92,97 +55,70 @@ def empty_folder(folder: Path) -> Iterator[Path]:
         shutil.rmtree(folder, ignore_errors=True)
 
 
-def host(params: Download) -> contextlib.AbstractContextManager[Mapping[str, tuple[str, int]]]:
-    """Open the picture host: yields host -> address and port to connect to instead."""
+def download(
+    params: Download, store: PictureStore, ranges: IdRanges, folder: Path
+) -> tuple[Counter[str], Crawler | None]:
+    """Download what the store lacks and write the outputs to `folder`.
+
+    Returns:
+        The number of pictures with each status, and the crawler; None if nothing had to be downloaded.
+
+    Raises:
+        CrawlError: if the host refuses the crawl, or stored pictures turn out to be damaged.
+    """
+    counts = outputs.write(store, ranges, {}, folder)
+    if not (missing := counts[UNKNOWN.status]):
+        return counts, None
+    with opened_host(params) as resolve, ShardFiller(store, ranges) as filler:
+        crawler = crawl(params, store, filler.missing(), missing, resolve, filler.settled)
+    counts = outputs.write(store, ranges, crawler.gave_up, folder)
+    if damaged := counts[UNKNOWN.status]:  # known before the crawl, and found to be damaged while it went on
+        raise CrawlError(f"{damaged} pictures in {cache_root() / 'pictures'} are damaged; run again to download them")
+    return counts, crawler
+
+
+def opened_host(params: Download) -> contextlib.AbstractContextManager[Mapping[str, tuple[str, int]]]:
+    """Start the picture host if it is the sample's; yields host name -> address and port to connect to instead."""
     if params.host == "stages/sample":
-        from stages.sample import server
+        from stages.sample import server  # only here: other boards must not depend on the sample's code
 
         return server.opened(params)
     return remote.opened(params)
 
 
-def fetch(params: Download, store: Store, ranges: Ranges, absent: int) -> Crawler:
-    """Crawl what the store lacks, and finish shards meanwhile."""
-    with host(params) as resolve, Filling(store, ranges) as filling:
-        return crawl(params, store, filling.lacking(), absent, resolve, filling.settled)
-
-
-def write_outs(store: Store, ranges: Ranges, gave_up: GaveUp, folder: Path) -> Counter[str]:
-    """A status for every image, and the shards of the ranges that are known; counts pictures by status."""
-    counts: Counter[str] = Counter()
-    waiting: list[Ended] = []
-    (folder / SHARDS.name).mkdir(exist_ok=True)
-    with (
-        pq.ParquetWriter(folder / STATUS.name, STATUS_SCHEMA, compression="zstd") as status,
-        tqdm(desc="shards", total=ranges.pictures, unit="picture", delay=2, disable=None) as bar,
-    ):
-        for pictures in ranges:
-            found = zip(pictures, store.find(pictures), strict=True)
-            ended = [(each, outcome or gave_up.get(each[1:], UNKNOWN)) for each, outcome in found]
-            met = Counter(outcome.status for _, outcome in ended)
-            if met["ok"] and not met[UNKNOWN.status]:
-                good = ended if met["ok"] == len(ended) else [row for row in ended if row[1].status == "ok"]
-                link(store.shard(good), folder / SHARDS.name / shards.name(ranges.number(pictures[0])))
-            counts += met
-            waiting += ended
-            while len(waiting) >= BATCH:
-                write_status(status, waiting[:BATCH])
-                del waiting[:BATCH]
-            bar.update(len(pictures))
-        write_status(status, waiting)
-    return counts
-
-
-def link(shard: Path, target: Path) -> None:
-    """Put a finished shard into place. It costs nothing where the cache root is on the same file system."""
-    target.unlink(missing_ok=True)  # never write through a link
-    try:
-        os.link(shard, target)
-    except OSError:
-        shutil.copyfile(shard, target)
-
-
-def write_status(writer: pq.ParquetWriter, ended: list[Ended]) -> None:
-    columns = [
-        [each.image_id for each, _ in ended],
-        *([outcome[place] for _, outcome in ended] for place in range(len(STATUS_SCHEMA) - 1)),
-    ]
-    arrays = [pa.array(column, kind.type) for column, kind in zip(columns, STATUS_SCHEMA, strict=True)]
-    if ended:
-        writer.write_batch(pa.record_batch(arrays, schema=STATUS_SCHEMA))
-
-
-def check_known(counts: Counter[str]) -> None:
-    """Fail when pictures are lost that were known before the crawl: it met damage, and went on."""
-    if lost := counts[UNKNOWN.status]:
-        raise CrawlError(f"{lost} pictures in {cache_root() / 'pictures'} are damaged; run again to fetch what is lost")
-
-
 def report(counts: Counter[str], crawler: Crawler | None, seconds: float) -> None:
-    """Write `crawl.json`: what may differ from run to run. And say it in a line."""
+    """Log a summary, and write `crawl.json`, the one output that differs from run to run."""
     tally: dict[str, Any] = vars(crawler.tally) if crawler else {"requests": 0}
     with replacing(CRAWL) as aside:
-        said = {"pictures": dict(sorted(counts.items())), "seconds": round(seconds, 1), **tally}
-        aside.write_text(json.dumps(said, indent=2) + "\n")
+        summary = {"pictures": dict(sorted(counts.items())), "seconds": round(seconds, 1), **tally}
+        aside.write_text(json.dumps(summary, indent=2) + "\n")
     log.info(
         "%d pictures: %s; %d requests in %.0f s",
         *(counts.total(), listed(counts) or "none", tally["requests"], seconds),
     )
 
 
-def listed(counts: Counter[str]) -> str:
-    return ", ".join(f"{count} {status}" for status, count in counts.most_common() if count)
+def publish(folder: Path, counts: Counter[str], max_failed: float) -> None:
+    """Move the outputs into place; if too many pictures failed, only the status, which says why.
 
-
-def check_share(counts: Counter[str], most: float) -> None:
-    """Fail when more failed than allowed; what was fetched is kept for the next run."""
+    Raises:
+        CrawlError: if a larger share than `max_failed` failed. Downloaded pictures stay in the store.
+    """
+    (folder / STATUS.name).replace(STATUS)
     total, failed = counts.total(), counts.total() - counts["ok"]
-    if failed > most * total:
+    if failed > max_failed * total:
         reasons = Counter({status: count for status, count in counts.items() if status != "ok"})
         raise CrawlError(
-            f"{failed} of {total} pictures failed ({listed(reasons)}), over download.max_failed={most:g}; see {STATUS} "
-            "and run again: only those are asked for"
+            f"{failed} of {total} pictures failed ({listed(reasons)}), more than download.max_failed={max_failed:g}; "
+            f"see {STATUS} for the reasons; running again keeps the downloaded pictures"
         )
+    shutil.rmtree(SHARDS, ignore_errors=True)
+    (folder / SHARDS.name).rename(SHARDS)
+
+
+def listed(counts: Counter[str]) -> str:
+    """Counts in words, largest first: `120 ok, 3 missing`."""
+    return ", ".join(f"{count} {status}" for status, count in counts.most_common() if count)
 
 
 if __name__ == "__main__":

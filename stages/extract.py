@@ -13,19 +13,20 @@ from tqdm import tqdm
 
 from stages.catalogue.images import Catalogue
 from stages.config.extract import Extract
-from stages.dump import transfer
+from stages.dump import lite
 from stages.workspace import paths
 from stages.workspace.errors import run
 from stages.workspace.files import replacing
 from stages.workspace.parameters import load
 
 log = logging.getLogger(__name__)
+
 ROW_GROUP = 65_536
 
 
 def main() -> None:
     params = load(Extract)
-    with transfer.live(paths.LITE_DUMP) as database, database.cursor() as cursor:
+    with lite.opened(paths.LITE_DUMP) as database, database.cursor() as cursor:
         catalogue = Catalogue(cursor, params)
         with replacing(paths.IMAGES) as images, replacing(paths.EXTRACT_SUMMARY) as summary:
             write(catalogue, images)
@@ -34,18 +35,18 @@ def main() -> None:
 
 
 def write(catalogue: Catalogue, target: Path) -> None:
-    """Write the catalogue in row groups of a fixed size: equal rows give equal bytes, however they arrived."""
+    """Write the catalogue as Parquet. Equal rows give equal bytes, whatever batches they arrive in."""
     with (
         pq.ParquetWriter(target, catalogue.schema, compression="zstd") as writer,
         tqdm(unit=" images", unit_scale=True, disable=None, desc="extract") as bar,
     ):
-        for table in regrouped(catalogue.batches(), catalogue.schema):
+        for table in row_groups(catalogue.batches(), catalogue.schema):
             writer.write_table(table, row_group_size=ROW_GROUP)
             bar.update(len(table))
 
 
-def regrouped(batches: Iterator[pa.RecordBatch], schema: pa.Schema) -> Iterator[pa.Table]:
-    """Tables of exactly `ROW_GROUP` rows, but for the last."""
+def row_groups(batches: Iterator[pa.RecordBatch], schema: pa.Schema) -> Iterator[pa.Table]:
+    """Regroup batches into tables of exactly `ROW_GROUP` rows; the last one is shorter."""
     waiting = schema.empty_table()
     for batch in batches:
         waiting = pa.concat_tables([waiting, pa.Table.from_batches([batch])])

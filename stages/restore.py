@@ -1,4 +1,4 @@
-"""A board's dump -> `lite.pgdump`, the needed tables and columns only, and `tables.json`."""
+"""A board's dump -> `lite.pgdump`, which has the needed tables and columns only, and `tables.json`."""
 
 from __future__ import annotations
 
@@ -6,12 +6,14 @@ import json
 import logging
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from typing import Any
 
 from stages.config.restore import Restore
-from stages.dump import archive, databases, transfer
+from stages.dump import archive, databases, lite
 from stages.dump.archive import Archive
+from stages.dump.databases import BoardDatabase
+from stages.dump.tables import needed_entries
 from stages.workspace import paths
+from stages.workspace.cache import file_hash
 from stages.workspace.errors import DumpError, run
 from stages.workspace.files import replacing
 from stages.workspace.parameters import load
@@ -22,41 +24,52 @@ log = logging.getLogger(__name__)
 def main() -> None:
     params = load(Restore)
     source = archive.read(Path(params.dump))
-    entries = transfer.needed(source)
-    transfer.check_space(source, entries)
-    with databases.new() as database, ThreadPoolExecutor(1) as beside:
-        sha256 = beside.submit(transfer.sha256, source.path)
-        transfer.load(source, entries, database, params.jobs)
-        check_sha256(source.path, sha256.result(), params.sha256)
-        transfer.shape(database)
-        log.info("packing %s", paths.LITE_DUMP)
-        with replacing(paths.LITE_DUMP) as lite, replacing(paths.TABLES) as tables:
-            rows = beside.submit(transfer.row_counts, database)
-            transfer.pack(database, lite, params.compression, like=source.header)
-            tables.write_text(json.dumps(described(source, sha256.result(), rows.result()), indent=2) + "\n")
-            database.keep(transfer.sha256(lite))
+    entries = needed_entries(source)
+    lite.check_space(source, entries)
+    with databases.new() as database, ThreadPoolExecutor(1) as background:
+        hashing = background.submit(file_hash, source.path)  # takes minutes for a large dump, as loading does
+        lite.load(source, entries, database, params.jobs)
+        check_sha256(source.path, hashing.result(), params.sha256)
+        lite.shape(database)
+        write_outs(source, hashing.result(), database, params.compression)
 
 
 def check_sha256(path: Path, actual: str, published: str | None) -> None:
+    """Compare a dump's SHA-256 with the published one, if that is given.
+
+    Raises:
+        DumpError: if they differ.
+    """
     if published and actual != published:
         raise DumpError(
-            f"{path} has the SHA-256 {actual}, not the published {published}; fetch it again, or mend restore.sha256"
+            f"{path} has SHA-256 {actual}, not the published {published}; "
+            "download the dump again, or correct restore.sha256"
         )
 
 
-def described(source: Archive, sha256: str, rows: dict[str, int]) -> dict[str, Any]:
-    """What `tables.json` says."""
-    header = source.header
-    return {
-        "dump": {
-            "sha256": sha256,
-            "bytes": source.size,
-            "date": header.date,
-            "archive_version": ".".join(map(str, header.version)),
-            "server_version": (header.server_version or b"").decode(errors="replace"),
-        },
-        "rows": rows,
-    }
+def write_outs(source: Archive, sha256: str, database: BoardDatabase, compression: int) -> None:
+    """Write `lite.pgdump` and `tables.json`, and keep the database for extract."""
+    log.info("writing %s", paths.LITE_DUMP)
+    with (
+        replacing(paths.LITE_DUMP) as dump,
+        replacing(paths.TABLES) as tables,
+        ThreadPoolExecutor(1) as background,
+    ):
+        counting = background.submit(lite.row_counts, database)
+        lite.pack(database, dump, compression, like=source.header)
+        header = source.header
+        summary = {
+            "dump": {
+                "sha256": sha256,
+                "bytes": source.size,
+                "date": header.date,
+                "archive_version": ".".join(map(str, header.version)),
+                "server_version": (header.server_version or b"").decode(errors="replace"),
+            },
+            "rows": counting.result(),
+        }
+        tables.write_text(json.dumps(summary, indent=2) + "\n")
+        database.keep(file_hash(dump))
 
 
 if __name__ == "__main__":

@@ -1,1 +1,1 @@
-"""A policy and the database -> a row for each image."""
+"""The catalogue: the images that a policy selects, one row each."""

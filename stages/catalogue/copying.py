@@ -1,4 +1,4 @@
-"""COPY ... TO STDOUT, streamed into Arrow: rows never lie in memory all at once."""
+"""PostgreSQL query -> Arrow record batches, streamed by COPY, so that the result is never in memory as a whole."""
 
 from __future__ import annotations
 
@@ -14,14 +14,21 @@ from psycopg2.extensions import cursor as Cursor  # noqa: N812 (a class with a f
 from stages.workspace.errors import DumpError
 
 BLOCK = 8 << 20
-"""Bytes of text that are parsed at a time."""
+"""Bytes of CSV to parse at a time."""
 
 
-def fetched(cursor: Cursor, query: str, values: Mapping[str, Any], schema: pa.Schema) -> Iterator[pa.RecordBatch]:
-    """A query's rows, batch by batch, in the columns that `schema` tells. `values` are the query's parameters.
+def stream_query(cursor: Cursor, query: str, values: Mapping[str, Any], schema: pa.Schema) -> Iterator[pa.RecordBatch]:
+    """Run a query and yield its rows in batches, with the columns of `schema`.
+
+    Args:
+        cursor: a cursor on the database; it is busy until the last batch is read.
+        query: the statement, with psycopg2's placeholders.
+        values: the placeholders' values.
+        schema: names and types of the result's columns, in order.
 
     Raises:
-        psycopg2.Error: as the query does. DumpError: if a value does not fit its column's type.
+        psycopg2.Error: if the query fails.
+        DumpError: if a value does not fit its column's type.
     """
     statement = b"COPY (" + cursor.mogrify(query, values) + b") TO STDOUT (FORMAT csv)"
     reading, writing = os.pipe()
@@ -31,9 +38,10 @@ def fetched(cursor: Cursor, query: str, values: Mapping[str, Any], schema: pa.Sc
         try:
             with os.fdopen(writing, "wb", buffering=1 << 16) as sink:
                 cursor.copy_expert(statement, sink)
-        except BaseException as error:  # raised again where the rows are read
+        except BaseException as error:  # raised again by the generator below, in the caller's thread
             failures.append(error)
 
+    # psycopg2 writes COPY's output to a file object, Arrow reads from one: a thread and a pipe join them.
     thread = threading.Thread(target=copy, daemon=True)
     source = os.fdopen(reading, "rb", buffering=BLOCK)
     thread.start()
@@ -41,9 +49,11 @@ def fetched(cursor: Cursor, query: str, values: Mapping[str, Any], schema: pa.Sc
         yield from _parsed(source, schema)
     except pa.ArrowInvalid as error:
         thread.join(1)
-        if not failures:  # a query that fails cuts its rows off: then that is the error
+        if not failures:  # a failed query truncates the CSV, and its own error is the one to raise
             reason = str(error).splitlines()[0]
-            raise DumpError(f"a value in the board's database cannot be read: {reason}") from error
+            raise DumpError(
+                f"a value in the board's database has an unexpected type: {reason}; check that the dump is complete"
+            ) from error
     finally:
         if thread.is_alive():
             cursor.connection.cancel()
@@ -55,7 +65,7 @@ def fetched(cursor: Cursor, query: str, values: Mapping[str, Any], schema: pa.Sc
 
 def _parsed(source: Any, schema: pa.Schema) -> Iterator[pa.RecordBatch]:
     first = source.peek(1)
-    if not first:  # Arrow takes an empty file for an error
+    if not first:  # Arrow raises an error for an empty file
         yield pa.RecordBatch.from_pylist([], schema)
         return
     yield from pyarrow.csv.open_csv(

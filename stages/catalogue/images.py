@@ -1,4 +1,4 @@
-"""The catalogue of the images that a policy takes, streamed from the database in record batches."""
+"""The catalogue of the images that a policy selects, streamed from the database in record batches."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ import pyarrow.compute as pc
 from psycopg2.extensions import cursor as Cursor  # noqa: N812 (a class with a function's name)
 
 from stages.catalogue import tags
-from stages.catalogue.copying import fetched
+from stages.catalogue.copying import stream_query
 from stages.catalogue.selection import REASONS, statement
 from stages.config.extract import Extract, Policy
 from stages.philomena import addresses
@@ -24,7 +24,7 @@ from stages.workspace.errors import PolicyError
 CORNERS = ("nw", "ne", "sw", "se")
 
 TEXT = pa.string()
-ROWS = pa.schema(
+QUERY_SCHEMA = pa.schema(
     {
         "reason": TEXT,
         "image_id": pa.int64(),
@@ -41,13 +41,14 @@ ROWS = pa.schema(
         "created_at": pa.timestamp("us"),
     }
 )
+"""Columns of the statement's result. PostgreSQL arrays (labels, merged, numbers) arrive as text."""
 
 
 def schema(policy: Policy) -> pa.Schema:
-    """`images.parquet`'s columns; its metadata say the policy: name, kind, labels in order, the rule of each."""
+    """Columns of `images.parquet`; the metadata hold the policy: name, kind, labels in order and their rules."""
     label = ("labels", pa.list_(TEXT)) if policy.kind == "multilabel" else ("label", TEXT)
     rules = {label: dataclasses.asdict(rule) for label, rule in policy.labels.items()}
-    told = {"policy": {"name": policy.name, "kind": policy.kind, "labels": list(rules), "rules": rules}}
+    metadata = {"policy": {"name": policy.name, "kind": policy.kind, "labels": list(rules), "rules": rules}}
     columns = [
         ("image_id", pa.int64()),
         label,
@@ -64,40 +65,41 @@ def schema(policy: Policy) -> pa.Schema:
         ("name", TEXT),
         ("created_at", pa.timestamp("us")),
     ]
-    return pa.schema(columns, metadata={"mlpy": json.dumps(told)})
+    return pa.schema(columns, metadata={"mlpy": json.dumps(metadata)})
 
 
 class Catalogue:
-    """The images that a policy takes, and the count of those it leaves out."""
+    """The images that a policy selects, and counts of those left out."""
 
     def __init__(self, cursor: Cursor, params: Extract) -> None:
-        """Look the policy's tags up.
+        """Look up the policy's tags.
 
         Raises:
-            PolicyError: if the board lacks one.
+            PolicyError: if the board does not have one.
         """
         self.cursor = cursor
         self.params = params
         self.schema = schema(params.policy)
-        self.tags = tags.number(cursor)
+        self.tags = tags.number_tags(cursor)
         self.images = 0
         self.kept: Counter[str] = Counter()
         self.dropped: Counter[str] = Counter()
         self._query, self._values = statement(params, self.tags)
 
     def batches(self) -> Iterator[pa.RecordBatch]:
-        """The catalogue in batches, sorted by id."""
+        """Run the statement and yield the catalogue in batches, sorted by id."""
         query = self._query.as_string(self.cursor)
-        for rows in fetched(self.cursor, query, self._values, ROWS):
+        for rows in stream_query(self.cursor, query, self._values, QUERY_SCHEMA):
             self.images += len(rows)
-            self.dropped.update(_counted(rows["reason"].drop_null()))
-            yield self._told(rows.filter(pc.is_null(rows["reason"])))
+            self.dropped.update(_value_counts(rows["reason"].drop_null()))
+            yield self._catalogue_columns(rows.filter(pc.is_null(rows["reason"])))
 
-    def _told(self, rows: pa.RecordBatch) -> pa.RecordBatch:
+    def _catalogue_columns(self, rows: pa.RecordBatch) -> pa.RecordBatch:
+        """Turn rows of the statement's result into rows of the catalogue."""
         labels = _lists(rows["labels"])
         names = pa.array(list(self.params.policy.labels)).take(labels.flatten())
-        self.kept.update(_counted(names))
-        extensions = rows["extension"].dictionary_encode()
+        self.kept.update(_value_counts(names))
+        extensions = rows["extension"].dictionary_encode()  # a handful of values: convert each only once
         own_tags, artist = self._tags(_lists(rows["numbers"]))
         columns = {
             **{name: rows[name] for name in rows.schema.names if name in self.schema.names},
@@ -114,20 +116,21 @@ class Catalogue:
         return pa.RecordBatch.from_arrays([columns[name] for name in self.schema.names], schema=self.schema)
 
     def _urls(self, rows: pa.RecordBatch, extensions: pa.DictionaryArray) -> pa.Array:
-        """As `addresses.picture_url` of each row; row by row it would take seconds."""
+        """The address of each row's picture: `addresses.picture_path` for whole columns, which saves seconds."""
         version, known = self.params.version, extensions.dictionary.to_pylist()
-        names = pa.array([addresses.picture_name(name, each) for each in ("full", version) for name in known], TEXT)
+        names = pa.array([addresses.picture_name(name, size) for size in ("full", version) for name in known], TEXT)
         has = addresses.has_version(rows["width"].to_numpy(), rows["height"].to_numpy(), version)
         name = names.take(pa.array(extensions.indices.to_numpy() + len(known) * has))
         at = rows["created_at"]
-        words = [pc.cast(each, TEXT) for each in (pc.year(at), pc.month(at), pc.day(at), rows["image_id"])]
+        words = [pc.cast(part, TEXT) for part in (pc.year(at), pc.month(at), pc.day(at), rows["image_id"])]
         return pc.binary_join_element_wise(self.params.root.rstrip("/"), *words, name, "/")
 
     def _tags(self, numbers: pa.ListArray) -> tuple[pa.ListArray, pa.Array]:
-        """Each image's tags, sorted, each once; and its first artist, without the prefix."""
+        """Each image's distinct tags in order, and its first artist without the prefix."""
+        # Image and tag number in one integer: sorting those groups by image and orders the tags within it.
         images = np.repeat(np.arange(len(numbers)), pc.list_value_length(numbers).to_numpy())
         both = np.sort(images << 32 | np.abs(numbers.flatten().to_numpy()))
-        both = both[np.diff(both, prepend=-1) > 0]  # np.unique would hash first: many times slower
+        both = both[np.diff(both, prepend=-1) > 0]  # np.unique would hash first, which is many times slower
         images, indices = both >> 32, (both & 0xFFFFFFFF) - 1
         names = self.tags.canonical.take(pa.array(indices))
         offsets = np.concatenate([[0], np.cumsum(np.bincount(images, minlength=len(numbers)))])
@@ -136,25 +139,26 @@ class Catalogue:
         owners, first = np.unique(images[of_artist], return_index=True)
         artist = np.full(len(numbers), -1)
         artist[owners] = indices[of_artist[first]]
-        found = self.tags.canonical.take(pa.array(artist, mask=artist < 0))
+        artists = self.tags.canonical.take(pa.array(artist, mask=artist < 0))
         return (
             pa.ListArray.from_arrays(pa.array(offsets, pa.int32()), names),
-            pc.utf8_slice_codeunits(found, len(ARTIST)),
+            pc.utf8_slice_codeunits(artists, len(ARTIST)),
         )
 
     def summary(self) -> dict[str, Any]:
-        """What `summary.json` says; read it when the batches are.
+        """The content of `summary.json`; complete once all batches are read.
 
         Raises:
-            PolicyError: if a label takes no image.
+            PolicyError: if a label matches no image.
         """
         policy = self.params.policy
         for label in policy.labels:
             if not self.kept[label]:
                 dropped = ", ".join(f"{self.dropped[reason]} {reason}" for reason in REASONS if self.dropped[reason])
                 raise PolicyError(
-                    f"the policy {policy.name} takes no image for {label}, of {self.images}; "
-                    f"left out were {dropped or 'none'}: mend the label's tags, or the limits of extract"
+                    f"no image matches the label {label} of the policy {policy.name} "
+                    f"(of {self.images} images, left out: {dropped or 'none'}); "
+                    "change the label's tags, or extract's formats, min_side or limit"
                 )
         return {
             "policy": policy.name,
@@ -165,13 +169,13 @@ class Catalogue:
         }
 
 
-def _counted(values: pa.Array) -> dict[str, int]:
-    """How often each value occurs."""
-    return {each["values"]: each["counts"] for each in pc.value_counts(values).to_pylist()}
+def _value_counts(values: pa.Array) -> dict[str, int]:
+    """Value -> number of occurrences."""
+    return {pair["values"]: pair["counts"] for pair in pc.value_counts(values).to_pylist()}
 
 
 def _lists(texts: pa.Array) -> pa.ListArray:
-    """PostgreSQL's `{1,2}` -> [1, 2]; null and `{}` -> []."""
+    """PostgreSQL arrays as text -> lists: `{1,2}` -> [1, 2]; null and `{}` -> []."""
     inside = pc.utf8_trim(texts, "{}")
     inside = pc.if_else(pc.equal(inside, ""), None, inside)
     words = pc.split_pattern(inside, ",")

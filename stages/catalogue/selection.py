@@ -1,4 +1,4 @@
-"""The policy -> one SQL statement, which judges every image of the board in one pass over its tags."""
+"""The policy -> one SQL statement that selects and labels the board's images in one pass over their tags."""
 
 from __future__ import annotations
 
@@ -11,10 +11,10 @@ from stages.catalogue.tags import Tags
 from stages.config.extract import Extract, TagRule
 
 REASONS = ("merged", "removed", "format", "too_small", "untagged", "overlap", "no_label", "over_limit")
-"""Why an image is left out: the first that applies, in this order."""
+"""Why an image is left out: the first reason that applies, in this order."""
 
 STATEMENT = sql.SQL("""
-WITH RECURSIVE marked AS NOT MATERIALIZED ( -- else no second process of the server would read it
+WITH RECURSIVE marked AS NOT MATERIALIZED ( -- a materialised CTE would rule out parallel workers
     SELECT id, number, is_alias, mask
     FROM {tags} LEFT JOIN unnest(%(numbers)s::int[], %(masks)s::varbit[]) AS policy (tag, mask)
         ON policy.tag = abs(number)
@@ -23,7 +23,7 @@ WITH RECURSIVE marked AS NOT MATERIALIZED ( -- else no second process of the ser
         count(*) FILTER (WHERE number > 0) AS usable
     FROM image_taggings JOIN marked ON marked.id = tag_id
     GROUP BY image_id
-), chain AS ( -- A was merged into B and B into C: so was A into C
+), chain AS ( -- if A was merged into B, and B into C, then A was merged into C
     SELECT image_id, target_id FROM image_duplicates
     UNION
     SELECT chain.image_id, next.target_id FROM chain JOIN image_duplicates next ON next.image_id = chain.target_id
@@ -32,7 +32,7 @@ WITH RECURSIVE marked AS NOT MATERIALIZED ( -- else no second process of the ser
 ), facts AS (
     SELECT images.*, lower(image_format) AS extension, numbers, merged.ids AS merged_ids,
         least(image_width, image_height) AS side,
-        CASE WHEN NOT has_alias THEN usable -- an image may have both an alias and its target: one tag
+        CASE WHEN NOT has_alias THEN usable -- an image may have an alias and its target, which count once
             ELSE (SELECT count(DISTINCT number) FROM unnest(numbers) number WHERE number > 0) END AS usable,
         coalesce(mask, %(zero)s::varbit) AS mask,
         gone.image_id IS NOT NULL AS is_merged,
@@ -84,12 +84,16 @@ LIMITED = sql.SQL("""
 
 
 def statement(params: Extract, known: Tags) -> tuple[sql.Composed, dict[str, Any]]:
-    """The one statement that judges every image, and its parameters.
+    """The statement, and the values of its placeholders.
 
-    Each tag of the policy has a bit; an image's mask tells which of them it has.
+    Every tag that the policy names gets a bit. The database combines the bits of an image's tags into a mask, and a
+    label's rule is a condition on that mask.
+
+    Raises:
+        PolicyError: if the board does not have a tag.
     """
     policy = params.policy
-    numbers = known.resolved(name for rule in policy.labels.values() for name in (*rule.any, *rule.all, *rule.none))
+    numbers = known.resolve(name for rule in policy.labels.values() for name in (*rule.any, *rule.all, *rule.none))
     bits = {number: bit for bit, number in enumerate(dict.fromkeys(numbers.values()))}
     width = max(1, len(bits))
 
@@ -130,7 +134,7 @@ def statement(params: Extract, known: Tags) -> tuple[sql.Composed, dict[str, Any
 
 
 def _condition(rule: TagRule, place: int) -> sql.Composable:
-    """SQL that tells whether a rule takes an image, by its mask."""
+    """SQL condition on an image's mask that is true if the rule matches."""
     terms = [sql.SQL("mask & {none}::varbit = %(zero)s::varbit")]
     if rule.any:
         terms.append(sql.SQL("mask & {any}::varbit <> %(zero)s::varbit"))

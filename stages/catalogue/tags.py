@@ -1,4 +1,4 @@
-"""A board's tags: aliases resolved, names looked up, the nearest ones offered for a name that is none."""
+"""A board's tags: resolves aliases, finds tags by name, and suggests similar names for an unknown one."""
 
 from __future__ import annotations
 
@@ -13,11 +13,11 @@ import pyarrow.compute as pc
 from psycopg2 import sql
 from psycopg2.extensions import cursor as Cursor  # noqa: N812 (a class with a function's name)
 
-from stages.catalogue.copying import fetched
+from stages.catalogue.copying import stream_query
 from stages.philomena.tags import ARTIST, RATINGS, UNUSABLE
 from stages.workspace.errors import PolicyError
 
-NUMBER = """
+NUMBER_TAGS = """
 SELECT pg_advisory_xact_lock(hashtext(%(name)s));
 CREATE TABLE IF NOT EXISTS {table} AS
 WITH RECURSIVE chain (tag_id, target_id, hops) AS (
@@ -36,63 +36,67 @@ SELECT canonical.tag_id AS id, own.name, tag_id <> target_id AS is_alias,
 FROM canonical JOIN tags own ON own.id = tag_id JOIN tags target ON target.id = target_id;
 ANALYZE {table}
 """
-"""Each tag's number: the rank of its canonical tag's name, from 1; negative for an unusable one."""
-TABLE = f"numbered_tags_{hashlib.sha256(repr((NUMBER, UNUSABLE, RATINGS, ARTIST)).encode()).hexdigest()[:8]}"
-"""Where the numbers are kept, beside the board's tables: only a permanent table is read by several processes of the
-server at once. It is named by what makes it, for another version may number otherwise."""
+"""Assigns each tag a number: the rank of its canonical tag's name, from 1, negated for an unusable tag."""
+TABLE = f"numbered_tags_{hashlib.sha256(repr((NUMBER_TAGS, UNUSABLE, RATINGS, ARTIST)).encode()).hexdigest()[:8]}"
+"""Table for the numbers, beside the board's own: PostgreSQL's parallel workers cannot read a temporary one. Its name
+contains a hash of the code that fills it, because another version of the code may number differently."""
 
 
 @dataclass(frozen=True)
 class Tags:
-    """The board's tags, as numbered in `TABLE`."""
+    """The board's tags with their numbers in `TABLE`."""
 
     canonical: pa.Array
-    """Names of the canonical tags, sorted by code point: number n is at n - 1."""
+    """Names of the canonical tags, sorted by code point: the tag with number n is at index n - 1."""
     names: pa.Array
-    """All names, aliases too."""
+    """All names, aliases included."""
     numbers: pa.Array
+    """The number of each of `names`."""
 
-    def resolved(self, wanted: Iterable[str]) -> dict[str, int]:
-        """Name -> the number (without sign) of its canonical tag. Case does not matter, unless two differ in it alone.
+    def resolve(self, names: Iterable[str]) -> dict[str, int]:
+        """Name -> the number (without sign) of its canonical tag. Names match in any case; an exact match goes first.
 
         Raises:
-            PolicyError: if there is no such tag; the nearest names are offered.
+            PolicyError: if the board has no such tag; the message suggests similar names.
         """
-        asked = pa.array(list(dict.fromkeys(wanted)), pa.string())
-        exact = pc.index_in(asked, value_set=self.names)
-        folded = pc.index_in(pc.utf8_lower(asked), value_set=pc.utf8_lower(self.names))
-        found = pc.coalesce(exact, folded)
-        if unknown := asked.filter(pc.is_null(found)).to_pylist():
+        wanted = pa.array(list(dict.fromkeys(names)), pa.string())
+        exact = pc.index_in(wanted, value_set=self.names)
+        folded = pc.index_in(pc.utf8_lower(wanted), value_set=pc.utf8_lower(self.names))
+        indices = pc.coalesce(exact, folded)
+        if unknown := wanted.filter(pc.is_null(indices)).to_pylist():
             raise PolicyError("; ".join(self._unknown(name) for name in unknown))
-        return dict(zip(asked.to_pylist(), pc.abs(self.numbers.take(found)).to_pylist(), strict=True))
+        return dict(zip(wanted.to_pylist(), pc.abs(self.numbers.take(indices)).to_pylist(), strict=True))
 
     def _unknown(self, name: str) -> str:
         near = self.nearest(name)
-        advice = f"did you mean {' or '.join(near)}?" if near else "no other is near it"
-        return f"the policy names the tag {name!r}, which the board lacks; {advice}"
+        advice = f"did you mean {' or '.join(near)}?" if near else "look up its spelling on the board"
+        return f"the policy names the tag {name!r}, which the board does not have; {advice}"
 
     def nearest(self, name: str, count: int = 3) -> list[str]:
-        """The names most like `name`, at most `count` of them. Of half a million tags: within seconds."""
+        """Up to `count` names similar to `name`, the most similar first. Takes seconds for half a million tags."""
         name = name.lower()
+        # difflib is slow, so compare only names of a similar length.
         lengths = pc.utf8_length(self.names).to_numpy()
-        alike = np.abs(lengths - len(name)) <= max(2, len(name) // 3)
-        return difflib.get_close_matches(name, self.names.filter(pa.array(alike)).to_pylist(), count)
+        similar = np.abs(lengths - len(name)) <= max(2, len(name) // 3)
+        return difflib.get_close_matches(name, self.names.filter(pa.array(similar)).to_pylist(), count)
 
     def artists(self) -> tuple[int, int]:
-        """First and past-the-last index of the artists' tags in `canonical`."""
-        are = np.flatnonzero(pc.starts_with(self.canonical, ARTIST).to_numpy(zero_copy_only=False))
-        return (int(are[0]), int(are[-1]) + 1) if len(are) else (0, 0)
+        """Index in `canonical` of the first artist's tag, and of the one after the last; they are consecutive."""
+        indices = np.flatnonzero(pc.starts_with(self.canonical, ARTIST).to_numpy(zero_copy_only=False))
+        return (int(indices[0]), int(indices[-1]) + 1) if len(indices) else (0, 0)
 
 
-def number(cursor: Cursor) -> Tags:
-    """Number the board's tags, unless its database has the numbers already."""
+def number_tags(cursor: Cursor) -> Tags:
+    """Number the board's tags, unless the database has the numbers already, and read them."""
     table = sql.Identifier(TABLE)
     values = {"name": TABLE, "unusable": list(UNUSABLE), "artist": ARTIST, "ratings": list(RATINGS)}
-    cursor.execute(sql.SQL(NUMBER).format(table=table), values)
+    cursor.execute(sql.SQL(NUMBER_TAGS).format(table=table), values)
     query = sql.SQL('SELECT name, number, is_alias FROM {} ORDER BY abs(number), is_alias, name COLLATE "C", id')
     columns = pa.schema({"name": pa.string(), "number": pa.int32(), "is_alias": pa.bool_()})
-    rows = pa.Table.from_batches(fetched(cursor, query.format(table).as_string(cursor), {}, columns)).combine_chunks()
+    rows = pa.Table.from_batches(
+        stream_query(cursor, query.format(table).as_string(cursor), {}, columns)
+    ).combine_chunks()
     names, numbers = (rows.column(name).combine_chunks() for name in ("name", "number"))
-    # Of a number's rows the first is a canonical tag's.
+    # Of the rows with the same number, the query returns the canonical tag's first.
     _, first = np.unique(np.abs(numbers.to_numpy()), return_index=True)
     return Tags(names.take(pa.array(first)), names, numbers)

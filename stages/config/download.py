@@ -13,7 +13,7 @@ from stages.workspace.parameters import Count, Positive, Share, section
 
 @section
 class Faults:
-    """Faults that the sample board simulates: the share of pictures whose first answer each one spoils."""
+    """Faults that the sample board simulates: the share of pictures whose first response each one spoils."""
 
     throttled: Share = 0.0
     """Answers 429 with Retry-After."""

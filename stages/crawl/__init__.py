@@ -1,1 +1,1 @@
-"""Pictures from a host: pace, retries, what is kept, the shards."""
+"""Crawling a picture host: pace, retries, the picture store, and the stage's outputs."""

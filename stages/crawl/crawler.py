@@ -1,4 +1,4 @@
-"""Fetches pictures from a board's host: politely, patiently, and believing nothing that it says."""
+"""Downloads pictures from a board's host: rate-limited, with retries, and without trusting its responses."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ from yarl import URL
 
 from stages.config.download import Download
 from stages.crawl.pace import Pace, backoff, retry_after
-from stages.crawl.store import Outcome, Store, Wanted
+from stages.crawl.store import DownloadResult, PictureStore, WantedPicture
 from stages.inference.decoding import Caps, open_checked
 from stages.inference.hosts import Resolver, objection
 from stages.philomena import signals
@@ -33,91 +33,90 @@ from stages.workspace.errors import CrawlError, PictureError
 log = logging.getLogger(__name__)
 
 CHUNK = 65_536
-REDIRECTS = 5
-TOLD = 600.0
-"""Seconds between two lines that tell how far the crawl is, where no bar can."""
+MAX_REDIRECTS = 5
+LOG_INTERVAL = 600.0
+"""Seconds between two log lines about progress, where there is no terminal for a progress bar."""
 CORRUPT_TRIES = 2
-"""Bytes that are no picture are asked for once more: a proxy's error page passes, a broken file stays broken."""
+"""Attempts for bytes that are not a picture: a proxy's error page may be temporary, a broken file is not."""
 
 
-class PassingError(Exception):
-    """A failure that may pass: the message says what, `wait` how long the host asks to wait (s), if it does."""
+class TemporaryError(Exception):
+    """A failure that another attempt may not have. `wait` is the wait in seconds that the host requested, if any."""
 
-    def __init__(self, said: str, http_status: int | None = None, wait: float | None = None) -> None:
-        super().__init__(said)
+    def __init__(self, message: str, http_status: int | None = None, wait: float | None = None) -> None:
+        super().__init__(message)
         self.http_status = http_status
         self.wait = wait
 
 
 @dataclass
 class Tally:
-    """What a crawl did, for `crawl.json`."""
+    """Statistics of a crawl, for `crawl.json`."""
 
     requests: int = 0
     retries: int = 0
     bytes: int = 0
     waited: float = 0.0
-    """Seconds that tries waited after a failure, in all."""
+    """Seconds of waiting after failures, summed over all pictures."""
     paused: float = 0.0
-    """Seconds that the whole crawl was paused."""
+    """Seconds for which the whole crawl was paused."""
     answers: Counter[str] = field(default_factory=Counter)
-    """HTTP status, or what happened instead -> how often."""
+    """HTTP status, or the error in its place -> number of responses."""
 
 
 def user_agent(contact: str | None) -> str:
-    """Who is asking, honestly."""
+    """The User-Agent header: an honest name, and whom to contact."""
     try:
         release = version("mlpy")
-    except PackageNotFoundError:  # run from the repository, as it is meant to be
+    except PackageNotFoundError:  # not installed: the usual case, a run in the repository
         release = "dev"
     return f"MLpy/{release} (dataset crawler{f'; +{contact}' if contact else ''})"
 
 
 class Crawler:
-    """One polite crawl of one board's host; see `crawl`."""
+    """One crawl of one board's host; see `crawl`."""
 
-    def __init__(self, params: Download, store: Store, resolve: Mapping[str, tuple[str, int]]) -> None:
+    def __init__(self, params: Download, store: PictureStore, resolve: Mapping[str, tuple[str, int]]) -> None:
         self.params = params
         self.store = store
         self.tally = Tally()
-        self.gave_up: dict[tuple[str, str], Outcome] = {}
+        self.gave_up: dict[tuple[str, str], DownloadResult] = {}
         self._resolve = resolve
         self._pace = Pace(params.rate)
-        self._chance = random.Random()  # noqa: S311 (spreads waits, hides nothing)
+        self._random = random.Random()  # noqa: S311 (spreads waits; no secret depends on it)
         self._caps = Caps(params.max_bytes, params.max_pixels)
         self._decoders = ThreadPoolExecutor(2, "decoder")
 
-    async def run(self, wanted: Iterable[Wanted], total: int, settled: Callable[[Wanted], None]) -> None:
-        """Fetch every picture; each ends in the store, or in `gave_up`, and is told to `settled`.
+    async def run(
+        self, pictures: Iterable[WantedPicture], total: int, settled: Callable[[WantedPicture], None]
+    ) -> None:
+        """Download every picture: its result goes to the store or to `gave_up`, and then `settled` is called.
 
         Raises:
-            CrawlError: if the host's front proxy refuses the crawl (403).
+            CrawlError: if the host refuses the crawl with a 403.
         """
         timeout = aiohttp.ClientTimeout(total=self.params.timeout)
         connector = aiohttp.TCPConnector(
             limit=self.params.concurrency, resolver=Resolver(self._resolve), use_dns_cache=False
         )
-        # Nothing is unpacked on the way: a bomb in a Content-Encoding stays the few bytes that it is.
+        # No decompression: a decompression bomb in a Content-Encoding stays as small as it was sent.
         headers = {"User-Agent": user_agent(self.params.contact), "Accept-Encoding": "identity", "Accept": "image/*"}
-        source = iter(wanted)
-        log.info("asking for %d pictures: %s or more at %g a second", total, self._left(total), self.params.rate)
-        told, done = time.monotonic(), 0
-        with tqdm(total=total, unit="picture", desc="download", smoothing=0, disable=None) as bar:  # pauses come and go
+        remaining = iter(pictures)
+        log.info("downloading %d pictures: at least %s at %g per second", total, self._left(total), self.params.rate)
+        # Without smoothing the bar shows the average rate: pauses would make a recent one jump.
+        with tqdm(total=total, unit="picture", desc="download", smoothing=0, disable=None) as bar:
+            progress = _ProgressLog(total, self._left, enabled=bool(bar.disable))
             async with aiohttp.ClientSession(
                 connector=connector, timeout=timeout, headers=headers, auto_decompress=False, raise_for_status=False
             ) as session:
-                # aiohttp would ask once more at once where a connection broke: behind the pace's back.
+                # aiohttp repeats a request at once if a reused connection broke, which would bypass the pace.
                 session._retry_connection = False
 
                 async def work() -> None:
-                    nonlocal told, done
-                    for each in source:  # shared by all workers: each takes the next
-                        await self._settle(session, each)
-                        settled(each)
-                        done += 1
-                        if bar.disable and time.monotonic() - told > TOLD:
-                            told = time.monotonic()
-                            log.info("%d of %d pictures; %s or more are left", done, total, self._left(total - done))
+                    for picture in remaining:  # one iterator for all workers: each takes the next picture
+                        await self._settle(session, picture)
+                        settled(picture)
+                        progress.update()
                         bar.set_postfix(gave_up=len(self.gave_up), retries=self.tally.retries, refresh=False)
                         bar.update()
 
@@ -132,168 +131,192 @@ class Crawler:
                     self._decoders.shutdown(wait=False, cancel_futures=True)
 
     def _left(self, pictures: int) -> str:
+        """The least time that so many pictures take, as H:MM:SS."""
         return str(timedelta(seconds=math.ceil(pictures / self.params.rate)))
 
-    async def _settle(self, session: aiohttp.ClientSession, wanted: Wanted) -> None:
-        """Try until the picture's outcome is known, or the tries are used up."""
-        failure = PassingError("never tried")
+    async def _settle(self, session: aiohttp.ClientSession, picture: WantedPicture) -> None:
+        """Try until the picture's result is known, or the attempts are used up."""
+        failure = TemporaryError("not attempted")
         corrupt = 0
         for attempt in range(self.params.tries):
             if attempt:
                 self.tally.retries += 1
                 await self._wait(attempt - 1, failure)
             try:
-                outcome, data = await self._fetch(session, URL(wanted.url, encoded=True))
-            except PassingError as passing:
-                failure = passing
+                result, data = await self._fetch(session, URL(picture.url, encoded=True))
+            except TemporaryError as error:
+                failure = error
                 continue
-            if outcome.status == "corrupt" and (corrupt := corrupt + 1) < CORRUPT_TRIES:
-                failure = PassingError("no picture")
+            if result.status == "corrupt" and (corrupt := corrupt + 1) < CORRUPT_TRIES:
+                failure = TemporaryError("not a picture")
                 continue
-            self.store.put(wanted, outcome, data)
+            self.store.put(picture, result, data)
             return
         if corrupt:
-            self.store.put(wanted, outcome)
-        else:  # not kept: the next run asks again
-            self.gave_up[wanted.url, wanted.sha512] = Outcome("gave_up", failure.http_status, str(failure))
+            self.store.put(picture, result)
+        else:  # not stored, so that the next run tries again
+            self.gave_up[picture.url, picture.sha512] = DownloadResult("gave_up", failure.http_status, str(failure))
 
-    async def _wait(self, attempt: int, failure: PassingError) -> None:
-        seconds = backoff(attempt, self.params.backoff, self.params.max_wait, self._chance)
+    async def _wait(self, attempt: int, failure: TemporaryError) -> None:
+        """Back off after a failure, at least as long as the host requested."""
+        seconds = backoff(attempt, self.params.backoff, self.params.max_wait, self._random)
         seconds = max(seconds, min(failure.wait or 0.0, self.params.max_wait))
         self.tally.waited += seconds
         await asyncio.sleep(seconds)
 
-    async def _fetch(self, session: aiohttp.ClientSession, url: URL) -> tuple[Outcome, bytes]:
-        """One try: the outcome and the bytes.
+    async def _fetch(self, session: aiohttp.ClientSession, url: URL) -> tuple[DownloadResult, bytes]:
+        """Try once to download a picture, following redirects; returns the result and the bytes.
 
         Raises:
-            PassingError: if another try may end otherwise.
-            CrawlError: on a 403.
+            TemporaryError: if another attempt may succeed.
+            CrawlError: if the host refuses the crawl with a 403.
         """
-        for _ in range(REDIRECTS + 1):
-            if why := objection(url, self.params.hosts):
-                return Outcome("refused", None, why), b""
+        for _ in range(MAX_REDIRECTS + 1):
+            if reason := objection(url, self.params.hosts):  # checked at every redirect
+                return DownloadResult("refused", None, reason), b""
             await self._pace.turn()
             self.tally.requests += 1
             try:
-                async with session.get(url, allow_redirects=False) as answer:
-                    self.tally.answers[str(answer.status)] += 1
-                    if answer.status in (301, 302, 303, 307, 308) and "Location" in answer.headers:
-                        url = url.join(URL(answer.headers["Location"]))
+                async with session.get(url, allow_redirects=False) as response:
+                    self.tally.answers[str(response.status)] += 1
+                    if response.status in (301, 302, 303, 307, 308) and "Location" in response.headers:
+                        url = url.join(URL(response.headers["Location"]))
                         continue
-                    return await self._read(answer)
+                    return await self._read(response)
             except TimeoutError:
-                said = "timed out"
+                message = "timed out"
             except aiohttp.ClientConnectorError as error:
-                # Whether a name, a port or TLS failed; the system's own words differ between machines.
-                said = (
-                    "the name has no address" if isinstance(error, aiohttp.ClientConnectorDNSError) else "no connection"
-                )
+                # Not the operating system's own message, which differs between machines.
+                is_dns = isinstance(error, aiohttp.ClientConnectorDNSError)
+                message = "host name not found" if is_dns else "connection failed"
             except (aiohttp.ClientError, OSError):
-                said = "the connection broke"
+                message = "connection lost"
             except ValueError:
-                return Outcome("refused", None, "a redirect to no address"), b""
-            self.tally.answers[said] += 1
-            raise PassingError(said)
-        return Outcome("refused", None, "too many redirects"), b""
+                return DownloadResult("refused", None, "redirect to an invalid URL"), b""
+            self.tally.answers[message] += 1
+            raise TemporaryError(message)
+        return DownloadResult("refused", None, "too many redirects"), b""
 
-    async def _read(self, answer: aiohttp.ClientResponse) -> tuple[Outcome, bytes]:
-        status = answer.status
+    async def _read(self, response: aiohttp.ClientResponse) -> tuple[DownloadResult, bytes]:
+        """Turn a response that is not a redirect into a result and bytes; raises as `_fetch` does."""
+        status = response.status
         if status in (404, 410):
-            return Outcome("missing", status), b""
+            return DownloadResult("missing", status), b""
         if status == 403:
             raise CrawlError(
-                f"{answer.url.host} refuses the crawl (403): stop for today, ask the board's staff, and set "
-                "download.contact and a lower download.rate; what was fetched is kept"
+                f"{response.url.host} blocked the crawl (403); stop for today, contact the board's staff, then set "
+                "download.contact and lower download.rate; downloaded pictures are kept"
             )
         if status != 200:
-            await self._heed(answer)
+            await self._pause_if_asked(response)
             if 400 <= status < 500 and status not in (408, 425, 429):
-                return Outcome("refused", status, "the host refuses the request"), b""
-            raise PassingError(f"the host answered {status}", status, retry_after(answer.headers))
-        data = await self._body(answer)
+                return DownloadResult("refused", status, "the host refused the request"), b""
+            raise TemporaryError(f"the host answered {status}", status, retry_after(response.headers))
+        data = await self._body(response)
         if data is None:
-            return Outcome("too_large", status, f"over {self.params.max_bytes} bytes"), b""
+            return DownloadResult("too_large", status, f"over {self.params.max_bytes} bytes"), b""
         self.tally.bytes += len(data)
         if not data:
-            raise PassingError("an empty answer", status)
-        return await asyncio.get_running_loop().run_in_executor(self._decoders, self._judge, data), data
+            raise TemporaryError("empty response", status)
+        # Decoding takes milliseconds to seconds: in the event loop it would stall every other download.
+        return await asyncio.get_running_loop().run_in_executor(self._decoders, self._decode, data), data
 
-    async def _heed(self, answer: aiohttp.ClientResponse) -> None:
-        """Pause the whole crawl where the board's signal is meant for all of it."""
-        asked = retry_after(answer.headers)
-        empty = answer.status == 500 and not await answer.content.read(1)
-        asks_for = signals.signal(answer.status, empty)
-        if asks_for == "overloaded":
-            self._pause(max(self.params.pause_overloaded, min(asked or 0, self.params.max_wait)))
-        elif asks_for == "blocked":
+    async def _pause_if_asked(self, response: aiohttp.ClientResponse) -> None:
+        """Pause the whole crawl if a failed response concerns all of it, and not the one picture."""
+        requested = retry_after(response.headers)
+        empty = response.status == 500 and not await response.content.read(1)
+        signal_name = signals.signal(response.status, empty)
+        if signal_name == "overloaded":
+            self._pause(max(self.params.pause_overloaded, min(requested or 0, self.params.max_wait)))
+        elif signal_name == "blocked":
             self._pause(self.params.pause_blocked)
-        elif answer.status in (429, 503) and asked is not None:
-            self._pause(min(asked, self.params.max_wait))
-        elif answer.status == 429:
+        elif response.status in (429, 503) and requested is not None:
+            self._pause(min(requested, self.params.max_wait))
+        elif response.status == 429:
             self._pause(self.params.backoff)
 
     def _pause(self, seconds: float) -> None:
         if seconds > 10:
-            log.info("the board asks for a pause: the crawl goes on in %.0f s", seconds)
+            log.info("the host requested a pause; the crawl resumes in %.0f s", seconds)
         self._pace.pause(seconds)
 
-    async def _body(self, answer: aiohttp.ClientResponse) -> bytes | None:
-        """The bytes as they come; None as soon as they are over the cap."""
-        if (answer.content_length or 0) > self.params.max_bytes:
+    async def _body(self, response: aiohttp.ClientResponse) -> bytes | None:
+        """The response's body; None as soon as it exceeds `max_bytes`, whatever Content-Length says."""
+        if (response.content_length or 0) > self.params.max_bytes:
             return None
         parts = bytearray()
-        async for part in answer.content.iter_chunked(CHUNK):
+        async for part in response.content.iter_chunked(CHUNK):
             parts += part
             if len(parts) > self.params.max_bytes:
                 return None
         return bytes(parts)
 
-    def _judge(self, data: bytes) -> Outcome:
-        """Whether the bytes are a picture, by decoding all of it."""
+    def _decode(self, data: bytes) -> DownloadResult:
+        """Check that the bytes are a complete picture, by decoding it."""
         try:
             image = open_checked(data, self._caps)
             kind = (image.format or "").lower()
             width, height = image.size
             image.load()
         except PictureError as error:
-            return Outcome(error.reason, 200, error.detail)
-        except Exception as error:  # a hostile file can make a decoder raise nearly anything
-            return Outcome("corrupt", 200, f"cannot be decoded ({type(error).__name__})")
-        return Outcome("ok", 200, None, width, height, kind, hashlib.sha256(data).hexdigest())
+            return DownloadResult(error.reason, 200, error.detail)
+        except Exception as error:  # a malicious file can make a decoder raise almost anything
+            return DownloadResult("corrupt", 200, f"cannot be decoded ({type(error).__name__})")
+        return DownloadResult("ok", 200, None, width, height, kind, hashlib.sha256(data).hexdigest())
+
+
+class _ProgressLog:
+    """Logs how far the crawl is every `LOG_INTERVAL` seconds, if enabled."""
+
+    def __init__(self, total: int, left: Callable[[int], str], *, enabled: bool) -> None:
+        self._total = total
+        self._left = left
+        self._enabled = enabled
+        self._done = 0
+        self._logged = time.monotonic()
+
+    def update(self) -> None:
+        self._done += 1
+        if self._enabled and time.monotonic() - self._logged > LOG_INTERVAL:
+            self._logged = time.monotonic()
+            left = self._left(self._total - self._done)
+            log.info("%d of %d pictures downloaded; at least %s left", self._done, self._total, left)
 
 
 def crawl(
     params: Download,
-    store: Store,
-    wanted: Iterable[Wanted],
+    store: PictureStore,
+    pictures: Iterable[WantedPicture],
     total: int,
     resolve: Mapping[str, tuple[str, int]],
-    settled: Callable[[Wanted], None] = lambda _: None,
+    settled: Callable[[WantedPicture], None] = lambda _: None,
 ) -> Crawler:
-    """Fetch `wanted`, `total` pictures, into `store`; what was finished is kept whatever stops it.
+    """Download pictures into `store`. Finished ones are kept, whatever stops the crawl.
 
     Args:
-        params: rate, patience, caps and allowed hosts.
-        store: takes each outcome as it is known.
-        wanted: taken one by one, so that millions need no memory.
-        total: for the progress bar.
-        resolve: host -> address and port to connect to in its stead, as for the sample board on loopback.
-        settled: is told of each picture whose outcome is known, or that was given up.
+        params: rate, retries, limits and allowed hosts.
+        store: receives each result as soon as it is known.
+        pictures: consumed one at a time, so that millions of them need no memory.
+        total: the number of pictures, for the progress bar.
+        resolve: host name -> address and port to connect to instead, for the sample board on loopback.
+        settled: called for each picture whose result is known, or that the crawl gave up on.
+
+    Returns:
+        The crawler, for its `tally` and `gave_up`.
 
     Raises:
         CrawlError: if the host refuses the crawl.
     """
     crawler = Crawler(params, store, resolve)
     try:
-        asyncio.run(_terminable(crawler.run(wanted, total, settled)))
+        asyncio.run(_cancelled_by_sigterm(crawler.run(pictures, total, settled)))
     except asyncio.CancelledError:
         sys.exit(143)
     return crawler
 
 
-async def _terminable(crawl: Coroutine[Any, Any, None]) -> None:
-    """Let SIGTERM cancel the crawl, as asyncio has SIGINT do: an exit from amid a task would leave a traceback."""
+async def _cancelled_by_sigterm(crawl: Coroutine[Any, Any, None]) -> None:
+    """Let SIGTERM cancel the crawl, as asyncio does on SIGINT: `sys.exit` inside a task would print a traceback."""
     loop, task = asyncio.get_running_loop(), asyncio.create_task(crawl)
     before = signal.signal(signal.SIGTERM, lambda *_: loop.call_soon_threadsafe(task.cancel))
     try:

@@ -1,25 +1,46 @@
-"""A polite crawler's sense of time: even spacing, pauses of the whole crawl, exponential back-off with full jitter."""
+"""The pace of a polite crawl: one crawl per host, evenly spaced requests, pauses, exponential backoff with jitter."""
 
 from __future__ import annotations
 
 import asyncio
+import contextlib
+import fcntl
+import logging
 import random
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
 
+from stages.workspace.cache import cache_root
 
-def backoff(attempt: int, base: float, cap: float, chance: random.Random) -> float:
-    """Seconds to wait before trying again: evenly drawn from 0 to `base` doubled `attempt` times, at most to `cap`.
+log = logging.getLogger(__name__)
+
+
+@contextlib.contextmanager
+def one_crawl(hosts: list[str]) -> Iterator[None]:
+    """Let one process at a time crawl these hosts: two would exceed the rate limit together."""
+    with contextlib.ExitStack() as stack:
+        for host in sorted(hosts):  # always in the same order, so that two crawls cannot deadlock
+            lock = stack.enter_context((cache_root() / f"crawl-{host}.lock").open("w"))
+            try:
+                fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError:
+                log.info("another run is crawling %s; waiting for it to finish", host)
+                fcntl.flock(lock, fcntl.LOCK_EX)
+        yield
+
+
+def backoff(attempt: int, base: float, cap: float, random_source: random.Random) -> float:
+    """Seconds to wait before the next attempt: uniform from 0 to `base` * 2 ** `attempt`, or to `cap` if that is less.
 
     Full jitter (M. Brooker, "Exponential Backoff And Jitter", 2015): clients that failed together do not return
     together.
     """
-    return chance.uniform(0, min(cap, base * 2.0 ** min(attempt, 60)))
+    return random_source.uniform(0, min(cap, base * 2.0 ** min(attempt, 60)))
 
 
 def retry_after(headers: Mapping[str, str], now: datetime | None = None) -> float | None:
-    """Seconds that a `Retry-After` header asks for, as a number or an HTTP date; None without a readable one."""
+    """Seconds requested by a `Retry-After` header, a number or an HTTP date; None without a valid header."""
     value = headers.get("Retry-After", "").strip()
     if value.isdecimal():
         return float(min(int(value[:9]), 10**8))
@@ -33,29 +54,29 @@ def retry_after(headers: Mapping[str, str], now: datetime | None = None) -> floa
 
 
 class Pace:
-    """Lets one request go each 1/`rate` s, and none while the crawl is paused."""
+    """Rate limiter: one request every 1/`rate` seconds, and none while the crawl is paused."""
 
     def __init__(self, rate: float) -> None:
         self._spacing = 1 / rate
         self._next = 0.0
         self._resumes = 0.0
         self.paused = 0.0
-        """Seconds of pauses in all."""
+        """Total length of all pauses in seconds."""
 
     async def turn(self) -> None:
-        """Wait until a request may go."""
+        """Wait until the next request may be sent."""
         now = asyncio.get_running_loop().time
         while True:
             moment = max(self._next, self._resumes, now())
             self._next = moment + self._spacing
             await asyncio.sleep(moment - now())
-            if now() >= self._resumes:  # else the crawl was paused meanwhile
+            if now() >= self._resumes:  # otherwise a pause began during the sleep
                 return
 
     def pause(self, seconds: float) -> None:
-        """Let nothing go for so many seconds from now, or longer where a pause says so already."""
+        """Send no request for `seconds` from now; a pause that already lasts longer is not shortened."""
         now = asyncio.get_running_loop().time()
         resumes = now + seconds
-        self.paused += max(0.0, resumes - max(self._resumes, now))
+        self.paused += max(0.0, resumes - max(self._resumes, now))  # count the overlap of two pauses once
         self._resumes = max(self._resumes, resumes)
         self._next = max(self._next, self._resumes)

@@ -1,4 +1,4 @@
-"""The catalogue in ranges of ids, a shard each, and the shards that a crawl fills one after the other."""
+"""The catalogue in ranges of ids, one shard each; and shards written during the crawl as their ranges complete."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from typing import Self
 
 import pyarrow.parquet as pq
 
-from stages.crawl.store import Store, Wanted
+from stages.crawl.store import PictureStore, WantedPicture
 from stages.workspace.errors import CrawlError
 
 log = logging.getLogger(__name__)
@@ -19,47 +19,48 @@ log = logging.getLogger(__name__)
 BATCH = 4096
 
 
-class Ranges:
-    """The catalogue's pictures by ascending id, a list for each range of `size` ids that has any.
+class IdRanges:
+    """The catalogue's pictures by ascending id, as one list for each range of `size` ids that is not empty.
 
-    Every walk reads the file anew: a range is in memory at a time.
+    Each iteration reads the file again, so only one range is in memory at a time.
     """
 
     def __init__(self, catalogue: Path, size: int) -> None:
         if not catalogue.exists():
-            raise CrawlError(f"no catalogue {catalogue}; run `dvc repro extract`")
+            raise CrawlError(f"{catalogue} is missing; run `dvc repro extract`")
         self._catalogue = catalogue
         self.pictures: int = pq.read_metadata(catalogue).num_rows
         self._size = size
 
-    def __iter__(self) -> Iterator[list[Wanted]]:
+    def __iter__(self) -> Iterator[list[WantedPicture]]:
         for _, pictures in itertools.groupby(self._pictures(), self.number):
             yield list(pictures)
 
-    def number(self, wanted: Wanted) -> int:
-        """Which range a picture is in: the number of its shard."""
-        return wanted.image_id // self._size
+    def number(self, picture: WantedPicture) -> int:
+        """The number of the picture's range, and of its shard."""
+        return picture.image_id // self._size
 
-    def _pictures(self) -> Iterator[Wanted]:
+    def _pictures(self) -> Iterator[WantedPicture]:
         file = pq.ParquetFile(self._catalogue)
-        for group in range(file.num_row_groups):  # one at a time, or the file's bytes would all be kept
+        # One row group per call: with several, Arrow would keep all of the file's bytes in memory.
+        for group in range(file.num_row_groups):
             for batch in file.iter_batches(BATCH, [group], columns=["image_id", "url", "sha512"]):
                 ids, urls, hashes = (column.to_pylist() for column in batch.columns)
-                yield from map(Wanted, ids, urls, (each or "" for each in hashes))
+                yield from map(WantedPicture, ids, urls, (sha512 or "" for sha512 in hashes))
 
 
-class Filling:
-    """Has each shard written as soon as all its pictures are settled: in a thread, beside the crawl.
+class ShardFiller:
+    """Writes each shard in a background thread as soon as all its pictures are settled, while the crawl continues.
 
-    What a crash leaves over is no loss: `Store.shard` writes a shard whenever it is asked for one.
+    It only saves time: `PictureStore.shard` also writes a shard on demand, for example after a crash.
     """
 
-    def __init__(self, store: Store, ranges: Ranges) -> None:
+    def __init__(self, store: PictureStore, ranges: IdRanges) -> None:
         self._store = store
-        self._writers = store.again()
+        self._thread_store = store.reopen()
         self._ranges = ranges
-        self._open: dict[int, list[Wanted]] = {}
-        self._left: dict[int, int] = {}
+        self._open: dict[int, list[WantedPicture]] = {}
+        self._unsettled: dict[int, int] = {}
         self._thread = ThreadPoolExecutor(1, "shards")
         self._writing: list[Future[None]] = []
 
@@ -67,34 +68,34 @@ class Filling:
         return self
 
     def __exit__(self, *_: object) -> None:
-        self._thread.shutdown(cancel_futures=True)  # those that wait will be asked for
-        self._writers.close()
-        for each in self._writing:
-            if not each.cancelled():
-                each.result()
+        self._thread.shutdown(cancel_futures=True)  # cancelled shards are written on demand
+        self._thread_store.close()
+        for shard in self._writing:
+            if not shard.cancelled():
+                shard.result()
 
-    def lacking(self) -> Iterator[Wanted]:
-        """The pictures that must be asked for, by ascending id."""
+    def missing(self) -> Iterator[WantedPicture]:
+        """The pictures without a known result, which have to be downloaded, by ascending id."""
         for pictures in self._ranges:
-            found = zip(pictures, self._store.find(pictures), strict=True)
-            if lacking := [each for each, outcome in found if outcome is None]:
-                number = self._ranges.number(lacking[0])
-                self._open[number], self._left[number] = pictures, len(lacking)
-                yield from lacking
+            known = zip(pictures, self._store.results(pictures), strict=True)
+            if missing := [picture for picture, result in known if result is None]:
+                number = self._ranges.number(missing[0])
+                self._open[number], self._unsettled[number] = pictures, len(missing)
+                yield from missing
 
-    def settled(self, wanted: Wanted) -> None:
-        """A picture that was lacking is in the store, or was given up."""
-        number = self._ranges.number(wanted)
-        self._left[number] -= 1
-        if not self._left[number]:
-            del self._left[number]
+    def settled(self, picture: WantedPicture) -> None:
+        """Record that a missing picture's result is in the store now, or that the crawl gave up on it."""
+        number = self._ranges.number(picture)
+        self._unsettled[number] -= 1
+        if not self._unsettled[number]:
+            del self._unsettled[number]
             self._writing.append(self._thread.submit(self._write, self._open.pop(number)))
 
-    def _write(self, pictures: list[Wanted]) -> None:
-        found = zip(pictures, self._writers.find(pictures), strict=True)
-        good = [(each, outcome) for each, outcome in found if outcome and outcome.status == "ok"]
+    def _write(self, pictures: list[WantedPicture]) -> None:
+        known = zip(pictures, self._thread_store.results(pictures), strict=True)
+        good = [(picture, result) for picture, result in known if result and result.status == "ok"]
         try:
             if good:
-                self._writers.shard(good)
-        except CrawlError as error:  # of an older picture: no reason to stop the crawl
+                self._thread_store.shard(good)
+        except CrawlError as error:  # an older picture is damaged, which is no reason to stop the crawl
             log.warning("%s", error)

@@ -1,4 +1,4 @@
-"""A board's own picture host, out on the network: there is nothing to start."""
+"""A board's own picture host on the network: there is nothing to start."""
 
 from __future__ import annotations
 
@@ -10,5 +10,5 @@ from stages.config.download import Download
 
 @contextlib.contextmanager
 def opened(params: Download) -> Iterator[Mapping[str, tuple[str, int]]]:
-    """Yield host -> address and port to connect to instead: none, names are resolved."""
+    """Yield host name -> the address and port to connect to instead: none, because DNS resolves them."""
     yield {}

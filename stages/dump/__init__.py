@@ -1,1 +1,1 @@
-"""A board's dump: its archive, the needed tables, the PostgreSQL that holds them."""
+"""A board's dump: the archive format, the tables that stages need, the PostgreSQL databases that hold them."""

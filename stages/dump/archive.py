@@ -1,7 +1,7 @@
-"""pg_dump's custom format: header, table of contents (TOC), one block of data a table.
+"""pg_dump's custom format: a header, a table of contents (TOC), then one sequence of data blocks for each table.
 
 Source: PostgreSQL's `src/bin/pg_dump/pg_backup_archiver.c` and `pg_backup_custom.c`. Archive versions 1.12 (PostgreSQL
-9.0) to 1.16 (17 and 18). Everything here comes from outside: lengths are checked against the file's size.
+9.0) to 1.16 (17 and 18). A dump is untrusted input: every length is checked against the file's size.
 """
 
 from __future__ import annotations
@@ -22,24 +22,24 @@ CUSTOM = 1
 NO_OFFSET, OFFSET, NO_DATA = 1, 2, 3
 DATA_BLOCK = 1
 EPOCH = (0, 0, 0, 1, 0, 70, 0)
-"""1970-01-01, as `struct tm` has it: s, min, h, day, month from 0, year from 1900, daylight saving."""
+"""1970-01-01 as `struct tm`: second, minute, hour, day, month from 0, year from 1900, daylight saving time."""
 
 
 @dataclass(frozen=True)
-class Header:
+class ArchiveHeader:
     version: tuple[int, int, int]
     int_size: int
     offset_size: int
     compression: bytes
     created: tuple[int, ...]
-    """Local time of the machine that dumped, as `struct tm`: 7 numbers."""
+    """Local time of the machine that made the dump, as the seven numbers of `struct tm`."""
     database: bytes | None
     server_version: bytes | None
     dump_version: bytes | None
 
     @property
     def date(self) -> str:
-        """When the dump was made, as ISO 8601, without a zone."""
+        """When the dump was made, in ISO 8601 without a time zone."""
         second, minute, hour, day, month, year, _ = self.created
         try:
             return dt.datetime(year + 1900, month + 1, day, hour, minute, second).isoformat()  # noqa: DTZ001
@@ -48,21 +48,21 @@ class Header:
 
 
 @dataclass(frozen=True)
-class Entry:
-    """One object in the TOC."""
+class TocEntry:
+    """An object listed in the TOC."""
 
     id: int
     had_dumper: int
     catalogue: tuple[bytes | None, bytes | None]
-    """OIDs, of no meaning outside the cluster that was dumped."""
+    """OIDs; they mean nothing outside the cluster that was dumped."""
     tag: bytes
     kind: str
-    """As `TABLE`, `TABLE DATA`, `EXTENSION`."""
+    """For example `TABLE`, `TABLE DATA` or `EXTENSION`."""
     section: int
     definition: bytes | None
     drop: bytes | None
     copy: bytes | None
-    """The COPY statement that the data goes into."""
+    """The COPY statement that reads the data."""
     namespace: bytes | None
     tablespace: bytes | None
     access_method: bytes | None
@@ -80,20 +80,24 @@ class Entry:
 
 @dataclass(frozen=True)
 class Archive:
+    """A dump's header and TOC; the data stays in the file."""
+
     path: Path
-    header: Header
-    entries: tuple[Entry, ...]
+    header: ArchiveHeader
+    entries: tuple[TocEntry, ...]
     toc_end: int
     size: int
 
     def extents(self) -> dict[int, tuple[int, int]]:
-        """Entry id -> first and past-the-last byte of its data, where the TOC tells."""
+        """Entry id -> offsets of the first byte of its data and of the byte after the last, if the TOC has them."""
         placed = sorted((entry.offset, entry.id) for entry in self.entries if entry.offset_state == OFFSET)
         ends = [*(offset for offset, _ in placed), self.size][1:]
         return {id: (offset, end) for (offset, id), end in zip(placed, ends, strict=True)}
 
 
 class _Reader:
+    """Reads the format's primitive types, and raises EOFError rather than return too few bytes."""
+
     def __init__(self, file: BinaryIO, size: int) -> None:
         self.file = file
         self.size = size
@@ -119,32 +123,34 @@ class _Reader:
 
 
 def read(path: Path) -> Archive:
-    """Read a dump's header and TOC, and check that its last block is whole.
+    """Read a dump's header and TOC, and check that the last data block is complete.
 
     Raises:
-        DumpError: if it is missing, of another format, of a version that we do not know, or cut off.
+        DumpError: if the file is missing, in another format, of an unsupported version, or truncated.
     """
     try:
         size = path.stat().st_size
         with path.open("rb") as file:
             start = file.read(512)
-            _check_kind(path, start)
+            _check_format(path, start)
             file.seek(len(MAGIC))
-            archive = _read(path, _Reader(file, size))
-            if not _is_whole(archive, file):
+            archive = _read_toc(path, _Reader(file, size))
+            if not _is_complete(archive, file):
                 raise EOFError
     except FileNotFoundError:
-        raise DumpError(f"{path} is missing; see the dump's source in conf/source/ for how to get it") from None
+        raise DumpError(
+            f"{path} is missing; a comment in the file of conf/source/ says where to get the dump"
+        ) from None
     except IsADirectoryError:
-        raise DumpError(f"{path} is a folder; name the one file that `pg_dump -Fc` writes") from None
+        raise DumpError(f"{path} is a folder; set restore.dump to a file written by `pg_dump -Fc`") from None
     except PermissionError:
-        raise DumpError(f"{path} cannot be read: permission denied") from None
+        raise DumpError(f"no permission to read {path}; change its owner or mode") from None
     except (EOFError, ValueError):
-        raise DumpError(f"{path} is cut off or damaged; fetch it again and compare its SHA-256") from None
+        raise DumpError(f"{path} is truncated or damaged; download it again and compare its SHA-256") from None
     return archive
 
 
-def _check_kind(path: Path, start: bytes) -> None:
+def _check_format(path: Path, start: bytes) -> None:
     if start.startswith(MAGIC):
         return
     kinds = {
@@ -154,25 +160,25 @@ def _check_kind(path: Path, start: bytes) -> None:
         b"BZh": "compressed with bzip2; unpack it first",
         b"\xfd7zXZ": "compressed with xz; unpack it first",
     }
-    kind = next((kind for magic, kind in kinds.items() if start.startswith(magic)), "no PostgreSQL dump")
+    kind = next((kind for magic, kind in kinds.items() if start.startswith(magic)), "not a PostgreSQL dump")
     if b"PostgreSQL database" in start or start.lstrip().upper().startswith((b"CREATE ", b"SET ", b"BEGIN")):
         kind = "a plain SQL dump"
-    raise DumpError(f"{path} is {'empty' if not start else kind}; what is needed is the custom format of `pg_dump -Fc`")
+    raise DumpError(f"{path} is {kind if start else 'empty'}; the stage needs the custom format of `pg_dump -Fc`")
 
 
-def _read(path: Path, reader: _Reader) -> Archive:
+def _read_toc(path: Path, reader: _Reader) -> Archive:
     version = (reader.byte(), reader.byte(), reader.byte())
     if not OLDEST <= version[:2] <= NEWEST:
         raise DumpError(
-            f"{path} is of archive version {version[0]}.{version[1]}; those from {OLDEST[0]}.{OLDEST[1]} to "
-            f"{NEWEST[0]}.{NEWEST[1]} (PostgreSQL 18) can be read"
+            f"{path} has archive version {version[0]}.{version[1]}; supported are {OLDEST[0]}.{OLDEST[1]} to "
+            f"{NEWEST[0]}.{NEWEST[1]}, as written by PostgreSQL 9.0 to 18"
         )
     reader.int_size, offset_size = reader.byte(), reader.byte()
     if reader.byte() != CUSTOM:
-        raise DumpError(f"{path} is a tar or folder dump; what is needed is the custom format of `pg_dump -Fc`")
+        raise DumpError(f"{path} is a tar or directory dump; the stage needs the custom format of `pg_dump -Fc`")
     if reader.int_size not in (4, 8) or offset_size not in (4, 8):
         raise ValueError
-    header = Header(
+    header = ArchiveHeader(
         version=version,
         int_size=reader.int_size,
         offset_size=offset_size,
@@ -184,11 +190,11 @@ def _read(path: Path, reader: _Reader) -> Archive:
     )
     entries = tuple(_read_entry(reader, header) for _ in range(reader.int()))
     if not entries:
-        raise DumpError(f"{path} is an empty dump: it holds no tables")
+        raise DumpError(f"{path} has no tables; dump the board's database")
     return Archive(path, header, entries, reader.file.tell(), reader.size)
 
 
-def _read_entry(reader: _Reader, header: Header) -> Entry:
+def _read_entry(reader: _Reader, header: ArchiveHeader) -> TocEntry:
     values = {
         "id": reader.int(),
         "had_dumper": reader.int(),
@@ -209,11 +215,11 @@ def _read_entry(reader: _Reader, header: Header) -> Entry:
         "offset_state": reader.byte(),
         "offset": int.from_bytes(reader.take(header.offset_size), "little"),
     }
-    return Entry(**values)  # type: ignore[arg-type]  # read in the file's order, named once
+    return TocEntry(**values)  # type: ignore[arg-type]  # the dict lists the fields in the file's order
 
 
-def _is_whole(archive: Archive, file: BinaryIO) -> bool:
-    """Whether the last block ends where the file does. Always so when the TOC has no offsets: pg_restore will see."""
+def _is_complete(archive: Archive, file: BinaryIO) -> bool:
+    """Whether the last data block ends where the file ends. Without offsets in the TOC, leave it to pg_restore."""
     extents = archive.extents()
     if not extents:
         return True
@@ -221,9 +227,9 @@ def _is_whole(archive: Archive, file: BinaryIO) -> bool:
     file.seek(last)
     reader = _Reader(file, archive.size)
     reader.int_size = archive.header.int_size
-    if reader.byte() != DATA_BLOCK:  # large objects: not of a board, and of another structure
+    if reader.byte() != DATA_BLOCK:  # large objects have another layout, and a board has none
         return True
-    reader.int()
+    reader.int()  # the entry's id
     while length := reader.int():
         if not 0 < length <= archive.size - file.tell():
             return False
@@ -231,12 +237,46 @@ def _is_whole(archive: Archive, file: BinaryIO) -> bool:
     return file.tell() == archive.size
 
 
-def rewrite(archive: Archive, target: Path, header: Header, entries: dict[int, Entry]) -> None:
-    """Write `archive` to `target` with another header and TOC, its data as they are.
+def normalise(path: Path, like: ArchiveHeader | None = None) -> None:
+    """Rewrite a dump in place without anything that differs between dumps of equal tables.
 
-    `entries`: an entry's old id -> what takes its place. One that is left out must have no data.
+    That is the time of the dump, the database's name and locale, owners, and all numbers that the cluster assigned.
+    `like`: the header to take date and server version from; by default 1970-01-01 and the dump's own version.
     """
-    moved = len(toc(header, list(entries.values()))) - archive.toc_end  # offsets are of fixed width
+    dump = read(path)
+    kept = [entry for entry in dump.entries if not entry.kind.startswith("DATABASE")]
+    numbers = {entry.id: number for number, entry in enumerate(kept, 1)}
+    header = replace(
+        dump.header,
+        created=like.created if like else EPOCH,
+        server_version=like.server_version if like else dump.header.server_version,
+        database=b"board",
+    )
+    entries = {
+        entry.id: replace(
+            entry,
+            id=numbers[entry.id],
+            catalogue=(b"0", b"0"),
+            owner=b"",
+            dependencies=tuple(sorted(numbers[id] for id in entry.dependencies if id in numbers)),
+        )
+        for entry in kept
+    }
+    aside = path.with_name(f"{path.name}.normal")
+    try:
+        _rewrite(dump, aside, header, entries)
+        aside.replace(path)
+    finally:
+        aside.unlink(missing_ok=True)
+
+
+def _rewrite(archive: Archive, target: Path, header: ArchiveHeader, entries: dict[int, TocEntry]) -> None:
+    """Write `archive` to `target` with another header and TOC; the data is copied.
+
+    `entries`: an entry's old id -> its replacement. An entry that is left out must have no data.
+    """
+    # Offsets have a fixed width, so the TOC's length is known before they are.
+    moved = len(toc(header, list(entries.values()))) - archive.toc_end
     placed = [
         replace(entry, offset=entry.offset + moved) if entry.offset_state == OFFSET else entry
         for entry in entries.values()
@@ -246,6 +286,7 @@ def rewrite(archive: Archive, target: Path, header: Header, entries: dict[int, E
         source.seek(archive.toc_end)
         for id, (start, end) in sorted(archive.extents().items(), key=lambda item: item[1]):
             _copy(source, file, start - source.tell())
+            # A data block repeats its entry's id after the block type.
             file.write(source.read(1) + integer(entries[id].id, header))
             source.seek(header.int_size + 1, os.SEEK_CUR)
             _copy(source, file, end - source.tell())
@@ -258,17 +299,17 @@ def _copy(source: BinaryIO, target: BinaryIO, count: int) -> None:
         count -= len(data)
 
 
-def integer(value: int, header: Header) -> bytes:
-    """A number as the format writes it."""
+def integer(value: int, header: ArchiveHeader) -> bytes:
+    """Encode a number in the format: a byte for the sign, then the magnitude in little-endian order."""
     return bytes([value < 0]) + abs(value).to_bytes(header.int_size, "little")
 
 
-def _text(value: bytes | None, header: Header) -> bytes:
+def _text(value: bytes | None, header: ArchiveHeader) -> bytes:
     return integer(-1, header) if value is None else integer(len(value), header) + value
 
 
-def toc(header: Header, entries: list[Entry]) -> bytes:
-    """What a dump begins with: header and TOC. Its length does not depend on offsets."""
+def toc(header: ArchiveHeader, entries: list[TocEntry]) -> bytes:
+    """Encode a dump's header and TOC. The length does not depend on the offsets."""
     out = io.BytesIO()
     out.write(MAGIC + bytes([*header.version, header.int_size, header.offset_size, CUSTOM]) + header.compression)
     out.writelines(integer(value, header) for value in header.created)

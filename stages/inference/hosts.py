@@ -32,12 +32,12 @@ def objection(url: URL, hosts: Sequence[str]) -> str | None:
     """Why a URL must not be requested, or None if it may be."""
     host = url.host or ""
     if host not in hosts:
-        return "a host that is not allowed"
+        return "host not allowed"
     if url.scheme != "https" and not (url.scheme == "http" and is_loopback(host)):
         return "not https"
     address = _address(host)
     if address and not (address.is_global or address.is_loopback):
-        return "a private address"
+        return "private address"
     return None
 
 

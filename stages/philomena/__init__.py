@@ -1,1 +1,1 @@
-"""What Philomena's own code prescribes: picture addresses, tables."""
+"""Facts about Philomena, the software of the boards: picture addresses, tables, tags, signals to crawlers."""

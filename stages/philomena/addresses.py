@@ -1,4 +1,4 @@
-"""Where a Philomena board's picture host keeps an image: the version rule, unpadded dates, extensions.
+"""Addresses on a Philomena board's picture host: which versions exist, dates without padding, file extensions.
 
 Source: philomena-dev/philomena, `lib/philomena/images/thumbnailer.ex` and `lib/philomena_web/views/image_view.ex`.
 """
@@ -21,71 +21,58 @@ VERSIONS: dict[str, tuple[int, int]] = {
     "large": (1280, 1024),
     "tall": (1024, 4096),
 }
-"""Version -> the box, width and height in px, that it is scaled into. `full` is the original and has none."""
+"""Version -> the box that it is scaled into, width and height in px. `full`, the original, has none."""
 
 
 def canonical_format(image_format: str) -> str:
-    """The format of an image's row, mixed-case in old rows, as one of png, jpeg, gif, svg, webm."""
+    """An image's format as one of png, jpeg, gif, svg, webm; the dump also has `jpg`, and capitals in old rows."""
     lower = image_format.lower()
     return "jpeg" if lower == "jpg" else lower
 
 
 def served_format(image_format: str) -> str:
-    """The format of what the host serves for an image: svg versions are png, and so is the still of a video."""
+    """The format that the host serves an image in: svg is rendered as png, and so is the still of a video."""
     canonical = canonical_format(image_format)
     return "png" if canonical in ("svg", "webm") else canonical
 
 
 def has_version(width: Size, height: Size, version: str) -> Size:
-    """Whether the host has a version of an image of this size, in px; of arrays, of each image.
+    """Whether the host has a version of an image of this size in px; elementwise for arrays.
 
-    A version exists only where the image is wider or higher than its box.
+    A version exists only if the image is wider or higher than the version's box.
     """
     box_width, box_height = (0, 0) if version == "full" else VERSIONS[version]
     return (width > box_width) | (height > box_height)
 
 
 def served_version(width: int, height: int, version: str) -> str:
-    """`version` if the host has it for an image of this size (px), else `full`."""
+    """`version` if the host has it for an image of this size in px, else `full`."""
     return version if has_version(width, height, version) else "full"
 
 
 def picture_name(image_format: str, version: str) -> str:
-    """The file of a version that the host has, or of `full`, as `medium.png`. `image_format`: as the dump has it."""
+    """File name of an existing version or of `full`, for example `medium.png`. `image_format` is the dump's value."""
     canonical = canonical_format(image_format)
     if canonical == "webm":
-        return "rendered.png"  # the still: versions of a video are videos
-    # The extension is the dump's own but for its case: jpg and jpeg both occur. An svg's picture is always rendered.
+        return "rendered.png"  # the still image: versions of a video are videos
     if canonical == "svg":
         return f"{'rendered' if version == 'full' else version}.png"
+    # The extension is the dump's value in lower case, not the canonical format: both jpg and jpeg occur.
     return f"{version}.{image_format.lower()}"
 
 
 def picture_path(
     created_at: datetime, image_id: int, image_format: str, width: int, height: int, version: str = "medium"
 ) -> str:
-    """Path below the root of the picture that stands for an image, as `2012/1/2/3/medium.png`.
+    """Path below the host's root of the picture to use for an image, for example `2012/1/2/3/medium.png`.
 
     Args:
-        created_at: UTC, as the dump has it.
-        image_id: the image's.
-        image_format: as the dump has it, in any case.
+        created_at: the dump's value, which is UTC.
+        image_id: the dump's value.
+        image_format: the dump's value, in any case.
         width: of the original, in px.
         height: of the original, in px.
-        version: a key of `VERSIONS`, or `full`.
+        version: a key of `VERSIONS`, or `full`; an image that is too small for the version has `full` instead.
     """
     folder = f"{created_at.year}/{created_at.month}/{created_at.day}/{image_id}"
     return f"{folder}/{picture_name(image_format, served_version(width, height, version))}"
-
-
-def picture_url(
-    root: str,
-    created_at: datetime,
-    image_id: int,
-    image_format: str,
-    width: int,
-    height: int,
-    version: str = "medium",
-) -> str:
-    """Address of the picture that stands for an image; see `picture_path`. `root` is as https://derpicdn.net/img."""
-    return f"{root.rstrip('/')}/{picture_path(created_at, image_id, image_format, width, height, version)}"

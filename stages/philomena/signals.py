@@ -1,6 +1,6 @@
-"""What an answer of a Philomena board's picture host asks of the whole crawl, beyond what HTTP says.
+"""Signals of a Philomena board's picture host to crawlers that HTTP does not define.
 
-Source: the behaviour of the boards' front proxies towards crawlers.
+Source: the observed behaviour of the boards' reverse proxies.
 """
 
 from __future__ import annotations
@@ -11,11 +11,11 @@ Signal = Literal["overloaded", "blocked"]
 
 
 def signal(status: int, empty: bool) -> Signal | None:
-    """Read a failed answer, by its status and by whether its body is empty.
+    """Interpret a failed response by its status and by whether its body is empty.
 
     Returns:
-        `overloaded`: the board sheds load. `blocked`: it blocks this client for 15 minutes, and each further request
-        starts them anew. None: the answer concerns its one picture only.
+        `overloaded` if the board sheds load; `blocked` if it blocks this client for 15 minutes, which each further
+        request restarts; None if the response concerns the requested picture only.
     """
     if status == 501:
         return "overloaded"

@@ -1,8 +1,9 @@
-"""Tags that every Philomena board has."""
+"""Tags and tag categories that every Philomena board has."""
 
 from __future__ import annotations
 
 RATINGS = ("safe", "suggestive", "questionable", "explicit", "semi-grimdark", "grimdark", "grotesque")
 UNUSABLE = ("rating", "origin", "error")
-"""Categories of tags that do not say what a picture shows."""
+"""Categories whose tags do not describe what a picture shows."""
 ARTIST = "artist:"
+"""Prefix of artists' tags."""

@@ -1,1 +1,1 @@
-"""The sample board: its packages, uploads, dump and picture server."""
+"""The sample board: its packages, uploads, dump and picture host."""

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import logging
 
-from stages.philomena import database
+from stages.philomena import board
 from stages.sample import openclipart
 from stages.sample.rows import tables
-from stages.sample.uploads import images
+from stages.sample.uploads import uploads
 from stages.workspace import paths
 from stages.workspace.cache import cache_root
 from stages.workspace.errors import run
@@ -17,12 +17,12 @@ log = logging.getLogger(__name__)
 
 
 def main() -> None:
-    library = openclipart.gathered()
-    uploaded = images(library.contents)
+    library = openclipart.gather()
+    uploaded = uploads(library.contents)
     with replacing(paths.SAMPLE_DUMP) as aside:
-        database.write(tables(uploaded), cache_root() / "sample/cluster", aside)
-    shown = sum(not image.hidden for image in uploaded)
-    log.info("%s: %d images, %d of them shown", paths.SAMPLE_DUMP, len(uploaded), shown)
+        board.write_dump(tables(uploaded), cache_root() / "sample/cluster", aside)
+    visible = sum(not upload.hidden for upload in uploaded)
+    log.info("%s: %d images, %d of them visible", paths.SAMPLE_DUMP, len(uploaded), visible)
 
 
 if __name__ == "__main__":

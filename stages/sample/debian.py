@@ -1,4 +1,4 @@
-"""Debian packages as sources of data: fetched by apt without being installed, checked, read without dpkg."""
+"""Debian packages as sources of data: downloaded by apt without installing them, checked, and read without dpkg."""
 
 from __future__ import annotations
 
@@ -20,15 +20,15 @@ from stages.workspace.errors import SampleError
 
 log = logging.getLogger(__name__)
 
-FOLDER = "MLPY_SAMPLE_DEBS"
-"""Environment variable: a folder that holds the packages' files, for a machine without apt or network."""
-MINUTES = 30
-ADVICE = f"fetch it elsewhere with `apt-get download` and set {FOLDER} to the folder that holds it"
+FOLDER_VARIABLE = "MLPY_SAMPLE_DEBS"
+"""Environment variable with a folder of package files, for a machine without apt or network."""
+TIMEOUT_MINUTES = 30
+ADVICE = f"run `apt-get download` on another machine and set {FOLDER_VARIABLE} to the folder with the file"
 
 
 @dataclass(frozen=True)
 class Package:
-    """One version of a package for all architectures."""
+    """One version of an architecture-independent package."""
 
     name: str
     version: str
@@ -36,37 +36,38 @@ class Package:
 
     @property
     def files(self) -> tuple[str, ...]:
-        """The names its file may have: apt writes the version's colon as %3a, mirrors and people do not."""
+        """Possible file names: apt quotes the version's colon as %3a; mirrors and browsers may not."""
         return tuple(f"{self.name}_{self.version.replace(':', colon)}_all.deb" for colon in ("%3a", ":", "%3A"))
 
     def __str__(self) -> str:
         return f"{self.name}={self.version}"
 
 
-def fetched(packages: Sequence[Package], folder: Path) -> list[Path]:
-    """The packages' files, checked: from the folder that `MLPY_SAMPLE_DEBS` names, else kept in `folder` by apt.
+def fetch(packages: Sequence[Package], folder: Path) -> list[Path]:
+    """The packages' files, checked: from the folder that `MLPY_SAMPLE_DEBS` names, or downloaded by apt to `folder`.
 
     Raises:
-        SampleError: if a file cannot be had, or is not the package it should be.
+        SampleError: if a file cannot be found or downloaded, or its checksum is wrong.
     """
-    if named := os.environ.get(FOLDER):
-        return [_checked(package, _given(package, Path(named).expanduser())) for package in packages]
+    if named := os.environ.get(FOLDER_VARIABLE):
+        return [_checked(package, _existing(package, Path(named).expanduser())) for package in packages]
     folder.mkdir(parents=True, exist_ok=True)
-    missing = [package for package in packages if _found(package, folder) is None]
+    missing = [package for package in packages if _find(package, folder) is None]
     if missing:
         _download(missing, folder)
-    return [_checked(package, _given(package, folder)) for package in packages]
+    return [_checked(package, _existing(package, folder)) for package in packages]
 
 
-def _found(package: Package, folder: Path) -> Path | None:
+def _find(package: Package, folder: Path) -> Path | None:
     return next((folder / name for name in package.files if (folder / name).is_file()), None)
 
 
-def _given(package: Package, folder: Path) -> Path:
-    file = _found(package, folder)
+def _existing(package: Package, folder: Path) -> Path:
+    file = _find(package, folder)
     if file is None:
         raise SampleError(
-            f"{folder} ({FOLDER}) lacks {package.files[0]}; put it there, or unset {FOLDER} to have apt fetch it"
+            f"{folder} ({FOLDER_VARIABLE}) lacks {package.files[0]}; put it there, "
+            f"or unset {FOLDER_VARIABLE} to download it with apt"
         )
     return file
 
@@ -76,36 +77,37 @@ def _checked(package: Package, file: Path) -> Path:
         actual = hashlib.file_digest(opened, "sha256").hexdigest()
     if actual != package.sha256:
         raise SampleError(
-            f"{file} is not {package}: its SHA-256 is {actual}, not {package.sha256}; delete it and run again"
+            f"{file} is not {package}: its SHA-256 is {actual}, not {package.sha256}; "
+            "delete it and run the command again"
         )
     return file
 
 
 def _download(packages: Sequence[Package], folder: Path) -> None:
-    """Have apt fetch files into `folder`, whole or not at all. Needs no root and installs nothing."""
+    """Download packages to `folder` with apt, completely or not at all. Needs no root and installs nothing."""
     if shutil.which("apt-get") is None:
-        raise SampleError(f"there is no apt-get here to fetch {packages[0]} with; {ADVICE}")
-    log.info("fetching %s with apt-get", " and ".join(package.name for package in packages))
+        raise SampleError(f"apt-get, which downloads {packages[0]}, is not installed; {ADVICE}")
+    log.info("downloading %s with apt-get", " and ".join(package.name for package in packages))
     with tempfile.TemporaryDirectory(prefix=".apt-", dir=folder) as aside:
-        Path(aside).chmod(0o755)
+        Path(aside).chmod(0o755)  # apt downloads as the user _apt where it can
         command = ["apt-get", "download", *map(str, packages)]
-        complaint = _apt(command, Path(aside))
-        if complaint and os.geteuid() == 0:  # a fresh machine has no list of packages yet, and only root may get it
-            complaint = _apt(["apt-get", "update"], Path(aside)) or _apt(command, Path(aside))
-        if complaint:
+        error = _run_apt(command, Path(aside))
+        if error and os.geteuid() == 0:  # a fresh machine has no package lists yet, and only root may update them
+            error = _run_apt(["apt-get", "update"], Path(aside)) or _run_apt(command, Path(aside))
+        if error:
             raise SampleError(
-                f"apt-get cannot fetch {packages[0]} ({complaint}); run `apt-get update` as root and try again, "
+                f"apt-get cannot download {packages[0]} ({error}); run `apt-get update` as root and try again, "
                 f"or {ADVICE}"
             )
         for package in packages:
-            file = _found(package, Path(aside))
+            file = _find(package, Path(aside))
             if file is None:
-                raise SampleError(f"apt-get did not bring {package}; {ADVICE}")
+                raise SampleError(f"apt-get did not download {package}; {ADVICE}")
             _checked(package, file).replace(folder / package.files[0])
 
 
-def _apt(command: Sequence[str], folder: Path) -> str | None:
-    """Run apt -> its first complaint, or None when it did what it should."""
+def _run_apt(command: Sequence[str], folder: Path) -> str | None:
+    """Run apt and return its first error message, or None if it succeeded."""
     try:
         done = subprocess.run(
             command,
@@ -114,12 +116,12 @@ def _apt(command: Sequence[str], folder: Path) -> str | None:
             capture_output=True,
             text=True,
             errors="replace",
-            timeout=60 * MINUTES,
+            timeout=60 * TIMEOUT_MINUTES,
             check=False,
             env={**os.environ, "LC_ALL": "C"},
         )
     except subprocess.TimeoutExpired:
-        return f"no end after {MINUTES} minutes"
+        return f"timed out after {TIMEOUT_MINUTES} minutes"
     if done.returncode == 0:
         return None
     errors = [line for line in done.stderr.splitlines() if line.startswith("E:")]
@@ -128,10 +130,10 @@ def _apt(command: Sequence[str], folder: Path) -> str | None:
 
 @contextlib.contextmanager
 def contents(file: Path) -> Iterator[tarfile.TarFile]:
-    """A package's files as a tar stream: iterate over it once.
+    """Open a package's files as a tar stream, which can be iterated over once.
 
     Raises:
-        SampleError: if the file is no Debian package.
+        SampleError: if the file is not a Debian package, or is damaged.
     """
     with file.open("rb") as opened:
         section = _Section(opened, _find_data(opened, file))
@@ -139,25 +141,25 @@ def contents(file: Path) -> Iterator[tarfile.TarFile]:
             with tarfile.open(fileobj=section, mode="r|*") as stream:
                 yield stream
         except tarfile.TarError as error:
-            raise SampleError(f"{file} cannot be unpacked ({error}); delete it and run again") from error
+            raise SampleError(f"{file} cannot be unpacked ({error}); delete it and run the command again") from error
 
 
 def _find_data(opened: IO[bytes], file: Path) -> int:
-    """Go to the part of an ar archive that holds the package's files -> its length in bytes."""
+    """Seek to the member `data.tar.*` of the ar archive that a package is; returns its length in bytes."""
     if opened.read(8) != b"!<arch>\n":
-        raise SampleError(f"{file} is no Debian package; delete it and run again")
+        raise SampleError(f"{file} is not a Debian package; delete it and run the command again")
     while len(header := opened.read(60)) == 60:
         if not (header.endswith(b"`\n") and header[48:58].strip().isdigit()):
-            raise SampleError(f"{file} is damaged; delete it and run again")
+            raise SampleError(f"{file} is damaged; delete it and run the command again")
         size = int(header[48:58])
         if header.startswith(b"data.tar"):
             return size
-        opened.seek(size + size % 2, os.SEEK_CUR)
-    raise SampleError(f"{file} holds no files; delete it and run again")
+        opened.seek(size + size % 2, os.SEEK_CUR)  # members are padded to an even length
+    raise SampleError(f"{file} contains no files; delete it and run the command again")
 
 
 class _Section(io.BufferedIOBase):
-    """The next `left` bytes of a file, as a file."""
+    """The next `left` bytes of a file, as a file of their own."""
 
     def __init__(self, opened: IO[bytes], left: int) -> None:
         self.opened, self.left = opened, left

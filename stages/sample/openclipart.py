@@ -1,6 +1,6 @@
-"""The Open Clip Art Library 0.18 of two Debian packages: public-domain drawings with their authors' metadata.
+"""The Open Clip Art Library 0.18, from two Debian packages: public-domain drawings with their authors' metadata.
 
-What is known about them is gathered once, kept in the cache root, and reused by every later run.
+The pictures are unpacked and measured once; the cache keeps the result for later runs.
 """
 
 from __future__ import annotations
@@ -21,9 +21,9 @@ from typing import IO
 import PIL
 from pydantic import TypeAdapter
 
-from stages.sample import debian, statistics
+from stages.sample import debian, image_statistics
 from stages.sample.debian import Package
-from stages.sample.statistics import Measures
+from stages.sample.image_statistics import ImageStatistics
 from stages.workspace.cache import cache_root
 from stages.workspace.errors import SampleError
 
@@ -32,10 +32,10 @@ PACKAGES = (
     Package("openclipart-png", VERSION, "f07f1545a2970c2cf3fa339bc2405da1a95cf2b1827bfa05bf73eb1c20291c02"),
     Package("openclipart-svg", VERSION, "989712d90d57dfa3230049f553bb43b76c30ee4d4b8c5f6e106e33f7db5cbdc5"),
 )
-"""The pixels; and the drawings they were made of, whose metadata are under the same names."""
+"""The rendered pictures, and the SVG drawings with the metadata; names differ in the extension only."""
 INSIDE = "usr/share/openclipart"
 LEFT_OUT = ("shapes/stars/", "computer/icons/")
-"""Machine-made polygons; one desktop's icons, many times over."""
+"""Generated polygons, and many near-identical icons of one desktop."""
 
 DC = "{http://purl.org/dc/elements/1.1/}"
 RDF = "{http://www.w3.org/1999/02/22-rdf-syntax-ns#}"
@@ -43,7 +43,7 @@ RDF = "{http://www.w3.org/1999/02/22-rdf-syntax-ns#}"
 
 @dataclass(frozen=True)
 class Work:
-    """What a drawing's RDF says, as its author wrote it."""
+    """A drawing's metadata (`cc:Work` in its RDF), as the author wrote them."""
 
     title: str = ""
     description: str = ""
@@ -54,16 +54,16 @@ class Work:
 
 @dataclass(frozen=True)
 class Picture:
-    """A PNG file, named by its path in the library, as `animals/cat.png`."""
+    """A PNG file, named by its path in the library, for example `animals/cat.png`."""
 
     name: str
     work: Work
-    measures: Measures
+    statistics: ImageStatistics
 
 
 @dataclass(frozen=True)
 class Duplicate:
-    """A further name of the picture `of`, with metadata of its own."""
+    """Another name of the picture `of`, with metadata of its own."""
 
     name: str
     of: str
@@ -72,7 +72,7 @@ class Duplicate:
 
 @dataclass(frozen=True)
 class Contents:
-    """Both sorted by name."""
+    """Everything in the library, sorted by name."""
 
     pictures: tuple[Picture, ...]
     duplicates: tuple[Duplicate, ...]
@@ -80,93 +80,95 @@ class Contents:
 
 @dataclass(frozen=True)
 class Library:
-    """The gathered library in its folder."""
+    """The unpacked library in its folder."""
 
     folder: Path
     contents: Contents
 
     def file(self, name: str) -> Path:
-        """A picture's file, as it was packaged."""
+        """A picture's file, as packaged."""
         return self.folder / "png" / name
 
     def source(self, name: str) -> Path:
-        """What to make smaller versions of: the file itself, or the handy copy of a huge one."""
-        handy = self.folder / "handy" / name
-        return handy if handy.exists() else self.file(name)
+        """The file to scale smaller versions from: the picture's, or the reduced copy of a huge one."""
+        reduced = self.folder / "reduced" / name
+        return reduced if reduced.exists() else self.file(name)
 
 
 JSON = TypeAdapter(Contents)
 
 
 def read(folder: Path) -> Library:
-    """The library that was gathered in `folder`."""
+    """The library that `gather` left in `folder`."""
     return Library(folder, JSON.validate_json((folder / "library.json").read_bytes()))
 
 
-def gathered(packages: Sequence[Package] = PACKAGES) -> Library:
-    """The library, from the cache root, or gathered into it: fetched, unpacked, measured. About a minute.
+def gather(packages: Sequence[Package] = PACKAGES) -> Library:
+    """The library from the cache, or else downloaded, unpacked and measured, which takes about a minute.
 
     Args:
-        packages: the pictures' package and the drawings' package.
+        packages: the package of pictures and the package of drawings.
 
     Raises:
-        SampleError: if a package cannot be had or is not what it should be, or the disk is full.
+        SampleError: if a package cannot be downloaded or fails its check, or the disk is full.
     """
     home = cache_root() / "sample"
     folder = home / _key(packages)
     try:
         home.mkdir(exist_ok=True)
-        with _alone(home):
+        with _lock(home):
             if not folder.exists():
-                files = debian.fetched(packages, home / "packages")
+                files = debian.fetch(packages, home / "packages")
                 aside = home / f"{folder.name}.partial"
-                shutil.rmtree(aside, ignore_errors=True)  # of a killed run
-                _gather(files, aside)
+                shutil.rmtree(aside, ignore_errors=True)  # a killed run's
+                _unpack_and_measure(files, aside)
                 aside.rename(folder)
     except OSError as error:
         if error.errno != errno.ENOSPC:
             raise
         raise SampleError(
-            f"the disk is full: the sample's pictures take 500 MB in {home}; free some, or set MLPY_CACHE"
+            f"the disk is full: the sample board's pictures take 500 MB in {home}; "
+            "free some space, or set MLPY_CACHE to a folder on a larger disk"
         ) from error
     return read(folder)
 
 
 def _key(packages: Sequence[Package]) -> str:
-    """A name for what is gathered: it follows from the packages, this code, and the decoder."""
-    code = [Path(file).read_bytes() for file in (__file__, statistics.__file__, debian.__file__)]
+    """Name of the library's folder: a hash of everything that determines its content."""
+    code = [Path(file).read_bytes() for file in (__file__, image_statistics.__file__, debian.__file__)]
     return hashlib.sha256(repr((tuple(packages), code, PIL.__version__)).encode()).hexdigest()[:16]
 
 
 @contextlib.contextmanager
-def _alone(home: Path) -> Iterator[None]:
-    """One process gathers; others wait for it."""
+def _lock(home: Path) -> Iterator[None]:
+    """Let one process create the library; others wait for it."""
     with (home / "lock").open("a") as mutex:
         fcntl.flock(mutex, fcntl.LOCK_EX)
         yield
 
 
-def _gather(files: Sequence[Path], folder: Path) -> None:
-    pixels, drawings = files
-    links = _unpack(pixels, folder / "png")
-    works = _works(drawings)
+def _unpack_and_measure(files: Sequence[Path], folder: Path) -> None:
+    """Create the library in `folder`: `png`, `reduced` and `library.json`."""
+    pictures, drawings = files
+    links = _unpack(pictures, folder / "png")
+    works = _read_works(drawings)
     names = sorted(path.relative_to(folder / "png").as_posix() for path in (folder / "png").rglob("*.png"))
     if not names:
-        raise SampleError(f"{pixels} holds no pictures under {INSIDE}/png")
-    measured = statistics.measured(folder / "png", names, folder / "handy")
+        raise SampleError(f"{pictures} contains no pictures in {INSIDE}/png; delete it and run the command again")
+    measured = image_statistics.measure_all(folder / "png", names, folder / "reduced")
     contents = Contents(
         tuple(Picture(name, works.get(name, Work()), measured[name]) for name in names),
         tuple(
             Duplicate(name, of, works.get(name, Work()))
             for name in sorted(links)
-            if (of := _resolved(name, links)) in measured
+            if (of := _resolve(name, links)) in measured
         ),
     )
     (folder / "library.json").write_bytes(JSON.dump_json(contents))
 
 
 def _unpack(package: Path, folder: Path) -> dict[str, str]:
-    """Unpack the pictures -> the names that are links, each with the name it points to."""
+    """Unpack the pictures; returns the symbolic links, name -> the name that it points to."""
     links: dict[str, str] = {}
     folder.mkdir(parents=True)
     with debian.contents(package) as stream:
@@ -183,23 +185,23 @@ def _unpack(package: Path, folder: Path) -> dict[str, str]:
 
 
 def _name(member: tarfile.TarInfo, kind: str) -> str | None:
-    """The name in the library of a package's file; None for what is no `kind` of drawing."""
+    """The name in the library of a package's file, or None if it is not a `kind` file of the library."""
     path = posixpath.normpath(member.name)
     start = f"{INSIDE}/{kind}/"
     return path.removeprefix(start) if path.startswith(start) and path.endswith(f".{kind}") else None
 
 
-def _resolved(name: str, links: dict[str, str]) -> str:
-    """Where a chain of links ends."""
-    for _ in range(10):
+def _resolve(name: str, links: dict[str, str]) -> str:
+    """The end of a chain of links."""
+    for _ in range(10):  # a cycle must not hang
         if name not in links:
             break
         name = links[name]
     return name
 
 
-def _works(package: Path) -> dict[str, Work]:
-    """The metadata of every drawing, by the picture's name."""
+def _read_works(package: Path) -> dict[str, Work]:
+    """The metadata of every drawing, by its picture's name."""
     works: dict[str, Work] = {}
     links: dict[str, str] = {}
     with debian.contents(package) as stream:
@@ -210,14 +212,14 @@ def _works(package: Path) -> dict[str, Work]:
             if member.issym():
                 links[name] = posixpath.normpath(posixpath.join(posixpath.dirname(name), member.linkname))
             elif file := stream.extractfile(member):
-                works[name] = _work(file)
-    works |= {name: works[of] for name in links if (of := _resolved(name, links)) in works}
+                works[name] = _read_work(file)
+    works |= {name: works[of] for name in links if (of := _resolve(name, links)) in works}
     return {name.removesuffix(".svg") + ".png": work for name, work in works.items()}
 
 
-def _work(drawing: IO[bytes]) -> Work:
-    """What a drawing's RDF says. The package's checksum stands for its XML: no outsider wrote it."""
-    root = ET.parse(drawing).getroot()  # noqa: S314 (checked by SHA-256)
+def _read_work(drawing: IO[bytes]) -> Work:
+    """A drawing's metadata. The package's checksum was verified, so its XML can be trusted."""
+    root = ET.parse(drawing).getroot()  # noqa: S314 (the checksum was verified)
     work = next((element for element in root.iter() if element.tag.endswith("}Work")), None)
     if work is None:
         return Work()
@@ -234,5 +236,5 @@ def _work(drawing: IO[bytes]) -> Work:
 
 
 def _text(element: ET.Element | None) -> str:
-    """An element's text in one line."""
+    """An element's text on one line."""
     return " ".join("".join(element.itertext()).split()) if element is not None else ""

@@ -1,4 +1,4 @@
-"""Smaller versions of pictures, made when first asked for and kept."""
+"""Smaller versions of pictures, rendered on first request and cached."""
 
 from __future__ import annotations
 
@@ -15,18 +15,18 @@ from stages.workspace.files import replacing
 
 @dataclass(frozen=True)
 class Renderings:
-    """Versions of pictures, kept in a folder."""
+    """A folder of rendered versions."""
 
     folder: Path
 
     @classmethod
     def within(cls, folder: Path) -> Renderings:
-        """Kept below `folder`, apart from what other code or another Pillow made."""
+        """A folder below `folder` for this code and this version of Pillow: others may render differently."""
         code = hashlib.sha256(Path(__file__).read_bytes() + PIL.__version__.encode()).hexdigest()[:16]
         return cls(folder / f"versions-{code}")
 
     def version(self, name: str, source: Path, version: str) -> Path:
-        """The file of a picture's version, made from `source` if it is not there yet. Takes up to a second."""
+        """The file of a picture's version; rendered from `source` if it is missing, which takes up to a second."""
         target = self.folder / version / name
         if not target.exists():
             with replacing(target) as aside:
@@ -35,10 +35,11 @@ class Renderings:
 
 
 def render(source: Path, target: Path, box: tuple[int, int]) -> None:
-    """Scale a PNG into a box, aspect and transparency kept."""
+    """Scale a PNG into a box (width, height), keeping aspect ratio and transparency."""
     with Image.open(source) as image:
         image.load()
-        whole = image.convert("RGBA" if image.has_transparency_data else "RGB") if image.mode == "P" else image
-        whole.thumbnail(box, Image.Resampling.LANCZOS)
-        # A PNG of little effort: three times as quick, and it is sent over loopback.
-        whole.save(target, format="PNG", compress_level=1)
+        # Palette indices cannot be interpolated.
+        scaled = image.convert("RGBA" if image.has_transparency_data else "RGB") if image.mode == "P" else image
+        scaled.thumbnail(box, Image.Resampling.LANCZOS)
+        # The lowest compression is three times faster, and size does not matter over loopback.
+        scaled.save(target, format="PNG", compress_level=1)

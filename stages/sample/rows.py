@@ -1,17 +1,14 @@
-"""Debian's openclipart -> `data/sample/dump.pgdump`, the dump of a Philomena board that has these pictures."""
+"""The sample board's images -> the rows of a Philomena board's tables."""
 
 from __future__ import annotations
 
-import logging
 from collections import Counter
 from collections.abc import Sequence
 from datetime import timedelta
 
-from stages.philomena import database, tags
-from stages.philomena.database import Row
-from stages.sample.uploads import ALIASES, IMPLICATIONS, PREFIX, UNTAGGED, Image, draw
-
-log = logging.getLogger(__name__)
+from stages.philomena import board, tags
+from stages.philomena.board import Row
+from stages.sample.uploads import ALIASES, IMPLICATIONS, PREFIX, UNTAGGED, Upload, draw
 
 ROOT = "http://sample.localhost/img"
 SOURCE = "http://www.openclipart.org/"
@@ -19,8 +16,8 @@ USERS = 40
 REMARKS = ("Lovely.", "What a fine line.", "Is there a larger one?", "I drew this on paper first.", "First!")
 
 
-def tables(uploaded: Sequence[Image]) -> dict[str, list[Row]]:
-    """The rows of every table."""
+def tables(uploaded: Sequence[Upload]) -> dict[str, list[Row]]:
+    """Table -> its rows, in an order that satisfies the foreign keys."""
     numbers = tag_numbers(uploaded)
     users = [
         {"id": number, "name": f"User {number}", "slug": f"User+{number}", "created_at": uploaded[0].created_at}
@@ -50,7 +47,7 @@ def tables(uploaded: Sequence[Image]) -> dict[str, list[Row]]:
         "tags": tag_rows(uploaded, numbers),
         "image_taggings": [{"image_id": image.id, "tag_id": numbers[tag]} for image in uploaded for tag in image.tags],
         "image_intensities": [
-            {"image_id": image.id, **dict(zip(INTENSITIES, image.picture.measures.corners, strict=True))}
+            {"image_id": image.id, **dict(zip(INTENSITIES, image.picture.statistics.corners, strict=True))}
             for image in uploaded
         ],
         "image_duplicates": [
@@ -70,26 +67,26 @@ def tables(uploaded: Sequence[Image]) -> dict[str, list[Row]]:
 INTENSITIES = ("nw_intensity", "ne_intensity", "sw_intensity", "se_intensity")
 
 
-def image_row(image: Image, faves: int, comments: int) -> Row:
+def image_row(image: Upload, faves: int, comments: int) -> Row:
     """A row of `images`."""
-    created, measures = image.created_at, image.picture.measures
-    sha512 = None if draw("hash", image.id) % 500 == 0 else measures.sha512  # old rows lack it
+    created, statistics = image.created_at, image.picture.statistics
+    sha512 = None if draw("hash", image.id) % 500 == 0 else statistics.sha512  # some old rows of a real board lack it
     upvotes, downvotes = faves + draw("up", image.id) % 20, draw("down", image.id) % 3
     work = image.work
     return {
         "id": image.id,
         "created_at": created,
         "updated_at": created + timedelta(hours=draw("update", image.id) % 5000),
-        "image_width": measures.width,
-        "image_height": measures.height,
-        "image_size": measures.size,
+        "image_width": statistics.width,
+        "image_height": statistics.height,
+        "image_size": statistics.size,
         "comment_count": comments,
         "score": upvotes - downvotes,
         "favorites": faves,
         "upvotes": upvotes,
         "downvotes": downvotes,
         "hides": draw("hides", image.id) % 2,
-        "image_aspect_ratio": measures.width / measures.height,
+        "image_aspect_ratio": statistics.width / statistics.height,
         "user_id": draw("uploader", image.id) % USERS + 1 if draw("anonymous", image.id) % 4 else None,
         "hidden_from_users": image.hidden,
         "image_mime_type": "image/png",
@@ -102,26 +99,31 @@ def image_row(image: Image, faves: int, comments: int) -> Row:
     }
 
 
-def tag_numbers(uploaded: Sequence[Image]) -> dict[str, int]:
-    """Tag -> its id, with gaps: the ratings, what the staff prepared, and the others as they came."""
-    prepared = [*tags.RATINGS, UNTAGGED, *sorted({*ALIASES, *ALIASES.values(), *IMPLICATIONS, *IMPLICATIONS.values()})]
+def tag_numbers(uploaded: Sequence[Upload]) -> dict[str, int]:
+    """Tag -> its id, with gaps: first the ratings and the staff's tags, then the others by first use."""
+    # Staff define ratings, aliases and implications before any image has them.
+    staff_tags = [
+        *tags.RATINGS,
+        UNTAGGED,
+        *sorted({*ALIASES, *ALIASES.values(), *IMPLICATIONS, *IMPLICATIONS.values()}),
+    ]
     numbers: dict[str, int] = {}
     last = 0
-    for tag in dict.fromkeys([*prepared, *(tag for image in uploaded for tag in image.tags)]):
+    for tag in dict.fromkeys([*staff_tags, *(tag for image in uploaded for tag in image.tags)]):
         last += 1 + draw("tag", tag) % 3
         numbers[tag] = last
     return numbers
 
 
-def tag_rows(uploaded: Sequence[Image], numbers: dict[str, int]) -> list[Row]:
-    """The rows of `tags`; `image_count` is of the images that are shown."""
+def tag_rows(uploaded: Sequence[Upload], numbers: dict[str, int]) -> list[Row]:
+    """The rows of `tags`; `image_count` counts visible images only."""
     counts = Counter(tag for image in uploaded if not image.hidden for tag in image.tags)
     return [
         {
             "id": number,
             "image_count": counts[tag],
             "name": tag,
-            "slug": database.slug(tag),
+            "slug": board.slug(tag),
             "category": category(tag),
             "short_description": f"The artist {tag.removeprefix(PREFIX)}" if tag.startswith(PREFIX) else None,
         }
@@ -130,7 +132,7 @@ def tag_rows(uploaded: Sequence[Image], numbers: dict[str, int]) -> list[Row]:
 
 
 def category(tag: str) -> str | None:
-    """The category that a board files a tag under; most have none."""
+    """A tag's category on a board; most tags have none."""
     if tag in tags.RATINGS:
         return "rating"
     return "origin" if tag.startswith(PREFIX) else "error" if tag == UNTAGGED else None

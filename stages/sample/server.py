@@ -1,6 +1,7 @@
-"""The sample board's picture server: it answers on loopback as a Philomena board's picture host does.
+"""The sample board's picture host: answers on loopback with a real board's addresses, signals and faults.
 
-`python -m stages.sample.server` prints its port and serves until its standard input ends, as when its parent dies.
+`python -m stages.sample.server` prints its port and serves until its standard input closes, as it does when the parent
+process ends.
 """
 
 from __future__ import annotations
@@ -14,9 +15,10 @@ import logging
 import os
 import subprocess
 import sys
-from collections.abc import AsyncIterator, Iterator, Mapping
+from collections.abc import AsyncIterator, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 from aiohttp import web
@@ -26,7 +28,7 @@ from stages.philomena import addresses
 from stages.sample import openclipart
 from stages.sample.openclipart import Library
 from stages.sample.rendering import Renderings
-from stages.sample.uploads import Image, draw, images
+from stages.sample.uploads import Upload, draw, uploads
 from stages.workspace.cache import cache_root
 from stages.workspace.errors import SampleError, run
 
@@ -34,61 +36,60 @@ log = logging.getLogger(__name__)
 
 HOST = "127.0.0.1"
 PREFIX = "/img/"
-CACHING = "public, max-age=31536000"
+CACHE_CONTROL = "public, max-age=31536000"
 RETRY_AFTER = 1
-"""Seconds; the header knows no fractions."""
+"""Seconds; the header takes integers only."""
 NO_FAULTS = Faults()
 SLOW = 0.4
-"""Seconds that a slow answer takes."""
+"""Seconds that a slow response takes."""
 
 
 @dataclass(frozen=True)
-class Page:
-    """What an address shows."""
+class ServedPicture:
+    """What an address returns."""
 
-    picture: str
+    name: str
+    """In the library."""
     version: str | None
-    """None: the original."""
+    """None for the original."""
 
 
-def pages(uploaded: list[Image]) -> dict[str, Page]:
-    """Every address that the board answers, below its root. Removed and merged images have none."""
-    found: dict[str, Page] = {}
+def addressed(uploaded: Sequence[Upload]) -> dict[str, ServedPicture]:
+    """Every address of the board, below its root. Removed and merged images have none."""
+    served: dict[str, ServedPicture] = {}
     for image in uploaded:
         if image.hidden:
             continue
-        created, size = image.created_at, image.picture.measures
-        original = Page(image.picture.name, None)
-        folder = addresses.picture_path(created, image.id, image.format, size.width, size.height, "full").rpartition(
-            "/"
-        )[0]
-        found[f"view/{folder}.{image.format.lower()}"] = original
-        for version in ("full", *addresses.VERSIONS):
-            if addresses.served_version(size.width, size.height, version) == version:
-                path = addresses.picture_path(created, image.id, image.format, size.width, size.height, version)
-                found[path] = original if version == "full" else Page(image.picture.name, version)
-    return found
+        width, height = image.picture.statistics.width, image.picture.statistics.height
+        path = partial(addresses.picture_path, image.created_at, image.id, image.format, width, height)
+        original = ServedPicture(image.picture.name, None)
+        served[path("full")] = original
+        served[f"view/{path('full').rpartition('/')[0]}.{image.format.lower()}"] = original
+        for version in addresses.VERSIONS:
+            if addresses.has_version(width, height, version):
+                served[path(version)] = ServedPicture(image.picture.name, version)
+    return served
 
 
-class Board:
-    """Answers requests; the first answer of some addresses is spoiled, which ones follows from the address."""
+class PictureHost:
+    """Answers requests, and spoils the first response of some addresses; a hash of the address decides which."""
 
     def __init__(self, library: Library, faults: Faults) -> None:
         self.library = library
-        self.pages = pages(images(library.contents))
+        self.served = addressed(uploads(library.contents))
         self.renderings = Renderings.within(library.folder)
         self.shares = dataclasses.asdict(faults)
-        self.asked: set[str] = set()
-        self.renderers = ThreadPoolExecutor(os.cpu_count() or 1)  # Pillow lets go of the interpreter
+        self.requested: set[str] = set()
+        self.renderers = ThreadPoolExecutor(os.cpu_count() or 1)  # Pillow releases the interpreter's lock
 
     def application(self) -> web.Application:
         """The web application."""
         application = web.Application()
-        application.router.add_get(f"{PREFIX}{{path:.+}}", self.answer)
+        application.router.add_get(f"{PREFIX}{{path:.+}}", self.respond)
         return application
 
-    async def answer(self, request: web.Request) -> web.StreamResponse:
-        """One request's answer."""
+    async def respond(self, request: web.Request) -> web.StreamResponse:
+        """Handle one request."""
         path = request.path.removeprefix(PREFIX)
         fault = self.fault(path)
         if fault == "throttled":
@@ -99,19 +100,19 @@ class Board:
             return web.Response(status=503, text="Service unavailable")
         if fault == "slow":
             await asyncio.sleep(SLOW)
-        page = self.pages.get(path)
-        if page is None:
+        picture = self.served.get(path)
+        if picture is None:
             raise web.HTTPNotFound
-        file = await self.file(page)
+        file = await self.file(picture)
         if fault == "cut_off":
             return await self.cut_off(request, file)
-        return web.FileResponse(file, headers={"Cache-Control": CACHING})
+        return web.FileResponse(file, headers={"Cache-Control": CACHE_CONTROL})
 
     def fault(self, path: str) -> str | None:
-        """What to spoil this answer with: only an address's first one, so that a client that tries again gets it."""
-        if path in self.asked:
+        """The fault of this response. Only an address's first response has one, so a client that retries succeeds."""
+        if path in self.requested:
             return None
-        self.asked.add(path)
+        self.requested.add(path)
         place = draw("fault", path) / 2**64
         for name, share in self.shares.items():
             if place < share:
@@ -119,22 +120,22 @@ class Board:
             place -= share
         return None
 
-    async def file(self, page: Page) -> Path:
-        """The file that an address shows; a version is made first, where it is not there yet."""
-        if page.version is None:
-            return self.library.file(page.picture)
+    async def file(self, picture: ServedPicture) -> Path:
+        """The file to send; a version is rendered first if it is missing."""
+        if picture.version is None:
+            return self.library.file(picture.name)
         return await asyncio.get_running_loop().run_in_executor(
             self.renderers,
             self.renderings.version,
-            page.picture,
-            self.library.source(page.picture),
-            page.version,
+            picture.name,
+            self.library.source(picture.name),
+            picture.version,
         )
 
     async def cut_off(self, request: web.Request, file: Path) -> web.StreamResponse:
-        """Promise the whole file, send half of it, and hang up."""
+        """Announce the whole file, send half of it, and close the connection."""
         data = await asyncio.to_thread(file.read_bytes)
-        response = web.StreamResponse(headers={"Cache-Control": CACHING, "Content-Type": "image/png"})
+        response = web.StreamResponse(headers={"Cache-Control": CACHE_CONTROL, "Content-Type": "image/png"})
         response.content_length = len(data)
         await response.prepare(request)
         await response.write(data[: len(data) // 2])
@@ -144,35 +145,35 @@ class Board:
 
 
 @contextlib.asynccontextmanager
-async def serving(board: Board) -> AsyncIterator[int]:
+async def serving(host: PictureHost) -> AsyncIterator[int]:
     """Serve on a free loopback port; yields the port."""
-    runner = web.AppRunner(board.application(), access_log=None)
+    runner = web.AppRunner(host.application(), access_log=None)
     await runner.setup()
     try:
         await web.TCPSite(runner, HOST, 0).start()
         yield runner.addresses[0][1]
     finally:
         await runner.cleanup()
-        board.renderers.shutdown(wait=False, cancel_futures=True)
+        host.renderers.shutdown(wait=False, cancel_futures=True)
 
 
 @contextlib.contextmanager
 def serve(faults: Faults = NO_FAULTS, library: Library | None = None) -> Iterator[tuple[str, int]]:
-    """Serve the sample board's pictures from a process of their own, which ends with the block or with this process.
+    """Serve the sample board's pictures from a subprocess, which ends with the block or with this process.
 
-    A machine that has the board's dump but not its pictures fetches and measures them first: about a minute.
+    A machine that has the board's dump but not its pictures downloads and measures them first: about a minute.
 
     Args:
-        faults: shares of first answers to spoil.
-        library: the pictures; the sample's by default.
+        faults: shares of first responses to spoil.
+        library: the pictures; by default the sample board's.
 
     Yields:
         Host and port.
 
     Raises:
-        SampleError: if the pictures cannot be had, or the server does not start.
+        SampleError: if the pictures cannot be downloaded, or the server does not start.
     """
-    library = library or openclipart.gathered()
+    library = library or openclipart.gather()
     command = [
         sys.executable,
         "-m",
@@ -187,14 +188,16 @@ def serve(faults: Faults = NO_FAULTS, library: Library | None = None) -> Iterato
         text=True,
         cwd=Path(__file__).parents[2],
         env={**os.environ, "MLPY_CACHE": str(cache_root())},
-        start_new_session=True,  # Ctrl-C is for us: the server sees its input end
+        start_new_session=True,  # Ctrl-C must not reach the server: it ends when its input closes
     )
     assert process.stdin  # noqa: S101 (for the type checker: both are pipes)
     assert process.stdout  # noqa: S101
     try:
         port = process.stdout.readline()
         if not port:
-            raise SampleError(f"the sample board's server did not start (exit code {process.wait()}); see above")
+            raise SampleError(
+                f"the sample board's server did not start (exit code {process.wait()}); see its error message above"
+            )
         yield HOST, int(port)
     finally:
         process.stdin.close()
@@ -208,34 +211,37 @@ def serve(faults: Faults = NO_FAULTS, library: Library | None = None) -> Iterato
 
 @contextlib.contextmanager
 def opened(params: Download) -> Iterator[Mapping[str, tuple[str, int]]]:
-    """Serve the sample board under the name of its host; yields host -> address and port to connect to instead."""
+    """Serve the sample board; yields its host names -> the address and port to connect to instead."""
     with serve(params.faults) as address:
         yield dict.fromkeys(params.hosts, address)
 
 
-async def until_input_ends(board: Board) -> None:
-    """Serve, print the port, and stop when standard input ends."""
-    ended = asyncio.Event()
+async def serve_until_input_closes(host: PictureHost) -> None:
+    """Serve, print the port, and stop when standard input closes."""
+    closed = asyncio.Event()
 
-    def look() -> None:
+    def read_input() -> None:
         if not os.read(0, 1024):
-            ended.set()
+            closed.set()
 
-    async with serving(board) as port:
+    async with serving(host) as port:
         print(port, flush=True)  # noqa: T201 (the command's answer)
-        with contextlib.suppress(PermissionError):  # a file or /dev/null cannot be watched: then until Ctrl-C
-            asyncio.get_running_loop().add_reader(0, look)
-        await ended.wait()
+        with contextlib.suppress(
+            PermissionError
+        ):  # a file or /dev/null cannot be watched; then Ctrl-C stops the server
+            asyncio.get_running_loop().add_reader(0, read_input)
+        await closed.wait()
 
 
 def main() -> None:
-    """Serve the library in a folder, with faults as JSON; or the sample's, without."""
     parser = argparse.ArgumentParser(prog="python -m stages.sample.server", description=__doc__)
-    parser.add_argument("folder", nargs="?", type=Path, help="of a gathered library; default: the sample's")
-    parser.add_argument("faults", nargs="?", type=json.loads, default={}, help='as {"throttled": 0.02}; default: none')
-    given = parser.parse_args()
-    library = openclipart.read(given.folder) if given.folder else openclipart.gathered()
-    asyncio.run(until_input_ends(Board(library, Faults(**given.faults))))
+    parser.add_argument("folder", nargs="?", type=Path, help="folder of an unpacked library (default: the sample's)")
+    parser.add_argument(
+        "faults", nargs="?", type=json.loads, default={}, help='JSON, for example {"throttled": 0.02} (default: none)'
+    )
+    options = parser.parse_args()
+    library = openclipart.read(options.folder) if options.folder else openclipart.gather()
+    asyncio.run(serve_until_input_closes(PictureHost(library, Faults(**options.faults))))
 
 
 if __name__ == "__main__":

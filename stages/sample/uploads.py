@@ -1,6 +1,6 @@
-"""The Open Clip Art Library -> the sample board's images, with the mess that a real board has.
+"""The Open Clip Art Library -> the sample board's images, as messy as a real board's.
 
-Everything follows from the library's contents alone: ids, dates and whatever else a board adds are drawn by hash.
+Everything is a function of the library's contents: ids, dates and all else that a board adds come from hashes.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ ALIASES = {
     "swords": "sword",
     "weapons": "weapon",
 }
-"""Tags that the staff took for another; some images still carry them."""
+"""Tags that the staff replaced by another; some images still have them."""
 IMPLICATIONS = {
     "baby": "child",
     "beer": "alcohol",
@@ -45,34 +45,35 @@ IMPLICATIONS = {
     "wine": "alcohol",
     "woman": "people",
 }
-"""Tags that imply another. The staff prepared some that no image has yet."""
+"""Tags that imply another. Some of them are on no image."""
 UNTAGGED = "tagme"
 RATING = "safe"
 PREFIX = "artist:"
 NAMELESS = re.compile(r"(none|unknown|anonymous|hash\(0x.*)?")
 JUNK = re.compile(r"hash(\(0x.*)?")
-"""What the library's own software put in place of a list of tags."""
+"""What a bug of the library's own software wrote in place of a list of tags."""
 PUBLIC_DOMAIN = re.compile(r"public ?domain", re.IGNORECASE)
 NO_LICENCE = "Not stated to be in the public domain"
-FIRST_DAY = datetime(2005, 1, 1)  # noqa: DTZ001 (a board's times are UTC without saying so)
+FIRST_DAY = datetime(2005, 1, 1)  # noqa: DTZ001 (a board's times are UTC without a zone)
 
 
 @dataclass(frozen=True)
-class Image:
-    """A row of `images`, and what hangs on it."""
+class Upload:
+    """A row of the board's table `images`, and the rows of other tables that belong to it."""
 
     id: int
     created_at: datetime
     picture: Picture
     name: str
-    """The uploaded file's: the last part of the picture's name."""
+    """The uploaded file's name: the last part of the picture's."""
     format: str
     work: Work
     tags: tuple[str, ...]
     """Sorted."""
     merged_into: int | None = None
+    """The id of the image that it duplicates."""
     removed: str | None = None
-    """Why."""
+    """The reason, if the staff removed it."""
 
     @property
     def hidden(self) -> bool:
@@ -81,34 +82,34 @@ class Image:
 
 
 def draw(*words: object) -> int:
-    """A whole number of 64 bits that follows from the words."""
+    """A pseudorandom integer of 64 bits, determined by the words."""
     return int.from_bytes(hashlib.sha256("\0".join(map(str, words)).encode()).digest()[:8])
 
 
-def images(contents: Contents) -> list[Image]:
-    """Every image that was ever uploaded to the sample board, by ascending id."""
+def uploads(contents: Contents) -> list[Upload]:
+    """All images ever uploaded to the sample board, hidden ones included, by ascending id."""
     pictures = {picture.name: picture for picture in contents.pictures}
     works = {name: picture.work for name, picture in pictures.items()}
-    works |= {each.name: each.work for each in contents.duplicates}
-    originals = {each.name: each.of for each in contents.duplicates}
+    works |= {duplicate.name: duplicate.work for duplicate in contents.duplicates}
+    originals = {duplicate.name: duplicate.of for duplicate in contents.duplicates}
     tags = {name: _tags(work) for name, work in works.items()}
-    for name, into in originals.items():  # as the staff merges images, so it merges their tags
+    for name, into in originals.items():  # merging two images also merges their tags
         tags[into] |= tags[name]
 
-    # The uploads come in an order that has nothing to do with what they show.
+    # Shuffled by hash: the library is sorted by subject, but a board's ids say nothing about content.
     order = sorted(works, key=lambda name: (draw("order", name), name))
     ids: dict[str, int] = {}
     last = 0
     for name in order:
-        last += 1 + (draw("gap", name) % 5 == 0)  # a few uploads are gone without a trace
+        last += 1 + (draw("gap", name) % 5 == 0)  # a gap is an upload of which no trace is left
         ids[name] = last
     moment = FIRST_DAY
-    found = []
+    uploaded = []
     for name in order:
         moment += timedelta(seconds=draw("pause", name) % 100_000)
         original = originals.get(name)
-        found.append(
-            Image(
+        uploaded.append(
+            Upload(
                 id=ids[name],
                 created_at=moment,
                 picture=pictures[original or name],
@@ -120,7 +121,7 @@ def images(contents: Contents) -> list[Image]:
                 removed=None if original or _is_public_domain(works[name]) else NO_LICENCE,
             )
         )
-    return found
+    return uploaded
 
 
 def _is_public_domain(work: Work) -> bool:
@@ -128,7 +129,7 @@ def _is_public_domain(work: Work) -> bool:
 
 
 def _tags(work: Work) -> set[str]:
-    """Tags as the board takes them: lower case, one space at a time, commas between them; without junk."""
+    """Tags as a board stores them: split at commas, in lower case, with single spaces and without junk."""
     names = {" ".join(part.split()) for tag in work.tags for part in html.unescape(tag).lower().split(",")}
     return {name for name in names if name and not JUNK.fullmatch(name)}
 
@@ -139,7 +140,7 @@ def _artists(work: Work) -> set[str]:
 
 
 def _without_address(creator: str) -> str:
-    """A creator's name in lower case: an e-mail address is no part of it."""
+    """A creator's name in lower case, without the e-mail address."""
     name = html.unescape(creator).lower().removeprefix("mailto:")
     bare = re.sub(r"[\s(<\[-]*\S+@\S+", "", name).strip()
     return bare or name.partition("@")[0]

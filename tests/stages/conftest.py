@@ -12,14 +12,14 @@ import pytest
 import yaml
 from drawn import encoded, sidecar  # noqa: F401 (fixtures)
 
-from stages.dump import postgres
+from stages.dump import postgres, programs
 from stages.dump.postgres import Server
 
 SCHEMA = (Path(__file__).parent / "philomena.sql").read_text()
 
 
-class Board:
-    """A board's database with Philomena's tables; fill it, then dump it."""
+class SmallBoard:
+    """A board's database with Philomena's tables: fill it, then dump it."""
 
     def __init__(self, server: Server, name: str) -> None:
         self.server, self.name = server, name
@@ -69,8 +69,8 @@ class Board:
         self.insert("tags", [{"id": id, "name": name, "slug": f"slug {id}", "category": category}])
 
     def dump(self, path: Path, *words: str) -> Path:
-        program = postgres.binary("pg_dump")
-        postgres.run([program, "-Fc", "-Z1", *words, "-f", path, "-d", self.server.dsn(self.name)])
+        program = programs.binary("pg_dump")
+        programs.run([program, "-Fc", "-Z1", *words, "-f", path, "-d", self.server.dsn(self.name)])
         return path
 
 
@@ -82,14 +82,14 @@ def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
 
 
 @pytest.fixture
-def board(server: Server) -> Board:
+def board(server: Server) -> SmallBoard:
     """An empty board."""
-    return Board(server, "board")
+    return SmallBoard(server, "board")
 
 
 @pytest.fixture
 def workplace(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """An empty folder to run stages in, with a cache root of its own and no server named from outside."""
+    """An empty folder to run stages in, with its own cache and no configured server."""
     monkeypatch.setenv("MLPY_CACHE", str(tmp_path / "cache"))
     for name in [name for name in os.environ if name.startswith("PG") or name in ("MLPY_DATABASE_URL", "DVC_STAGE")]:
         monkeypatch.delenv(name)
@@ -101,7 +101,7 @@ def workplace(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 @pytest.fixture
 def own_server(server: Server, workplace: Path, monkeypatch: pytest.MonkeyPatch) -> str:
-    """The session's server, named as a user names his own: databases cost milliseconds there."""
+    """The session's server, configured as a user's own server: creating databases there takes milliseconds."""
     url = f"postgresql://postgres@/postgres?host={server.parameters['host']}&port={server.parameters['port']}"
     monkeypatch.setenv("MLPY_DATABASE_URL", url)
     return url
@@ -113,5 +113,5 @@ def write_params(**sections: dict[str, Any]) -> None:
 
 @pytest.fixture
 def params() -> Any:
-    """Writes `params.yaml` into the current folder: `params(restore={...}, extract={...})`."""
+    """Writes `params.yaml` to the current folder: `params(restore={...}, extract={...})`."""
     return write_params

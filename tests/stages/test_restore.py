@@ -8,19 +8,21 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from stages.dump import archive, databases, postgres, transfer
-from stages.dump.programs import printing
+from stages.dump import archive, databases, lite, programs, tables
+from stages.dump.programs import streamed
 from stages.workspace import paths
+from stages.workspace.cache import file_hash
+from stages.workspace.errors import DatabaseError, DumpError
 
 ROOT = Path(__file__).parents[2]
 POLICY = {"name": "test", "kind": "binary", "labels": {"one": {"any": ["tag é 1"]}, "other": {"rest": True}}}
-NEEDED = dict.fromkeys(transfer.TABLES, 0)
+NEEDED = dict.fromkeys(tables.TABLES, 0)
 
 
 def restore(**environment: str) -> subprocess.CompletedProcess[str]:
@@ -39,7 +41,7 @@ def stage(name: str, **environment: str) -> subprocess.CompletedProcess[str]:
 
 
 def refused(params: Any, **section: Any) -> str:
-    """The one sentence that a run ends on; nothing may be left."""
+    """The error of a failed run, which must be one sentence and leave no files."""
     params(restore=section)
     done = restore()
     assert done.returncode == 1, done.stderr
@@ -72,20 +74,20 @@ def test_needed_tables_and_columns_only(filled: Any, workplace: Path, params: An
     done = restore()
     assert done.returncode == 0, done.stderr
 
-    lite = archive.read(paths.LITE_DUMP)
-    assert {entry.name for entry in lite.entries if entry.kind == "TABLE"} == set(transfer.TABLES)
-    assert {entry.kind for entry in lite.entries} <= {"TABLE", "TABLE DATA", "ENCODING", "STDSTRINGS", "SEARCHPATH"}
-    for name, table in transfer.TABLES.items():
-        copy = next(entry.copy.decode() for entry in lite.entries if entry.kind == "TABLE DATA" and entry.name == name)
+    dump = archive.read(paths.LITE_DUMP)
+    assert {entry.name for entry in dump.entries if entry.kind == "TABLE"} == set(tables.TABLES)
+    assert {entry.kind for entry in dump.entries} <= {"TABLE", "TABLE DATA", "ENCODING", "STDSTRINGS", "SEARCHPATH"}
+    for name, table in tables.TABLES.items():
+        copy = next(entry.copy.decode() for entry in dump.entries if entry.kind == "TABLE DATA" and entry.name == name)
         assert set(re.findall(r"\w+", copy.split("(")[1].split(")")[0])) == {*table.columns, *table.optional_columns}
 
-    told = json.loads(paths.TABLES.read_text())
-    assert told["rows"] == NEEDED | {
+    summary = json.loads(paths.TABLES.read_text())
+    assert summary["rows"] == NEEDED | {
         "images": 500, "tags": 50, "image_taggings": 1500, "image_intensities": 500, "tag_aliases": 1, "image_hides": 1
     }  # fmt: skip
-    assert told["dump"]["sha256"] == hashlib.sha256(path.read_bytes()).hexdigest()
-    assert told["dump"]["server_version"].startswith("18")
-    assert told["dump"]["archive_version"] == "1.16.0"
+    assert summary["dump"]["sha256"] == hashlib.sha256(path.read_bytes()).hexdigest()
+    assert summary["dump"]["server_version"].startswith("18")
+    assert summary["dump"]["archive_version"] == "1.16.0"
 
 
 def test_same_tables_same_bytes(filled: Any, workplace: Path, params: Any, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -95,7 +97,7 @@ def test_same_tables_same_bytes(filled: Any, workplace: Path, params: Any, monke
         params(restore={"dump": "board.pgdump", "jobs": jobs})
         assert restore(MLPY_CACHE=str(workplace / cache)).returncode == 0
         seen.add((paths.LITE_DUMP.read_bytes(), paths.TABLES.read_bytes()))
-        time.sleep(1)  # a dump's header tells its second
+        time.sleep(1)  # a dump's header has the time in seconds
     assert len(seen) == 1
 
 
@@ -109,12 +111,12 @@ def test_normalise_makes_two_dumps_of_equal_boards_equal(filled: Any, tmp_path: 
     filled.sql('DROP DATABASE "copy"', database="postgres")
     assert first.read_bytes() != second.read_bytes()
     for path in (first, second):
-        transfer.normalise(path)
+        archive.normalise(path)
     assert first.read_bytes() == second.read_bytes()
-    listed = postgres.run([postgres.binary("pg_restore"), "-l", first])
+    listed = programs.run([programs.binary("pg_restore"), "-l", first])
     assert "1970-01-01" in listed
     assert "TABLE DATA public comments" in listed
-    assert "secret text of a user" in postgres.run([postgres.binary("pg_restore"), "-f", "-", first])
+    assert "secret text of a user" in programs.run([programs.binary("pg_restore"), "-f", "-", first])
 
 
 def test_a_dump_of_2020_has_fewer_tables_and_columns(filled: Any, workplace: Path, params: Any) -> None:
@@ -134,23 +136,23 @@ def test_a_dump_of_2020_has_fewer_tables_and_columns(filled: Any, workplace: Pat
     assert json.loads(paths.EXTRACT_SUMMARY.read_text())["labels"] == {"one": 200, "other": 300}
 
 
-def test_what_is_no_dump_is_refused_in_one_sentence(filled: Any, workplace: Path, params: Any) -> None:
+def test_a_file_that_is_not_a_dump_is_refused_in_one_sentence(filled: Any, workplace: Path, params: Any) -> None:
     assert "no.pgdump is missing" in refused(params, dump="no.pgdump")
     (workplace / "folder").mkdir()
     assert "is a folder" in refused(params, dump="folder")
     (workplace / "text").write_text("hello")
-    assert "no PostgreSQL dump" in refused(params, dump="text")
+    assert "not a PostgreSQL dump" in refused(params, dump="text")
     (workplace / "none").touch()
     assert "is empty" in refused(params, dump="none")
     assert "plain SQL" in refused(params, dump=filled.dump(workplace / "sql", "-Fp", "-Z0").name)
     assert "tar" in refused(params, dump=filled.dump(workplace / "tar", "-Ft", "-Z0").name)
 
 
-def test_what_is_no_whole_dump_is_refused_in_one_sentence(filled: Any, workplace: Path, params: Any) -> None:
+def test_an_incomplete_dump_is_refused_in_one_sentence(filled: Any, workplace: Path, params: Any) -> None:
     data = filled.dump(workplace / "board.pgdump").read_bytes()
     for size in (7, 300, len(data) // 2, len(data) - 1):
         (workplace / "cut").write_bytes(data[:size])
-        assert "cut off" in refused(params, dump="cut")
+        assert "truncated" in refused(params, dump="cut")
     (workplace / "newer").write_bytes(data[:6] + bytes([17]) + data[7:])
     assert "archive version 1.17" in refused(params, dump="newer")
     middle = max(archive.read(workplace / "board.pgdump").extents().values())[0] - 2000
@@ -159,7 +161,7 @@ def test_what_is_no_whole_dump_is_refused_in_one_sentence(filled: Any, workplace
     assert "not the published" in refused(params, dump="board.pgdump", sha256="0" * 64)
 
 
-def test_what_is_no_whole_board_is_refused_in_one_sentence(filled: Any, workplace: Path, params: Any) -> None:
+def test_a_dump_of_a_part_of_a_board_is_refused_in_one_sentence(filled: Any, workplace: Path, params: Any) -> None:
     filled.dump(workplace / "inserts", "--inserts")
     assert "--inserts" in refused(params, dump="inserts")
     filled.dump(workplace / "schema", "--schema-only")
@@ -171,34 +173,31 @@ def test_what_is_no_whole_board_is_refused_in_one_sentence(filled: Any, workplac
     assert "images lacks the column image_width" in refused(params, dump="column")
 
 
-def test_a_killed_restore_leaves_nothing_that_a_later_one_trusts(filled: Any, workplace: Path, params: Any) -> None:
+def test_a_killed_restore_leaves_nothing_that_a_later_one_uses(filled: Any, workplace: Path, params: Any) -> None:
     filled.sql("INSERT INTO tags SELECT i, 0, 'tag ' || i, 'slug' FROM generate_series(100, 200000) i")
     filled.dump(workplace / "board.pgdump")
     params(restore={"dump": "board.pgdump"})
     command = [sys.executable, "-m", "stages.restore"]
 
     def running() -> set[Path]:
-        return set(databases.home().glob("*_partial/postmaster.pid"))
+        return set(databases.disk_folder().glob("*_partial/postmaster.pid"))
 
     started: set[Path] = set()
     for end in (signal.SIGKILL, signal.SIGTERM):
         process = subprocess.Popen(command, env={**os.environ, "PYTHONPATH": str(ROOT)}, stderr=subprocess.DEVNULL)
-        started |= wait_for(running, started)
+        while not (new := running() - started):
+            assert process.poll() is None
+            time.sleep(0.02)
+        started |= new
         process.send_signal(end)
-        assert process.wait(60) == (143 if end == signal.SIGTERM else -end)
-    assert list(databases.home().glob("*")) == [], "the second has tidied up after the first, and after itself"
+        assert process.wait() == (143 if end == signal.SIGTERM else -end)
+    assert list(databases.disk_folder().glob("*")) == [], (
+        "the second run deletes what the first left, and its own files"
+    )
     assert not paths.LITE_DUMP.exists()
     assert restore().returncode == 0
-    hash = transfer.sha256(paths.LITE_DUMP)[:40]
-    assert {path.name[:40] for path in databases.home().glob("*")} == {hash}
-
-
-def wait_for(seen: Callable[[], set[Path]], known: set[Path]) -> set[Path]:
-    for _ in range(1500):
-        if new := seen() - known:
-            return new
-        time.sleep(0.02)
-    raise AssertionError("waited in vain")
+    hash = file_hash(paths.LITE_DUMP)[:40]
+    assert {path.name[:40] for path in databases.disk_folder().glob("*")} == {hash}
 
 
 def test_a_server_older_than_pg_restore_gets_the_same_tables(
@@ -206,26 +205,26 @@ def test_a_server_older_than_pg_restore_gets_the_same_tables(
 ) -> None:
     source = archive.read(filled.dump(workplace / "board.pgdump"))
     packed = []
-    for newest in (0, 99):  # that takes pg_restore's settings: every server, none
-        monkeypatch.setattr(transfer, "SETS_TIMEOUT", newest)
+    for version in (0, 99):  # every server knows pg_restore's settings; none does
+        monkeypatch.setattr(lite, "TIMEOUT_VERSION", version)
         with databases.new() as database:
-            transfer.load(source, transfer.needed(source), database)
-            transfer.shape(database)
-            transfer.pack(database, workplace / "lite", 1)
+            lite.load(source, tables.needed_entries(source), database)
+            lite.shape(database)
+            lite.pack(database, workplace / "lite", 1)
         packed.append((workplace / "lite").read_bytes())
     assert packed[0] == packed[1]
-    with databases.new() as database, pytest.raises(transfer.DumpError, match=r"psql failed: .*no_such_setting"):
-        transfer.load_script(["echo", "SET no_such_setting = 0;\n"], database)
-    with printing(["echo", transfer.TIMEOUT.decode() + "SELECT 1;"], transfer.TIMEOUT, transfer.DumpError) as script:
+    with databases.new() as database, pytest.raises(DumpError, match=r"psql failed: .*no_such_setting"):
+        lite.load_script(["echo", "SET no_such_setting = 0;\n"], database)
+    with streamed(["echo", lite.TIMEOUT.decode() + "SELECT 1;"], lite.TIMEOUT, DumpError) as script:
         assert script.read() == b"SELECT 1;\n"
-    with databases.new() as database, pytest.raises(transfer.DumpError, match="false failed"):
-        transfer.load_script(["false"], database)
+    with databases.new() as database, pytest.raises(DumpError, match="false failed"):
+        lite.load_script(["false"], database)
 
 
-def test_a_server_that_goes_away_is_one_sentence(filled: Any, workplace: Path, params: Any) -> None:
+def test_a_lost_connection_is_one_sentence(filled: Any, workplace: Path, params: Any) -> None:
     with (
         databases.new() as database,
-        pytest.raises(databases.DatabaseError, match="went away"),
+        pytest.raises(DatabaseError, match="lost the connection"),
         database.cursor() as own,
     ):
         own.execute("SELECT pg_terminate_backend(pg_backend_pid())")
@@ -252,7 +251,7 @@ def test_a_full_disk_is_one_sentence(filled: Any, workplace: Path, params: Any, 
     assert list((small_disk / "postgres").glob("*partial")) == []
 
 
-def test_what_the_disk_cannot_hold_is_not_begun(
+def test_a_disk_that_is_too_small_fails_early(
     filled: Any, workplace: Path, params: Any, own_server: str, small_disk: Path
 ) -> None:
     text = "(SELECT string_agg(sha512((i * 40 + j)::text::bytea)::text, '') FROM generate_series(1, 12) j)"

@@ -1,4 +1,4 @@
-"""The SQL statement against the policy's rules, said again in Python, on random boards."""
+"""The SQL statement compared with a Python implementation of the policy's rules, on random boards."""
 
 from __future__ import annotations
 
@@ -12,10 +12,10 @@ from hypothesis import strategies as st
 from psycopg2 import sql
 
 from stages.catalogue.images import Catalogue
-from stages.catalogue.tags import TABLE, Tags, number
+from stages.catalogue.tags import TABLE, Tags, number_tags
 from stages.config.extract import Extract, Policy, TagRule
-from stages.dump import transfer
-from stages.dump.databases import Database
+from stages.dump import lite
+from stages.dump.databases import BoardDatabase
 from stages.dump.postgres import Server
 from stages.workspace.errors import PolicyError
 
@@ -51,7 +51,7 @@ def canonical(index: int) -> int:
     return index
 
 
-def judged(policy: Policy, tags: frozenset[int]) -> list[str] | str:
+def expected_labels(policy: Policy, tags: frozenset[int]) -> list[str] | str:
     """The labels of an image, or why it is left out."""
     has = {NAMES[canonical(index)] for index in tags}
 
@@ -78,23 +78,27 @@ def judged(policy: Policy, tags: frozenset[int]) -> list[str] | str:
 
 
 @pytest.fixture(scope="module")
-def database(server: Server) -> Database:
+def database(server: Server) -> BoardDatabase:
     """A database in the shape that restore leaves, with `NAMES` as its tags."""
     maintenance = server.connect()
     with maintenance.cursor() as cursor:
         cursor.execute("CREATE DATABASE rules TEMPLATE template0")
     maintenance.close()
-    database = Database(server, "rules")
-    transfer.shape(database)
+    database = BoardDatabase(server, "rules")
+    lite.shape(database)
     with database.cursor() as cursor:
         cursor.executemany("INSERT INTO tags (id, name) VALUES (%s, %s)", [*enumerate(NAMES)])
         cursor.executemany("INSERT INTO tag_aliases VALUES (%s, %s)", [*ALIASES.items()])
     return database
 
 
-@settings(max_examples=150, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(
+    max_examples=150, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow]
+)
 @given(policy=policies(), board=boards)
-def test_the_statement_judges_as_the_rules_say(database: Database, policy: Policy, board: list[frozenset[int]]) -> None:
+def test_the_statement_selects_what_the_rules_match(
+    database: BoardDatabase, policy: Policy, board: list[frozenset[int]]
+) -> None:
     with database.cursor() as cursor:
         cursor.execute("TRUNCATE images, image_taggings")
         for id, tags in enumerate(board):
@@ -106,7 +110,7 @@ def test_the_statement_judges_as_the_rules_say(database: Database, policy: Polic
             cursor.executemany("INSERT INTO image_taggings VALUES (%s, %s)", [(id, tag) for tag in tags])
         catalogue = Catalogue(cursor, Extract(policy=policy, root="http://localhost"))
         rows = {row["image_id"]: row for batch in catalogue.batches() for row in batch.to_pylist()}
-    expected = [judged(policy, tags) for tags in board]
+    expected = [expected_labels(policy, tags) for tags in board]
     assert {
         id: row.get("labels") or [row["label"]] if "label" in row else row["labels"] for id, row in rows.items()
     } == {id: labels for id, labels in enumerate(expected) if isinstance(labels, list)}
@@ -119,25 +123,27 @@ def test_the_statement_judges_as_the_rules_say(database: Database, policy: Polic
 names = st.text(st.characters(codec="utf-8", exclude_characters="\0"), min_size=1, max_size=30)
 
 
-@settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(
+    max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow]
+)
 @given(name=names)
-def test_any_name_is_found_or_refused_and_never_run(database: Database, name: str) -> None:
+def test_a_tag_name_is_found_or_refused_and_never_executed(database: BoardDatabase, name: str) -> None:
     with database.cursor() as cursor:
         policy = Policy(name=name, kind="multilabel", labels={"label": TagRule(any=[name])})
         params = Extract(policy=policy, root="http://localhost")
         if name.lower() in [known.lower() for known in NAMES]:
             Catalogue(cursor, params)
         else:
-            with pytest.raises(PolicyError, match="which the board lacks"):
+            with pytest.raises(PolicyError, match="which the board does not have"):
                 Catalogue(cursor, params)
         cursor.execute("SELECT count(*) FROM tags")
         assert cursor.fetchall() == [(len(NAMES),)]
 
 
-def test_tags_are_numbered_once_by_whoever_comes_first(database: Database) -> None:
+def test_parallel_processes_number_the_tags_once(database: BoardDatabase) -> None:
     def numbered(_: int) -> tuple[list[int], int]:
         with database.cursor() as cursor:
-            numbers = number(cursor).numbers.to_pylist()
+            numbers = number_tags(cursor).numbers.to_pylist()
             cursor.execute("SELECT %s::regclass::oid", [TABLE])
             return numbers, cursor.fetchall()[0][0]
 
@@ -145,12 +151,12 @@ def test_tags_are_numbered_once_by_whoever_comes_first(database: Database) -> No
         with database.cursor() as cursor:
             cursor.execute(sql.SQL("DROP TABLE IF EXISTS {}").format(sql.Identifier(TABLE)))
         with ThreadPoolExecutor(8) as pool:
-            found = list(pool.map(numbered, range(8)))
-        assert found == [found[0]] * 8
-    assert numbered(8) == found[0]
+            results = list(pool.map(numbered, range(8)))
+        assert results == [results[0]] * 8
+    assert numbered(8) == results[0]
 
 
-def test_nearest_names_are_offered_from_many(server: Server, database: Any) -> None:
+def test_similar_names_are_suggested_from_many(server: Server, database: Any) -> None:
     every = pa.array(
         [f"{word} {number}" for number in range(50_000) for word in ("gun", "pony", "twilight", "artist:x")]
     )

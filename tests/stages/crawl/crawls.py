@@ -20,7 +20,7 @@ from faults import FaultyHost
 
 ROOT = Path(__file__).parents[3]
 SECTION: dict[str, Any] = yaml.safe_load("""
-  {host: stages/crawl/remote.py, hosts: [127.0.0.1], rate: 400.0, concurrency: 4, tries: 3, timeout: 2.0,
+  {host: stages/crawl/remote.py, hosts: [127.0.0.1], rate: 400.0, concurrency: 4, tries: 3, timeout: 600.0,
    backoff: 0.01, max_wait: 1.0, pause_overloaded: 0.1, pause_blocked: 0.1, max_bytes: 1000000, max_pixels: 1000000,
    max_failed: 0.3, shard_size: 50}
 """)
@@ -36,10 +36,10 @@ for _ in sys.stdin:
     print(child, flush=True)
     print(os.waitpid(child, 0)[1], flush=True)
 """
-"""Runs the stage once a line, without the second that its imports take. Prints the process id, then how it ended."""
+"""Runs the stage once for each input line, without the second for imports; prints the process id, then the status."""
 
 
-class Project:
+class DownloadProject:
     """A folder with a catalogue and parameters, in which the stage runs as a command."""
 
     def __init__(self, folder: Path, urls: dict[int, str], **changed: object) -> None:
@@ -81,15 +81,15 @@ class Project:
         return dict(zip(table["image_id"].to_pylist(), table["status"].to_pylist(), strict=True))
 
     def crawl(self) -> dict[str, Any]:
-        told: dict[str, Any] = json.loads((self.folder / "data/download/crawl.json").read_text())
-        return told
+        summary: dict[str, Any] = json.loads((self.folder / "data/download/crawl.json").read_text())
+        return summary
 
     def outs(self) -> dict[str, str]:
         files = [*(self.folder / "data/download").glob("[!.]*"), *(self.folder / "data/download/shards").glob("*")]
         return {file.name: hashlib.md5(file.read_bytes()).hexdigest() for file in files if file.suffix == ".parquet"}
 
     def shards(self) -> dict[str, tuple[int, int]]:
-        """What tells whether a shard was written anew: inode and time."""
+        """Inode and time of each shard, which change if it is written again."""
         files = sorted((self.folder / "data/download/shards").iterdir())
         return {file.name: (file.stat().st_ino, file.stat().st_mtime_ns) for file in files}
 

@@ -1,4 +1,4 @@
-"""A picture host on loopback that fails in every way that hosts do."""
+"""A picture host on loopback with every kind of failure."""
 
 from __future__ import annotations
 
@@ -28,53 +28,53 @@ def png(width: int, height: int, rows: int | None = None, shade: int = 0) -> byt
 GOOD = png(40, 30)
 
 
-def answer(status: str, body: bytes = b"", *headers: str, length: int | None = None) -> bytes:
+def response(status: str, body: bytes = b"", *headers: str, length: int | None = None) -> bytes:
     lines = [f"HTTP/1.1 {status}", *headers, f"Content-Length: {len(body) if length is None else length}"]
     return "\r\n".join([*lines, "Connection: close", "", ""]).encode() + body
 
 
 HTML = ("Content-Type: text/html",)
 IMAGE = ("Content-Type: image/png",)
-ANSWERS = {
-    "good": answer("200 OK", GOOD, *IMAGE),
-    "404": answer("404 Not Found", b"gone", *HTML),
-    "410": answer("410 Gone"),
-    "429": answer("429 Too Many Requests"),
-    "429-after": answer("429 Too Many Requests", b"", "Retry-After: 1"),
-    "403": answer("403 Forbidden", b"<html>no", *HTML),
-    "500-empty": answer("500 Internal Server Error"),
-    "500-body": answer("500 Internal Server Error", b"<html>oops", *HTML),
-    "501": answer("501 Not Implemented", b"<html>busy", *HTML),
-    "503-after": answer("503 Service Unavailable", b"<html>busy", *HTML, "Retry-After: 1"),
-    "503": answer("503 Service Unavailable", b"<html>busy", *HTML),
-    "418": answer("418 I'm a teapot"),
-    "cut-off": answer("200 OK", GOOD[:40], *IMAGE, length=len(GOOD)),
-    "too-long": answer("200 OK", GOOD + b"HTTP/1.1 200 OK", *IMAGE, length=len(GOOD)),
-    "wrong-type": answer("200 OK", GOOD, "Content-Type: text/plain"),
-    "html": answer("200 OK", b"<html>please wait</html>", *HTML),
+RESPONSES = {
+    "good": response("200 OK", GOOD, *IMAGE),
+    "404": response("404 Not Found", b"gone", *HTML),
+    "410": response("410 Gone"),
+    "429": response("429 Too Many Requests"),
+    "429-after": response("429 Too Many Requests", b"", "Retry-After: 1"),
+    "403": response("403 Forbidden", b"<html>no", *HTML),
+    "500-empty": response("500 Internal Server Error"),
+    "500-body": response("500 Internal Server Error", b"<html>oops", *HTML),
+    "501": response("501 Not Implemented", b"<html>busy", *HTML),
+    "503-after": response("503 Service Unavailable", b"<html>busy", *HTML, "Retry-After: 1"),
+    "503": response("503 Service Unavailable", b"<html>busy", *HTML),
+    "418": response("418 I'm a teapot"),
+    "cut-off": response("200 OK", GOOD[:40], *IMAGE, length=len(GOOD)),
+    "too-long": response("200 OK", GOOD + b"HTTP/1.1 200 OK", *IMAGE, length=len(GOOD)),
+    "wrong-type": response("200 OK", GOOD, "Content-Type: text/plain"),
+    "html": response("200 OK", b"<html>please wait</html>", *HTML),
     "cut-off-chunk": b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n28\r\n" + GOOD[:40],
     "garbage": b"\x16\x03\x01 no HTTP at all\r\n\r\n",
-    "header-bomb": answer("200 OK", GOOD, *IMAGE, *(f"X-{n}: {'x' * 8000}" for n in range(500))),
-    "zero": answer("200 OK", b"", *IMAGE),
-    "truncated": answer("200 OK", GOOD[:50], *IMAGE),
-    "pixel-bomb": answer("200 OK", png(30_000, 30_000, rows=1), *IMAGE),
-    "gzip-bomb": answer("200 OK", gzip.compress(bytes(50_000_000)), *IMAGE, "Content-Encoding: gzip"),
-    "large-said": answer("200 OK", b"", *IMAGE, length=10**12),
+    "header-bomb": response("200 OK", GOOD, *IMAGE, *(f"X-{n}: {'x' * 8000}" for n in range(500))),
+    "zero": response("200 OK", b"", *IMAGE),
+    "truncated": response("200 OK", GOOD[:50], *IMAGE),
+    "pixel-bomb": response("200 OK", png(30_000, 30_000, rows=1), *IMAGE),
+    "gzip-bomb": response("200 OK", gzip.compress(bytes(50_000_000)), *IMAGE, "Content-Encoding: gzip"),
+    "large-said": response("200 OK", b"", *IMAGE, length=10**12),
     "large-unsaid": b"HTTP/1.1 200 OK\r\nConnection: close\r\n\r\n" + PNG_START + bytes(3_000_000),
-    "loop": answer("302 Found", b"", "Location: /loop"),
-    "elsewhere": answer("302 Found", b"", "Location: http://example.org/good"),
-    "inward": answer("302 Found", b"", "Location: http://10.0.0.1/good"),
-    "nowhere": answer("302 Found"),
-    "no-address": answer("302 Found", b"", "Location: http://[::1"),
-    "moved": answer("301 Moved Permanently", b"", "Location: /good"),
+    "loop": response("302 Found", b"", "Location: /loop"),
+    "elsewhere": response("302 Found", b"", "Location: http://example.org/good"),
+    "inward": response("302 Found", b"", "Location: http://10.0.0.1/good"),
+    "nowhere": response("302 Found"),
+    "no-address": response("302 Found", b"", "Location: http://[::1"),
+    "moved": response("301 Moved Permanently", b"", "Location: /good"),
 }
 
 
 class FaultyHost:
-    """Answers `/NAME` as `ANSWERS` says; `/NAME~N/...` so for the first N times, and then well."""
+    """Answers `/NAME` from `RESPONSES`; `/NAME~N/...` that way for the first N requests, and then with a picture."""
 
     def __init__(self) -> None:
-        self.asked: Counter[str] = Counter()
+        self.requested: Counter[str] = Counter()
         self.requests: list[str] = []
         self.port = 0
         self.host = "127.0.0.1"
@@ -87,24 +87,24 @@ class FaultyHost:
             request = (await reader.readuntil(b"\r\n\r\n")).decode()
             self.requests.append(request)
             path = request.split()[1].lstrip("/").split("?")[0]
-            self.asked[path] += 1
+            self.requested[path] += 1
             name, _, times = path.split("/")[0].partition("~")
-            if times and self.asked[path] > int(times):
+            if times and self.requested[path] > int(times):
                 name = "good"
             if name == "reset":
                 writer.transport.abort()
                 return
             if name == "slow":
-                await asyncio.sleep(5)
+                await asyncio.sleep(3600)
             if name == "drip":  # never silent for long, never done
-                for part in ANSWERS["good"]:
+                for part in RESPONSES["good"]:
                     writer.write(bytes([part]))
                     await asyncio.sleep(0.05)
             if name == "picture":  # /picture/N: another one for each N
                 number = int(path.split("/")[1])
-                writer.write(answer("200 OK", png(40 + number, 30, shade=number % 256), *IMAGE))
+                writer.write(response("200 OK", png(40 + number, 30, shade=number % 256), *IMAGE))
             else:
-                writer.write(ANSWERS.get(name, ANSWERS["404"]))
+                writer.write(RESPONSES.get(name, RESPONSES["404"]))
             await writer.drain()
         except (asyncio.IncompleteReadError, ConnectionError):
             pass

@@ -1,4 +1,4 @@
-"""The crawl against a host that fails in every way: what becomes of each picture, and of the host's patience."""
+"""The crawl against a host with every kind of failure: each picture's result, and what the host has to endure."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from faults import GOOD, FaultyHost, faulty_host
 
 from stages.config.download import Download
 from stages.crawl.crawler import Crawler, crawl, user_agent
-from stages.crawl.store import Outcome, Store, Wanted
+from stages.crawl.store import DownloadResult, PictureStore, WantedPicture
 from stages.workspace.errors import CrawlError
 
 PARAMS = Download(
@@ -23,7 +23,7 @@ PARAMS = Download(
     rate=2000.0,
     concurrency=4,
     tries=3,
-    timeout=1.5,
+    timeout=600.0,
     backoff=0.01,
     max_wait=1.0,
     pause_overloaded=0.3,
@@ -43,16 +43,16 @@ def host() -> Iterator[FaultyHost]:
 
 
 @pytest.fixture
-def store(tmp_path: Path) -> Iterator[Store]:
-    with Store(tmp_path / "pictures", "caps") as store:
+def store(tmp_path: Path) -> Iterator[PictureStore]:
+    with PictureStore(tmp_path / "pictures", "caps") as store:
         yield store
 
 
-def fetch(store: Store, *urls: str, params: Download = PARAMS) -> tuple[list[Outcome], Crawler]:
-    wanted = [Wanted(place, url, "") for place, url in enumerate(urls)]
+def fetch(store: PictureStore, *urls: str, params: Download = PARAMS) -> tuple[list[DownloadResult], Crawler]:
+    wanted = [WantedPicture(place, url, "") for place, url in enumerate(urls)]
     crawler = crawl(params, store, wanted, len(wanted), {"pictures.localhost": ("127.0.0.1", 1)})
-    found = zip(wanted, store.find(wanted), strict=True)
-    return [outcome or crawler.gave_up[each.url, each.sha512] for each, outcome in found], crawler
+    known = zip(wanted, store.results(wanted), strict=True)
+    return [result or crawler.gave_up[picture.url, picture.sha512] for picture, result in known], crawler
 
 
 @pytest.mark.parametrize(
@@ -93,15 +93,15 @@ def fetch(store: Store, *urls: str, params: Download = PARAMS) -> tuple[list[Out
         ("inward", "refused", None, 1),
     ],
 )
-def test_what_becomes_of_a_picture(
-    host: FaultyHost, store: Store, path: str, status: str, http_status: int | None, requests: int
+def test_the_result_of_each_kind_of_response(
+    host: FaultyHost, store: PictureStore, path: str, status: str, http_status: int | None, requests: int
 ) -> None:
-    (outcome,), crawler = fetch(store, host.url(path), params=HASTY if path in ("slow", "drip") else PARAMS)
-    assert (outcome.status, outcome.http_status) == (status, http_status)
+    (result,), crawler = fetch(store, host.url(path), params=HASTY if path in ("slow", "drip") else PARAMS)
+    assert (result.status, result.http_status) == (status, http_status)
     assert crawler.tally.requests == requests
     if status == "ok":
-        assert (outcome.width, outcome.height, outcome.format) == (40, 30, "png")
-        assert store.read(Wanted(0, host.url(path), ""), outcome) == GOOD
+        assert (result.width, result.height, result.format) == (40, 30, "png")
+        assert store.read(WantedPicture(0, host.url(path), ""), result) == GOOD
 
 
 @pytest.mark.parametrize(
@@ -122,24 +122,24 @@ def test_what_becomes_of_a_picture(
         *("reset", "garbage", "slow", "zero", "html"),
     ],
 )
-def test_a_fault_that_passes_costs_nothing_but_time(host: FaultyHost, store: Store, fault: str) -> None:
-    params = HASTY if fault == "slow" else PARAMS
-    (outcome,), crawler = fetch(store, host.url(f"{fault}~1/{fault}-{time.monotonic_ns()}"), params=params)
-    assert outcome.status == "ok"
+def test_a_temporary_fault_costs_only_time(host: FaultyHost, store: PictureStore, fault: str) -> None:
+    params = dataclasses.replace(PARAMS, timeout=3.0) if fault == "slow" else PARAMS
+    (result,), crawler = fetch(store, host.url(f"{fault}~1/{fault}-{time.monotonic_ns()}"), params=params)
+    assert result.status == "ok"
     assert crawler.tally.retries == 1
 
 
-def test_a_name_without_address_and_a_closed_port_are_given_up(store: Store) -> None:
+def test_an_unknown_host_name_and_a_closed_port_are_given_up(store: PictureStore) -> None:
     with socket.create_server(("127.0.0.1", 0)) as server:
         port = server.getsockname()[1]
     params = dataclasses.replace(PARAMS, hosts=["127.0.0.1", "pictures.localhost", "pictures.invalid"])
     urls = (f"http://127.0.0.1:{port}/a", "http://pictures.localhost/a", "https://pictures.invalid/a")
-    outcomes, _ = fetch(store, *urls, params=params)
-    assert [outcome.status for outcome in outcomes] == ["gave_up"] * 3
-    assert [outcome.detail for outcome in outcomes] == [*["no connection"] * 2, "the name has no address"]
+    results, _ = fetch(store, *urls, params=params)
+    assert [result.status for result in results] == ["gave_up"] * 3
+    assert [result.detail for result in results] == [*["connection failed"] * 2, "host name not found"]
 
 
-def test_only_allowed_hosts_are_asked_and_only_by_https(host: FaultyHost, store: Store) -> None:
+def test_only_allowed_hosts_are_requested_and_only_by_https(host: FaultyHost, store: PictureStore) -> None:
     params = dataclasses.replace(PARAMS, hosts=["example.org", "10.1.2.3", "169.254.169.254"])
     urls = (
         host.url("good"),
@@ -148,22 +148,22 @@ def test_only_allowed_hosts_are_asked_and_only_by_https(host: FaultyHost, store:
         "https://169.254.169.254/a",
         "file:///etc/passwd",
     )
-    outcomes, crawler = fetch(store, *urls, params=params)
-    assert {outcome.status for outcome in outcomes} == {"refused"}
-    assert [outcome.detail for outcome in outcomes] == [
-        *("a host that is not allowed", "not https", "a private address", "a private address"),
-        "a host that is not allowed",
+    results, crawler = fetch(store, *urls, params=params)
+    assert {result.status for result in results} == {"refused"}
+    assert [result.detail for result in results] == [
+        *("host not allowed", "not https", "private address", "private address"),
+        "host not allowed",
     ]
     assert crawler.tally.requests == 0
 
 
-def test_a_403_stops_the_crawl_and_keeps_what_was_fetched(host: FaultyHost, store: Store) -> None:
+def test_a_403_stops_the_crawl_and_keeps_finished_pictures(host: FaultyHost, store: PictureStore) -> None:
     params = dataclasses.replace(PARAMS, concurrency=1)
     urls = [host.url(f"good/{place}") for place in range(5)] + [host.url("403"), host.url("good/after")]
-    with pytest.raises(CrawlError, match="refuses the crawl"):
+    with pytest.raises(CrawlError, match="blocked the crawl"):
         fetch(store, *urls, params=params)
-    found = store.find([Wanted(place, url, "") for place, url in enumerate(urls)])
-    assert [outcome and outcome.status for outcome in found] == ["ok"] * 5 + [None] * 2
+    known = store.results([WantedPicture(place, url, "") for place, url in enumerate(urls)])
+    assert [result and result.status for result in known] == ["ok"] * 5 + [None] * 2
 
 
 @pytest.mark.parametrize(
@@ -171,27 +171,29 @@ def test_a_403_stops_the_crawl_and_keeps_what_was_fetched(host: FaultyHost, stor
     [("501", 0.3), ("500-empty", 0.4), ("429-after", 1.0), ("503-after", 1.0)],
     ids=["overloaded", "blocked", "throttled", "unavailable"],
 )
-def test_the_boards_signals_pause_the_whole_crawl(host: FaultyHost, store: Store, fault: str, seconds: float) -> None:
+def test_the_boards_signals_pause_the_whole_crawl(
+    host: FaultyHost, store: PictureStore, fault: str, seconds: float
+) -> None:
     mark = str(time.monotonic_ns())
     params = dataclasses.replace(PARAMS, concurrency=1)
     start = time.monotonic()
-    outcomes, crawler = fetch(
+    results, crawler = fetch(
         store, host.url(f"{fault}~1/{mark}"), *(host.url(f"good/{n}") for n in range(3)), params=params
     )
-    assert [outcome.status for outcome in outcomes] == ["ok"] * 4
+    assert [result.status for result in results] == ["ok"] * 4
     assert time.monotonic() - start >= seconds
     assert crawler.tally.paused >= seconds - 0.01
 
 
-def test_what_is_known_is_not_asked_again(host: FaultyHost, store: Store) -> None:
+def test_a_known_result_is_not_requested_again(host: FaultyHost, store: PictureStore) -> None:
     mark = f"404/{time.monotonic_ns()}"
     fetch(store, host.url(mark))
-    wanted = [Wanted(0, host.url(mark), "")]
-    assert [outcome.status for outcome in store.find(wanted) if outcome] == ["missing"]
-    assert host.asked[mark] == 1
+    wanted = [WantedPicture(0, host.url(mark), "")]
+    assert [result.status for result in store.results(wanted) if result] == ["missing"]
+    assert host.requested[mark] == 1
 
 
-def test_the_client_says_who_it_is_and_asks_for_nothing_packed(host: FaultyHost, store: Store) -> None:
+def test_the_client_identifies_itself_and_accepts_no_compression(host: FaultyHost, store: PictureStore) -> None:
     fetch(store, host.url("good/agent"), params=dataclasses.replace(PARAMS, contact="staff@example.org"))
     (request,) = (text for text in host.requests if "/good/agent" in text)
     assert "User-Agent: MLpy/" in request
@@ -200,22 +202,22 @@ def test_the_client_says_who_it_is_and_asks_for_nothing_packed(host: FaultyHost,
     assert user_agent(None).endswith("(dataset crawler)")
 
 
-def test_a_query_string_is_never_logged_nor_told(
-    host: FaultyHost, store: Store, caplog: pytest.LogCaptureFixture
+def test_a_query_string_is_in_no_log_and_no_error(
+    host: FaultyHost, store: PictureStore, caplog: pytest.LogCaptureFixture
 ) -> None:
     caplog.set_level(logging.DEBUG, "stages")
     params = dataclasses.replace(PARAMS, tries=1)
-    outcomes, _ = fetch(
+    results, _ = fetch(
         store, *(host.url(f"{path}?key=hunter2") for path in ("404", "503", "reset", "html")), params=params
     )
     assert "hunter2" not in caplog.text
-    assert not any("hunter2" in (outcome.detail or "") for outcome in outcomes)
+    assert not any("hunter2" in (result.detail or "") for result in results)
     with pytest.raises(CrawlError) as caught:
         fetch(store, host.url("403?key=hunter2"), params=params)
     assert "hunter2" not in str(caught.value)
 
 
-def test_the_rate_is_kept(host: FaultyHost, store: Store) -> None:
+def test_the_rate_is_kept(host: FaultyHost, store: PictureStore) -> None:
     start = time.monotonic()
     fetch(store, *(host.url(f"good/rate{n}") for n in range(21)), params=dataclasses.replace(PARAMS, rate=50.0))
     assert time.monotonic() - start >= 20 / 50 - 0.01

@@ -1,4 +1,4 @@
-"""The catalogue range by range, and the shards that are written while a crawl goes on."""
+"""The catalogue in ranges, and shards that are written during the crawl."""
 
 from __future__ import annotations
 
@@ -13,8 +13,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from test_store import body, ok
 
-from stages.crawl.ranges import Filling, Ranges
-from stages.crawl.store import Outcome, Store, Wanted
+from stages.crawl.ranges import IdRanges, ShardFiller
+from stages.crawl.store import DownloadResult, PictureStore, WantedPicture
 from stages.workspace import shards
 from stages.workspace.errors import CrawlError
 
@@ -27,8 +27,8 @@ def catalogue(file: Path, ids: list[int]) -> Path:
 
 
 @pytest.fixture
-def store(tmp_path: Path) -> Iterator[Store]:
-    with Store(tmp_path / "pictures") as store:
+def store(tmp_path: Path) -> Iterator[PictureStore]:
+    with PictureStore(tmp_path / "pictures") as store:
         yield store
 
 
@@ -40,7 +40,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @settings(deadline=None, max_examples=50)
 @given(ids=st.sets(st.integers(0, 10**12)).map(sorted), size=st.integers(1, 10**9))
 def test_every_picture_is_in_its_range_once_and_in_order(folder: Path, ids: list[int], size: int) -> None:
-    ranges = Ranges(catalogue(folder / "images.parquet", ids), size)
+    ranges = IdRanges(catalogue(folder / "images.parquet", ids), size)
     walked = list(ranges)
     assert [each.image_id for pictures in walked for each in pictures] == ids
     numbers = [{ranges.number(each) for each in pictures} for pictures in walked]
@@ -49,54 +49,56 @@ def test_every_picture_is_in_its_range_once_and_in_order(folder: Path, ids: list
 
 
 def test_a_picture_without_a_hash_has_an_empty_one(tmp_path: Path) -> None:
-    assert list(Ranges(catalogue(tmp_path / "images.parquet", [7]), 5)) == [
-        [Wanted(7, "https://example.org/7.png", "")]
+    assert list(IdRanges(catalogue(tmp_path / "images.parquet", [7]), 5)) == [
+        [WantedPicture(7, "https://example.org/7.png", "")]
     ]
 
 
-def settle(store: Store, filling: Filling, *pictures: Wanted) -> None:
-    for each in pictures:
-        store.put(each, ok(body(each.image_id)), body(each.image_id))
-        filling.settled(each)
+def settle(store: PictureStore, filler: ShardFiller, *pictures: WantedPicture) -> None:
+    for picture in pictures:
+        store.put(picture, ok(body(picture.image_id)), body(picture.image_id))
+        filler.settled(picture)
 
 
-def finished(store: Path, count: int) -> list[list[int]]:
+def finished(folder: Path, count: int) -> list[list[int]]:
     """The ids in each finished shard, once there are `count`."""
-    for _ in range(500):
-        if len(files := [*store.glob("*.parquet")]) >= count:
+    for _ in range(30_000):
+        if len(files := [*folder.glob("*.parquet")]) >= count:
             break
         time.sleep(0.01)
     return sorted(shards.read(file, ["image_id"])["image_id"].to_pylist() for file in files)
 
 
-def test_a_shard_is_written_once_all_its_pictures_are_settled_and_not_before(store: Store, tmp_path: Path) -> None:
-    known = Wanted(3, "https://example.org/3.png", "")
+def test_a_shard_is_written_once_all_its_pictures_are_settled_and_not_before(
+    store: PictureStore, tmp_path: Path
+) -> None:
+    known = WantedPicture(3, "https://example.org/3.png", "")
     store.put(known, ok(body(3)), body(3))
-    with Filling(store, Ranges(catalogue(tmp_path / "images.parquet", [1, 2, 3, 11, 12, 21]), 10)) as filling:
-        one, two, eleven, twelve, last = filling.lacking()
-        settle(store, filling, one, twelve)
-        store.put(eleven, Outcome("missing", 404))
+    with ShardFiller(store, IdRanges(catalogue(tmp_path / "images.parquet", [1, 2, 3, 11, 12, 21]), 10)) as filler:
+        one, two, eleven, twelve, last = filler.missing()
+        settle(store, filler, one, twelve)
+        store.put(eleven, DownloadResult("missing", 404))
         assert finished(tmp_path / "pictures", 0) == []
-        filling.settled(eleven)
+        filler.settled(eleven)
         assert finished(tmp_path / "pictures", 1) == [[12]]
-        filling.settled(two)  # given up
+        filler.settled(two)  # given up
         assert finished(tmp_path / "pictures", 2) == [[1, 3], [12]]
-        settle(store, filling, last)
-    assert list(store.find([one, two, last]))[1] is None
+        settle(store, filler, last)
+    assert list(store.results([one, two, last]))[1] is None
 
 
 def test_damage_to_an_older_picture_does_not_stop_a_crawl(
-    store: Store, tmp_path: Path, caplog: pytest.LogCaptureFixture
+    store: PictureStore, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
-    known = Wanted(3, "https://example.org/3.png", "")
+    known = WantedPicture(3, "https://example.org/3.png", "")
     store.put(known, ok(body(4)), body(3))
-    with Filling(store, Ranges(catalogue(tmp_path / "images.parquet", [1, 3, 11]), 10)) as filling:
-        one, eleven = filling.lacking()
-        settle(store, filling, one, eleven)
+    with ShardFiller(store, IdRanges(catalogue(tmp_path / "images.parquet", [1, 3, 11]), 10)) as filler:
+        one, eleven = filler.missing()
+        settle(store, filler, one, eleven)
         assert finished(tmp_path / "pictures", 1) == [[11]]
     assert "damaged" in caplog.text
 
 
-def test_no_catalogue_says_what_to_run(tmp_path: Path) -> None:
+def test_a_missing_catalogue_says_what_to_run(tmp_path: Path) -> None:
     with pytest.raises(CrawlError, match="run `dvc repro extract`"):
-        Ranges(tmp_path / "images.parquet", 5)
+        IdRanges(tmp_path / "images.parquet", 5)

@@ -1,4 +1,4 @@
-"""What was crawled is found again, whatever happened in between."""
+"""The picture store returns everything that was put into it, whatever happened in between."""
 
 from __future__ import annotations
 
@@ -18,34 +18,34 @@ from pathlib import Path
 import pytest
 
 from stages.crawl import store as module
-from stages.crawl.store import Outcome, Store, Wanted
+from stages.crawl.store import DownloadResult, PictureStore, WantedPicture
 from stages.workspace.errors import CrawlError
 
 ROOT = Path(__file__).parents[3]
 
 
-def wanted(number: int, sha512: str = "") -> Wanted:
-    return Wanted(number, f"https://example.org/{number}.png", sha512)
+def wanted(number: int, sha512: str = "") -> WantedPicture:
+    return WantedPicture(number, f"https://example.org/{number}.png", sha512)
 
 
 def body(number: int) -> bytes:
     return f"picture {number} ".encode() * (number + 1)
 
 
-def ok(data: bytes) -> Outcome:
-    return Outcome("ok", 200, None, 40, 30, "png", hashlib.sha256(data).hexdigest())
+def ok(data: bytes) -> DownloadResult:
+    return DownloadResult("ok", 200, None, 40, 30, "png", hashlib.sha256(data).hexdigest())
 
 
-def put(store: Store, *numbers: int) -> None:
+def put(store: PictureStore, *numbers: int) -> None:
     for number in numbers:
         store.put(wanted(number), ok(body(number)), body(number))
 
 
-def found(store: Store, *numbers: int) -> list[bytes | None]:
+def found(store: PictureStore, *numbers: int) -> list[bytes | None]:
     """The bytes of pictures, None for those that are not known."""
     pictures = [wanted(number) for number in numbers]
-    outcomes = zip(pictures, store.find(pictures), strict=True)
-    return [outcome and store.read(picture, outcome) for picture, outcome in outcomes]
+    results = zip(pictures, store.results(pictures), strict=True)
+    return [result and store.read(picture, result) for picture, result in results]
 
 
 @pytest.fixture
@@ -54,8 +54,8 @@ def folder(tmp_path: Path) -> Path:
 
 
 @pytest.fixture
-def store(folder: Path) -> Iterator[Store]:
-    with Store(folder, "caps") as store:
+def store(folder: Path) -> Iterator[PictureStore]:
+    with PictureStore(folder, "caps") as store:
         yield store
 
 
@@ -63,82 +63,82 @@ def segments(folder: Path) -> list[Path]:
     return sorted(folder.glob("*.segment"))
 
 
-def test_a_picture_is_found_with_all_that_was_put(store: Store) -> None:
+def test_a_picture_is_found_with_all_its_fields(store: PictureStore) -> None:
     put(store, 1)
-    (outcome,) = store.find([wanted(1)])
-    assert outcome is not None
-    assert (outcome.status, outcome.http_status, outcome.detail) == ("ok", 200, None)
-    assert (outcome.width, outcome.height, outcome.format) == (40, 30, "png")
-    assert store.read(wanted(1), outcome) == body(1)
+    (result,) = store.results([wanted(1)])
+    assert result is not None
+    assert (result.status, result.http_status, result.detail) == ("ok", 200, None)
+    assert (result.width, result.height, result.format) == (40, 30, "png")
+    assert store.read(wanted(1), result) == body(1)
 
 
-def test_outcomes_come_in_the_order_that_is_asked_for_and_none_for_the_unknown(store: Store) -> None:
+def test_results_come_in_the_order_of_the_pictures_and_none_for_unknown_ones(store: PictureStore) -> None:
     put(store, 1, 2, 3)
     assert found(store, 3, 9, 1, 3) == [body(3), None, body(1), body(3)]
-    assert list(store.find([])) == []
+    assert list(store.results([])) == []
 
 
-def test_an_original_that_was_replaced_is_another_picture(store: Store) -> None:
+def test_an_original_that_was_replaced_is_another_picture(store: PictureStore) -> None:
     store.put(wanted(1, "old"), ok(b"old"), b"old")
-    assert list(store.find([wanted(1, "new")])) == [None]
+    assert list(store.results([wanted(1, "new")])) == [None]
     store.put(wanted(1, "new"), ok(b"new"), b"new")
-    outcomes = [outcome for outcome in store.find([wanted(1, "old"), wanted(1, "new")]) if outcome]
-    assert [store.read(wanted(1), outcome) for outcome in outcomes] == [b"old", b"new"]
+    results = [result for result in store.results([wanted(1, "old"), wanted(1, "new")]) if result]
+    assert [store.read(wanted(1), result) for result in results] == [b"old", b"new"]
 
 
-def test_a_later_outcome_takes_the_place_of_an_earlier(store: Store) -> None:
-    store.put(wanted(1), Outcome("missing", 404))
+def test_a_later_result_replaces_an_earlier_one(store: PictureStore) -> None:
+    store.put(wanted(1), DownloadResult("missing", 404))
     put(store, 1)
     assert found(store, 1) == [body(1)]
 
 
-def test_a_large_picture_is_kept_between_small_ones(store: Store) -> None:
+def test_a_large_picture_is_kept_between_small_ones(store: PictureStore) -> None:
     bodies = [b"before", bytes(range(256)) * 20_000, b"after"]
     for number, data in enumerate(bodies):
         store.put(wanted(number), ok(data), data)
     assert found(store, 0, 1, 2) == bodies
 
 
-def test_a_failure_has_no_bytes(store: Store) -> None:
-    store.put(wanted(1), Outcome("missing", 404, "gone"), b"<html>gone")
-    (outcome,) = store.find([wanted(1)])
-    assert outcome == Outcome("missing", 404, "gone")
-    with pytest.raises(ValueError, match="only an ok outcome has bytes"):
-        store.read(wanted(1), outcome)
+def test_a_failure_has_no_bytes(store: PictureStore) -> None:
+    store.put(wanted(1), DownloadResult("missing", 404, "gone"), b"<html>gone")
+    (result,) = store.results([wanted(1)])
+    assert result == DownloadResult("missing", 404, "gone")
+    with pytest.raises(ValueError, match="only an ok result has bytes"):
+        store.read(wanted(1), result)
 
 
-def test_failures_under_other_caps_are_asked_for_again_and_pictures_are_not(folder: Path) -> None:
-    with Store(folder, "1000/1000") as store:
+def test_failures_under_other_limits_are_requested_again_and_pictures_are_not(folder: Path) -> None:
+    with PictureStore(folder, "1000/1000") as store:
         put(store, 1)
-        store.put(wanted(2), Outcome("too_large", 200))
-        assert [outcome and outcome.status for outcome in store.find([wanted(1), wanted(2)])] == ["ok", "too_large"]
-    with Store(folder, "2000/1000") as store:
-        assert [outcome and outcome.status for outcome in store.find([wanted(1), wanted(2)])] == ["ok", None]
+        store.put(wanted(2), DownloadResult("too_large", 200))
+        assert [result and result.status for result in store.results([wanted(1), wanted(2)])] == ["ok", "too_large"]
+    with PictureStore(folder, "2000/1000") as store:
+        assert [result and result.status for result in store.results([wanted(1), wanted(2)])] == ["ok", None]
 
 
 @pytest.mark.parametrize(("days", "known"), [(6, True), (8, False)])
-def test_a_failure_of_last_week_is_asked_for_again(folder: Path, store: Store, days: int, known: bool) -> None:
-    store.put(wanted(1), Outcome("missing", 404))
+def test_a_failure_is_requested_again_after_a_week(folder: Path, store: PictureStore, days: int, known: bool) -> None:
+    store.put(wanted(1), DownloadResult("missing", 404))
     put(store, 2)
     with contextlib.closing(sqlite3.connect(folder / "index.sqlite")) as index, index:
         index.execute("UPDATE pictures SET seen = ?", [time.time() - days * 24 * 3600])
-    missing, picture = store.find([wanted(1), wanted(2)])
+    missing, picture = store.results([wanted(1), wanted(2)])
     assert (missing is not None) is known
     assert picture is not None
 
 
-def test_a_failure_met_in_a_crawl_is_known_to_its_end_however_long_it_takes(
-    folder: Path, store: Store, monkeypatch: pytest.MonkeyPatch
+def test_a_failure_in_a_crawl_stays_known_to_its_end(
+    folder: Path, store: PictureStore, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    store.put(wanted(1), Outcome("missing", 404))
+    store.put(wanted(1), DownloadResult("missing", 404))
     now = time.time()
     monkeypatch.setattr(time, "time", lambda: now + 8 * 24 * 3600)
-    with store.again() as other, Store(folder, "caps") as later:
-        known = [next(each.find([wanted(1)])) for each in (store, other, later)]
-    assert [outcome is not None for outcome in known] == [True, True, False]
+    with store.reopen() as other, PictureStore(folder, "caps") as later:
+        known = [next(each.results([wanted(1)])) for each in (store, other, later)]
+    assert [result is not None for result in known] == [True, True, False]
 
 
-def test_segments_are_of_limited_size(folder: Path, store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_segments_are_of_limited_size(folder: Path, store: PictureStore, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(module, "SEGMENT", 400)
     put(store, *range(12))
     assert all(file.stat().st_size <= 400 for file in segments(folder))
@@ -147,32 +147,30 @@ def test_segments_are_of_limited_size(folder: Path, store: Store, monkeypatch: p
 
 
 @pytest.mark.parametrize("damage", ["changed", "cut", "gone"])
-def test_damage_is_told_and_what_it_hit_is_asked_for_again(folder: Path, damage: str) -> None:
-    with Store(folder) as store:
+def test_damage_is_an_error_and_damaged_pictures_are_requested_again(folder: Path, damage: str) -> None:
+    with PictureStore(folder) as store:
         put(store, 1, 2)
-    with Store(folder) as store:  # a segment of its own
+    with PictureStore(folder) as store:  # a segment of its own
         put(store, 3)
-        (outcome,) = store.find([wanted(1)])
-        assert outcome is not None
-        assert outcome.file is not None
-        segment = folder / outcome.file
+        (result,) = store.results([wanted(1)])
+        assert result is not None
+        assert result.file is not None
+        segment = folder / result.file
         data = segment.read_bytes()
         if damage == "gone":
             segment.unlink()
         else:
             segment.write_bytes(b"!" + data[1:] if damage == "changed" else data[:5])
         with pytest.raises(CrawlError) as caught:
-            store.read(wanted(1), outcome)
-        assert str(caught.value) == (
-            f"the crawl's file {segment.name} in {folder} is damaged; run again to fetch what is lost"
-        )
+            store.read(wanted(1), result)
+        assert str(caught.value) == f"{segment} has damaged pictures; run again to download them"
         assert found(store, 1, 2, 3) == [None, body(2) if damage == "changed" else None, body(3)]
         put(store, 1)
         assert found(store, 1) == [body(1)]
 
 
 def test_two_stores_on_one_folder_do_not_disturb_each_other(folder: Path) -> None:
-    with Store(folder) as one, Store(folder) as two:
+    with PictureStore(folder) as one, PictureStore(folder) as two:
         for number in range(20):
             put(one if number % 2 else two, number)
         expected = [body(number) for number in range(20)]
@@ -184,12 +182,12 @@ def test_two_stores_on_one_folder_do_not_disturb_each_other(folder: Path) -> Non
 PUTTING = """
 import hashlib, sys
 from pathlib import Path
-from stages.crawl.store import Outcome, Store, Wanted
-store = Store(Path(sys.argv[1]))
+from stages.crawl.store import DownloadResult, PictureStore, WantedPicture
+store = PictureStore(Path(sys.argv[1]))
 for number in range(int(sys.argv[2]), int(sys.argv[3])):
     data = f"picture {number} ".encode() * (number + 1)
-    outcome = Outcome("ok", 200, None, 40, 30, "png", hashlib.sha256(data).hexdigest())
-    store.put(Wanted(number, f"https://example.org/{number}.png", ""), outcome, data)
+    result = DownloadResult("ok", 200, None, 40, 30, "png", hashlib.sha256(data).hexdigest())
+    store.put(WantedPicture(number, f"https://example.org/{number}.png", ""), result, data)
     print(number, flush=True)
 sys.stdin.read()
 """
@@ -206,25 +204,25 @@ def putting(folder: Path, first: int, end: int) -> subprocess.Popen[str]:
     )
 
 
-def test_processes_that_begin_a_store_at_once_keep_all_they_put(folder: Path) -> None:
+def test_processes_that_create_a_store_at_once_lose_nothing(folder: Path) -> None:
     processes = [putting(folder, start, start + 25) for start in (0, 25, 50, 75)]
     for process in processes:
         process.communicate()
     assert [process.returncode for process in processes] == [0] * 4
-    with Store(folder) as store:
+    with PictureStore(folder) as store:
         assert found(store, *range(100)) == [body(number) for number in range(100)]
 
 
-def test_a_new_store_is_begun_by_many_at_the_same_moment(folder: Path) -> None:
+def test_many_threads_create_a_store_at_the_same_moment(folder: Path) -> None:
     together = threading.Barrier(8)
 
     def begin(number: int) -> None:
         together.wait()
-        Store(folder / str(number // 8)).close()
+        PictureStore(folder / str(number // 8)).close()
 
     with ThreadPoolExecutor(8) as pool:
-        begun = [pool.submit(begin, number) for number in range(20 * 8)]
-    assert [each.exception() for each in begun] == [None] * 20 * 8
+        started = [pool.submit(begin, number) for number in range(20 * 8)]
+    assert [each.exception() for each in started] == [None] * 20 * 8
 
 
 def test_what_was_put_before_a_kill_is_found(folder: Path) -> None:
@@ -233,9 +231,9 @@ def test_what_was_put_before_a_kill_is_found(folder: Path) -> None:
         while int(process.stdout.readline()) < 50:
             pass
         process.send_signal(signal.SIGKILL)
-        told = [int(line) for line in process.stdout.read().split()]
-    last = max([50, *told])
-    with Store(folder) as store:
+        printed = [int(line) for line in process.stdout.read().split()]
+    last = max([50, *printed])
+    with PictureStore(folder) as store:
         assert found(store, *range(last + 1)) == [body(number) for number in range(last + 1)]
         put(store, 200_000)
         assert found(store, 200_000) == [body(200_000)]

@@ -1,4 +1,4 @@
-"""Finished shards: the place of their pictures' bytes, found again, never written twice nor trusted when changed."""
+"""Finished shards: they hold their pictures' bytes, are reused, never written twice, and not used if changed."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from hypothesis import strategies as st
 from test_store import body, ok, put, segments, wanted
 
 from stages.crawl import store as module
-from stages.crawl.store import Outcome, Store, Wanted
+from stages.crawl.store import DownloadResult, PictureStore, WantedPicture
 from stages.workspace import shards
 from stages.workspace.errors import CrawlError
 
@@ -29,8 +29,8 @@ def folder(tmp_path: Path) -> Path:
 
 
 @pytest.fixture
-def store(folder: Path) -> Iterator[Store]:
-    with Store(folder) as store:
+def store(folder: Path) -> Iterator[PictureStore]:
+    with PictureStore(folder) as store:
         yield store
 
 
@@ -39,24 +39,24 @@ def no_patience(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(module, "IDLE", -1.0)
 
 
-def rows(store: Store, *numbers: int) -> list[tuple[Wanted, Outcome]]:
+def rows(store: PictureStore, *numbers: int) -> list[tuple[WantedPicture, DownloadResult]]:
     pictures = [wanted(number) for number in numbers]
-    return [(each, outcome) for each, outcome in zip(pictures, store.find(pictures), strict=True) if outcome]
+    return [(each, result) for each, result in zip(pictures, store.results(pictures), strict=True) if result]
 
 
-def bodies(store: Store, *numbers: int) -> list[bytes]:
-    return [store.read(each, outcome) for each, outcome in rows(store, *numbers)]
+def bodies(store: PictureStore, *numbers: int) -> list[bytes]:
+    return [store.read(each, result) for each, result in rows(store, *numbers)]
 
 
 @pytest.mark.usefixtures("no_patience")
-def test_a_shard_holds_its_pictures_bytes_and_they_are_on_the_disk_once(
-    folder: Path, store: Store, tmp_path: Path
+def test_a_shard_has_its_pictures_bytes_and_they_are_on_the_disk_once(
+    folder: Path, store: PictureStore, tmp_path: Path
 ) -> None:
     numbers = range(3, 3 + 2 * shards.ROWS + 5)
     put(store, *numbers)
     shard = store.shard(rows(store, *numbers))
-    told = [{"image_id": n, "bytes": body(n), "sha256": ok(body(n)).sha256} for n in numbers]
-    shards.write(tmp_path / "plain.parquet", ({**row, "width": 40, "height": 30, "format": "png"} for row in told))
+    expected = [{"image_id": n, "bytes": body(n), "sha256": ok(body(n)).sha256} for n in numbers]
+    shards.write(tmp_path / "plain.parquet", ({**row, "width": 40, "height": 30, "format": "png"} for row in expected))
     assert shard.read_bytes() == (tmp_path / "plain.parquet").read_bytes()
     (folder / f".{shard.name}.ab12").write_bytes(b"what a kill left")
     store.sweep()
@@ -64,7 +64,7 @@ def test_a_shard_holds_its_pictures_bytes_and_they_are_on_the_disk_once(
     assert bodies(store, *numbers) == [body(number) for number in numbers]
 
 
-def test_the_same_pictures_are_the_same_shard_which_is_not_written_again(store: Store) -> None:
+def test_the_same_pictures_are_the_same_shard_which_is_not_written_again(store: PictureStore) -> None:
     put(store, *range(10))
     first = store.shard(rows(store, *range(10)))
     known = first.stat()
@@ -75,7 +75,7 @@ def test_the_same_pictures_are_the_same_shard_which_is_not_written_again(store: 
 
 
 @pytest.mark.usefixtures("no_patience")
-def test_a_segment_stays_while_one_of_its_pictures_is_in_no_shard(folder: Path, store: Store) -> None:
+def test_a_segment_stays_until_all_its_pictures_are_in_shards(folder: Path, store: PictureStore) -> None:
     put(store, 1, 2, 3)
     store.shard(rows(store, 1, 2))
     store.sweep()
@@ -87,7 +87,7 @@ def test_a_segment_stays_while_one_of_its_pictures_is_in_no_shard(folder: Path, 
     assert bodies(store, 1, 2, 3, 4) == [body(number) for number in (1, 2, 3, 4)]
 
 
-def test_a_segment_that_was_written_a_moment_ago_stays(folder: Path, store: Store) -> None:
+def test_a_segment_that_was_written_a_moment_ago_stays(folder: Path, store: PictureStore) -> None:
     put(store, 1)
     store.shard(rows(store, 1))
     store.sweep()
@@ -95,10 +95,10 @@ def test_a_segment_that_was_written_a_moment_ago_stays(folder: Path, store: Stor
 
 
 @pytest.mark.usefixtures("no_patience")
-def test_a_picture_that_another_run_moves_meanwhile_is_read_all_the_same(folder: Path, store: Store) -> None:
+def test_a_picture_that_another_run_moves_meanwhile_can_still_be_read(folder: Path, store: PictureStore) -> None:
     put(store, 1, 2)
     before = rows(store, 1, 2)
-    with store.again() as other:
+    with store.reopen() as other:
         other.shard(rows(other, 1, 2))
         other.sweep()
     assert segments(folder) == []
@@ -108,7 +108,7 @@ def test_a_picture_that_another_run_moves_meanwhile_is_read_all_the_same(folder:
 @pytest.mark.usefixtures("no_patience")
 @pytest.mark.parametrize("damage", ["changed", "cut", "longer", "gone"])
 def test_a_shard_that_was_changed_through_a_link_is_not_used(
-    folder: Path, store: Store, tmp_path: Path, damage: str
+    folder: Path, store: PictureStore, tmp_path: Path, damage: str
 ) -> None:
     put(store, *range(10))
     shard = store.shard(rows(store, *range(10)))
@@ -121,7 +121,7 @@ def test_a_shard_that_was_changed_through_a_link_is_not_used(
         shard.unlink()
     else:
         link.write_bytes({"changed": b"!" * len(good), "cut": good[:-9], "longer": good + b"!"}[damage])
-    with pytest.raises(CrawlError, match="is damaged; run again to fetch what is lost"):
+    with pytest.raises(CrawlError, match="has damaged pictures; run again to download them"):
         store.shard(rows(store, *range(10)))
     assert rows(store, *range(10)) == []
     put(store, *range(10))
@@ -129,7 +129,7 @@ def test_a_shard_that_was_changed_through_a_link_is_not_used(
 
 
 @pytest.mark.usefixtures("no_patience")
-def test_a_shard_that_was_only_touched_is_written_again_from_itself(store: Store) -> None:
+def test_a_shard_that_was_only_touched_is_written_again_from_itself(store: PictureStore) -> None:
     put(store, *range(10))
     shard = store.shard(rows(store, *range(10)))
     store.sweep()
@@ -142,9 +142,7 @@ def test_a_shard_that_was_only_touched_is_written_again_from_itself(store: Store
 DVC = "[core]\n no_scm = true\n analytics = false\n check_update = false\n[cache]\n type = hardlink,copy\n"
 
 
-def test_dvc_may_link_protect_and_unprotect_a_shard_and_what_is_written_then_is_no_shard_of_ours(
-    store: Store, tmp_path: Path
-) -> None:
+def test_dvc_may_link_protect_and_unprotect_a_shard_without_changing_ours(store: PictureStore, tmp_path: Path) -> None:
     def dvc(*words: str) -> None:
         subprocess.run([sys.executable, "-m", "dvc", "-q", *words], cwd=tmp_path, check=True)
 
@@ -167,8 +165,8 @@ def test_dvc_may_link_protect_and_unprotect_a_shard_and_what_is_written_then_is_
     assert (again.read_bytes(), again.stat().st_ino) == (good, inode)
 
 
-def test_a_file_that_no_run_finished_is_no_shard(folder: Path, store: Store, tmp_path: Path) -> None:
-    with Store(tmp_path / "other") as other:
+def test_an_unfinished_file_is_not_used_as_a_shard(folder: Path, store: PictureStore, tmp_path: Path) -> None:
+    with PictureStore(tmp_path / "other") as other:
         put(other, 1)
         name = other.shard(rows(other, 1)).name
     (folder / name).write_bytes(b"half")
@@ -177,7 +175,7 @@ def test_a_file_that_no_run_finished_is_no_shard(folder: Path, store: Store, tmp
 
 
 @pytest.mark.parametrize(("days", "left"), [(6, 2), (8, 1)])
-def test_a_shard_that_nothing_needs_goes_after_a_week(folder: Path, store: Store, days: int, left: int) -> None:
+def test_an_unused_shard_is_deleted_after_a_week(folder: Path, store: PictureStore, days: int, left: int) -> None:
     put(store, 1, 2)
     store.shard(rows(store, 1))
     store.shard(rows(store, 1, 2))
@@ -188,7 +186,7 @@ def test_a_shard_that_nothing_needs_goes_after_a_week(folder: Path, store: Store
     assert bodies(store, 1, 2) == [body(1), body(2)]
 
 
-def test_a_shard_that_is_used_stays(folder: Path, store: Store) -> None:
+def test_a_used_shard_stays(folder: Path, store: PictureStore) -> None:
     put(store, 1, 2)
     few = rows(store, 1)
     store.shard(few)
@@ -209,13 +207,15 @@ ACTS = st.one_of(
 
 
 @pytest.mark.usefixtures("no_patience")
-@settings(max_examples=40, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(
+    max_examples=40, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow]
+)
 @given(acts=st.lists(ACTS, max_size=12))
-def test_whatever_is_done_every_picture_that_was_put_is_there(
+def test_every_picture_stays_readable_after_any_sequence_of_operations(
     acts: list[tuple[str, int | set[int] | None]],
 ) -> None:
     with tempfile.TemporaryDirectory() as name:
-        store = Store(Path(name))
+        store = PictureStore(Path(name))
         there: set[int] = set()
         for act, what in acts:
             if isinstance(what, int):
@@ -228,6 +228,6 @@ def test_whatever_is_done_every_picture_that_was_put_is_there(
                 store.sweep()
             else:
                 store.close()
-                store = Store(Path(name))
+                store = PictureStore(Path(name))
         assert bodies(store, *sorted(there)) == [*map(body, sorted(there))]
         store.close()

@@ -1,4 +1,4 @@
-"""Live databases: embedded or on a server of the user's own."""
+"""The cache of databases: embedded, or on the user's own server."""
 
 from __future__ import annotations
 
@@ -22,13 +22,13 @@ def names(server: postgres.Server) -> set[str]:
     connection = server.connect()
     with connection.cursor() as cursor:
         cursor.execute("SELECT datname FROM pg_database WHERE datname LIKE 'mlpy%'")
-        found = {name for (name,) in cursor.fetchall()}
+        databases_there = {name for (name,) in cursor.fetchall()}
     connection.close()
-    return found
+    return databases_there
 
 
 @pytest.mark.parametrize("place", ["embedded", "own server"])
-def test_a_database_is_there_when_it_is_complete(place: str, server: Any, workplace: Path, request: Any) -> None:
+def test_a_database_is_kept_only_when_it_is_complete(place: str, server: Any, workplace: Path, request: Any) -> None:
     if place == "own server":
         request.getfixturevalue("own_server")
     hash = os.urandom(32).hex()
@@ -38,7 +38,7 @@ def test_a_database_is_there_when_it_is_complete(place: str, server: Any, workpl
         raise KeyError
     with databases.new():
         pass
-    with databases.kept(hash) as nothing:
+    with databases.cached(hash) as nothing:
         assert nothing is None
     assert names(server) == before
     with databases.new() as database:
@@ -46,14 +46,14 @@ def test_a_database_is_there_when_it_is_complete(place: str, server: Any, workpl
             cursor.execute("CREATE TABLE here AS SELECT 7 AS x")
         database.keep(hash)
     for _ in range(2):
-        with databases.kept(hash) as again:
+        with databases.cached(hash) as again:
             assert again
             with again.cursor() as cursor:
                 cursor.execute("SELECT x FROM here")
                 assert cursor.fetchall() == [(7,)]
 
 
-def test_a_server_is_shared_by_those_who_hold_its_folder(tmp_path: Path) -> None:
+def test_processes_that_use_the_same_folder_share_a_server(tmp_path: Path) -> None:
     folder = tmp_path / "a cluster"
     with postgres.cluster(folder) as first:
         with postgres.cluster(folder) as second:
@@ -105,6 +105,6 @@ def test_a_password_is_in_no_error_of_an_address(
     address: str, workplace: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("MLPY_DATABASE_URL", address.format(SECRET))
-    with pytest.raises(DatabaseError) as refused:
+    with pytest.raises(DatabaseError) as error:
         databases.new().__enter__()
-    assert SECRET not in str(refused.value)
+    assert SECRET not in str(error.value)

@@ -1,4 +1,4 @@
-"""A board's dump from a server of each PostgreSQL from 12 to 17: `dumps/README.md` tells what is in them."""
+"""A board's dump from each PostgreSQL from 12 to 17; `dumps/README.md` describes them."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ import pytest
 
 import stages.extract
 import stages.restore
-from stages.dump import archive, postgres, transfer
+from stages.dump import archive, programs, tables
 from stages.workspace import paths
 
 FOLDER = Path(__file__).parents[1] / "dumps"
@@ -25,11 +25,11 @@ ROWS = {
 FORMATS = {
     1: "png", 2: "jpeg", 3: "jpeg", 4: "gif", 5: "png", 11: "gif", 14: "png", 15: "png", 18: "gif", 19: "png",
 }  # fmt: skip
-"""A svg is served as png; ratings and errors do not make an image a tagged one."""
+"""An svg is served as png; ratings and errors do not count as tags."""
 FLAGGED = {3, 4, 11, 18}
 FORMATS_OF_2020 = FORMATS | {7: "png", 8: "png", 12: "png", 17: "jpeg"}
 FLAGGED_OF_2020 = {3, 12, 18}
-"""Nothing told then which images were removed, which tags are aliases, and of what category a tag is."""
+"""The dump of 2020 has no removed images, no aliases and no tag categories."""
 POLICY = {
     "name": "test",
     "kind": "binary",
@@ -58,15 +58,15 @@ def test_every_version_gives_the_same_board(name: str, own_server: str, workplac
     stages.extract.main()
     check_tables(name)
     check_catalogue(of_2020=name == OLD)
-    check_that_nothing_of_the_users_came_through(source)
+    check_that_no_user_data_came_through(source)
 
 
 def check_tables(name: str) -> None:
-    told = json.loads(paths.TABLES.read_text())
+    summary = json.loads(paths.TABLES.read_text())
     absent = dict.fromkeys(["tag_aliases", "image_hides", "image_intensities"], 0) if name == OLD else {}
-    assert told["rows"] == ROWS | absent
-    assert told["dump"]["server_version"].startswith(f"{version(name)}.")
-    assert told["dump"]["archive_version"] == ARCHIVE_VERSIONS[version(name)]
+    assert summary["rows"] == ROWS | absent
+    assert summary["dump"]["server_version"].startswith(f"{version(name)}.")
+    assert summary["dump"]["archive_version"] == ARCHIVE_VERSIONS[version(name)]
 
 
 def check_catalogue(*, of_2020: bool) -> None:
@@ -84,9 +84,9 @@ def check_catalogue(*, of_2020: bool) -> None:
     assert [rows[1][corner] for corner in ("nw", "se")] == ([None, None] if of_2020 else [1, 0.1])
 
 
-def check_that_nothing_of_the_users_came_through(source: Path) -> None:
-    script = postgres.run([postgres.binary("pg_restore"), "-f", "-", source])
+def check_that_no_user_data_came_through(source: Path) -> None:
+    script = programs.run([programs.binary("pg_restore"), "-f", "-", source])
     assert "secret text of a user" in script
-    assert "a user" not in postgres.run([postgres.binary("pg_restore"), "-f", "-", paths.LITE_DUMP])
-    tables = {entry.name for entry in archive.read(paths.LITE_DUMP).entries if entry.kind == "TABLE"}
-    assert tables == transfer.TABLES.keys()
+    assert "a user" not in programs.run([programs.binary("pg_restore"), "-f", "-", paths.LITE_DUMP])
+    kept = {entry.name for entry in archive.read(paths.LITE_DUMP).entries if entry.kind == "TABLE"}
+    assert kept == tables.TABLES.keys()

@@ -1,4 +1,4 @@
-"""A PostgreSQL of the user's own: over TCP, with a password, for a role that may do no more than it must."""
+"""The user's own PostgreSQL: over TCP, with a password, and a role with the fewest privileges."""
 
 from __future__ import annotations
 
@@ -31,16 +31,16 @@ TODAY = pytest.mark.parametrize("address", ["of today"], indirect=True)
 
 
 @dataclass
-class Ran:
-    """A command, and what others could see of it."""
+class WatchedCommand:
+    """A finished command, its output, and what the process list showed."""
 
     code: int
-    said: str
+    output: str
     seen: set[str]
-    """The command lines of all processes that began meanwhile."""
+    """The command lines of all processes that started meanwhile."""
 
 
-class Board(Clone):
+class BoardClone(Clone):
     """A clone of this checkout with a board's dump and a policy for it."""
 
     def __init__(self, folder: Path) -> None:
@@ -49,7 +49,7 @@ class Board(Clone):
         text = compose([*overrides, f"extract.policy={POLICY}"], self.folder / "conf")
         (self.folder / paths.PARAMS).write_text(text)
 
-    def watch(self, *command: str, url: str | None = None) -> Ran:
+    def watch(self, *command: str, url: str | None = None) -> WatchedCommand:
         environment = self.environment | ({"MLPY_DATABASE_URL": url} if url else {})
         log, seen, known = self.folder.parent / "log", set(), processes()
         with log.open("w") as output:
@@ -57,7 +57,7 @@ class Board(Clone):
             while process.poll() is None:
                 seen |= set(command_lines(processes() - known))
                 time.sleep(0.01)
-        return Ran(process.returncode, log.read_text(), seen)
+        return WatchedCommand(process.returncode, log.read_text(), seen)
 
     def outs(self) -> dict[Path, bytes]:
         return {path: (self.folder / path).read_bytes() for path in OUTS}
@@ -92,15 +92,15 @@ def started(folder: Path) -> Iterator[str]:
 
 
 @pytest.fixture(scope="module")
-def board(tmp_path_factory: pytest.TempPathFactory) -> Board:
-    return Board(tmp_path_factory.mktemp("own server"))
+def board(tmp_path_factory: pytest.TempPathFactory) -> BoardClone:
+    return BoardClone(tmp_path_factory.mktemp("own server"))
 
 
 @pytest.fixture(scope="module")
-def embedded(board: Board) -> dict[Path, bytes]:
+def embedded(board: BoardClone) -> dict[Path, bytes]:
     """What the stages write with the server that comes along."""
     ran = board.watch(*STAGES)
-    assert ran.code == 0, ran.said
+    assert ran.code == 0, ran.output
     return board.outs()
 
 
@@ -117,9 +117,11 @@ def address(request: pytest.FixtureRequest) -> Iterator[str]:
             yield where
 
 
-def test_its_bytes_are_those_of_the_embedded_one(board: Board, embedded: dict[Path, bytes], address: str) -> None:
+def test_outputs_are_identical_to_those_of_the_embedded_server(
+    board: BoardClone, embedded: dict[Path, bytes], address: str
+) -> None:
     ran = board.watch(*STAGES, url=f"postgresql://able:{SECRET}@{address}")
-    assert ran.code == 0, ran.said
+    assert ran.code == 0, ran.output
     assert board.outs() == embedded
     check_that_no_password_is_in(board, ran)
     programs = {Path(line.split("\0")[0]).name for line in ran.seen}
@@ -127,15 +129,15 @@ def test_its_bytes_are_those_of_the_embedded_one(board: Board, embedded: dict[Pa
 
 
 @TODAY
-def test_dvc_keeps_no_password(board: Board, address: str) -> None:
+def test_dvc_stores_no_password(board: BoardClone, address: str) -> None:
     ran = board.watch("dvc", "repro", "restore", url=f"postgresql://able:{SECRET}@{address}")
-    assert ran.code == 0, ran.said
+    assert ran.code == 0, ran.output
     assert "restore:" in (board.folder / "dvc.lock").read_text()
     check_that_no_password_is_in(board, ran)
 
 
-def check_that_no_password_is_in(board: Board, ran: Ran) -> None:
-    assert SECRET not in ran.said
+def check_that_no_password_is_in(board: BoardClone, ran: WatchedCommand) -> None:
+    assert SECRET not in ran.output
     assert not [line for line in ran.seen if SECRET in line]
     written = [path for folder in ("data", ".dvc") for path in (board.folder / folder).rglob("*") if path.is_file()]
     for path in (board.folder / "dvc.lock", board.folder / paths.PARAMS, *written):
@@ -150,10 +152,10 @@ def check_that_no_password_is_in(board: Board, ran: Ran) -> None:
         (f"able:{SECRET}%3F", r"cannot connect to PostgreSQL: .*password authentication failed for user \"able\""),
     ],
 )
-def test_what_the_server_refuses_is_one_sentence(board: Board, address: str, role: str, why: str) -> None:
+def test_an_error_of_the_server_is_one_sentence(board: BoardClone, address: str, role: str, why: str) -> None:
     ran = board.watch("python", "-m", "stages.restore", url=f"postgresql://{role}@{address}")
     assert ran.code != 0
-    (error,) = re.findall(r"^error: (.*)$", ran.said, re.MULTILINE)
+    (error,) = re.findall(r"^error: (.*)$", ran.output, re.MULTILINE)
     assert re.search(why, error)
-    assert "Traceback" not in ran.said
+    assert "Traceback" not in ran.output
     check_that_no_password_is_in(board, ran)

@@ -1,4 +1,4 @@
-"""How far a program has read a file, as a user sees it in a terminal."""
+"""The progress bar for a program that reads a file, as a terminal shows it."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ class Terminal(io.StringIO):
 
 
 @pytest.mark.skipif(not Path("/proc/self/fdinfo").exists(), reason="needs Linux's /proc")
-def test_the_bar_follows_the_reader_through_the_parts_that_count_and_says_how_long_it_takes(
+def test_the_bar_follows_the_reader_through_the_parts_and_estimates_the_time(
     tmp_path: Path,
 ) -> None:
     dump = tmp_path / "a dump"
@@ -42,22 +42,22 @@ def test_the_bar_follows_the_reader_through_the_parts_that_count_and_says_how_lo
         assert reader.stdin
         assert reader.stdout
         reader.stdout.readline()
-        with contextlib.redirect_stderr(Terminal()) as terminal, progress.reading(dump, parts) as look:
+        with contextlib.redirect_stderr(Terminal()) as terminal, progress.bar(dump, parts) as update:
             for position in (1_000, 2_000, 4_000, 6_000):
                 print(position, file=reader.stdin, flush=True)
                 reader.stdout.readline()
                 time.sleep(0.12)  # tqdm draws ten times a second
-                look(reader.pid)
+                update(reader.pid)
         reader.stdin.close()
     bars = terminal.getvalue()
     assert list(dict.fromkeys(re.findall(r"restore: +(\d+)%", bars))) == ["0", "25", "50", "75", "100"]
     assert re.findall(r"\| ([\d.]+k?)/([\d.]+k) ", bars)[-1] == ("4.00k", "4.00k")
-    assert re.search(r"25%.*?\[\d\d:\d\d<\d\d:\d\d,", bars), "how long depends on the machine's other work"
+    assert re.search(r"25%.*?\[\d\d:\d\d<\d\d:\d\d,", bars), "the estimate itself depends on the machine's load"
 
 
-def test_where_nothing_shows_what_is_read_the_bar_ends_full(tmp_path: Path) -> None:
+def test_without_a_known_position_the_bar_ends_full(tmp_path: Path) -> None:
     dump = tmp_path / "a dump"
     dump.write_bytes(bytes(10_000))
-    with contextlib.redirect_stderr(Terminal()) as terminal, progress.reading(dump, [(0, 10_000)]) as look:
-        look(2**30)  # no such process
+    with contextlib.redirect_stderr(Terminal()) as terminal, progress.bar(dump, [(0, 10_000)]) as update:
+        update(2**30)  # no such process
     assert list(dict.fromkeys(re.findall(r"restore: +(\d+)%", terminal.getvalue()))) == ["0", "100"]

@@ -1,4 +1,4 @@
-"""Picture addresses, against those that the board's own pages show."""
+"""Picture addresses, compared with those on the board's own pages."""
 
 from __future__ import annotations
 
@@ -8,9 +8,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from stages.philomena.addresses import VERSIONS, picture_url, served_format, served_version
+from stages.philomena.addresses import VERSIONS, picture_path, served_format, served_version
 
-ROOT = "https://derpicdn.net/img"
 NEW_YEAR = datetime(2012, 1, 2, tzinfo=UTC)
 
 
@@ -31,13 +30,11 @@ NEW_YEAR = datetime(2012, 1, 2, tzinfo=UTC)
     ],
 )
 def test_addresses(image_format: str, width: int, height: int, version: str, address: str) -> None:
-    assert picture_url(ROOT, NEW_YEAR, 7, image_format, width, height, version) == f"{ROOT}/{address}"
+    assert picture_path(NEW_YEAR, 7, image_format, width, height, version) == address
 
 
 def test_dates_are_not_padded_and_months_can_have_two_digits() -> None:
-    assert picture_url(ROOT + "/", datetime(2021, 11, 30, tzinfo=UTC), 7, "png", 1, 1).startswith(
-        f"{ROOT}/2021/11/30/7/"
-    )
+    assert picture_path(datetime(2021, 11, 30, tzinfo=UTC), 7, "png", 1, 1) == "2021/11/30/7/full.png"
 
 
 @given(st.sampled_from(sorted(VERSIONS)), st.integers(1, 5000), st.integers(1, 5000))
@@ -50,5 +47,5 @@ def test_a_version_exists_only_if_the_image_does_not_fit_its_box(version: str, w
 @pytest.mark.parametrize(
     ("given", "served"), [("JPG", "jpeg"), ("jpeg", "jpeg"), ("svg", "png"), ("webm", "png"), ("GIF", "gif")]
 )
-def test_the_format_that_is_served(given: str, served: str) -> None:
+def test_served_formats(given: str, served: str) -> None:
     assert served_format(given) == served

@@ -11,7 +11,7 @@ import pytest
 from stages.sample import debian, openclipart
 from stages.sample.debian import Package
 from stages.sample.openclipart import Library
-from stages.sample.uploads import Image, images
+from stages.sample.uploads import Upload, uploads
 
 
 @dataclass(frozen=True)
@@ -31,9 +31,9 @@ def tiny(tmp_path_factory: pytest.TempPathFactory) -> Tiny:
     folders = [tmp_path_factory.mktemp(name) for name in ("debs", "cache")]
     packages = clipart.packages(folders[0])
     with pytest.MonkeyPatch.context() as patch:
-        patch.setenv(debian.FOLDER, str(folders[0]))
+        patch.setenv(debian.FOLDER_VARIABLE, str(folders[0]))
         patch.setenv("MLPY_CACHE", str(folders[1]))
-        library = openclipart.gathered(packages)
+        library = openclipart.gather(packages)
     return Tiny(packages, *folders, library)
 
 
@@ -43,6 +43,6 @@ def library(tiny: Tiny) -> Library:
 
 
 @pytest.fixture(scope="session")
-def uploaded(library: Library) -> list[Image]:
+def uploaded(library: Library) -> list[Upload]:
     """The images of the tiny library's board."""
-    return images(library.contents)
+    return uploads(library.contents)

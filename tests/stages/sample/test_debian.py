@@ -1,4 +1,4 @@
-"""Packages' files: found, fetched, checked, read; and what a user is told where that fails."""
+"""Package files: found, downloaded, checked, read; and the errors if that fails."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ import debs
 import pytest
 
 from stages.sample import debian
-from stages.sample.debian import contents, fetched
+from stages.sample.debian import contents, fetch
 from stages.workspace.errors import SampleError
 
 FILES = {"usr/share/doc/tiny/readme": b"read me\n" * 500, "usr/share/tiny/a picture.png": b"\x89PNG" + bytes(1001)}
@@ -26,14 +26,14 @@ def given(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """The folder that `MLPY_SAMPLE_DEBS` names."""
     folder = tmp_path / "given by hand"
     folder.mkdir()
-    monkeypatch.setenv(debian.FOLDER, str(folder))
+    monkeypatch.setenv(debian.FOLDER_VARIABLE, str(folder))
     return folder
 
 
 @pytest.fixture
 def path(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """The only folder that programs are found in, with nothing in it; no folder of packages is named."""
-    monkeypatch.delenv(debian.FOLDER, raising=False)
+    monkeypatch.delenv(debian.FOLDER_VARIABLE, raising=False)
     folder = tmp_path / "bin"
     folder.mkdir()
     monkeypatch.setenv("PATH", str(folder))
@@ -58,7 +58,7 @@ def bringing(folder: Path, *bodies: bytes) -> str:
 @pytest.mark.parametrize("spelling", range(3), ids=["%3a", "colon", "%3A"])
 def test_a_named_folder_is_asked_under_every_spelling(given: Path, tmp_path: Path, spelling: int) -> None:
     file = debs.put(given, TINY, BODY, spelling)
-    assert fetched([TINY], tmp_path / "kept") == [file]
+    assert fetch([TINY], tmp_path / "kept") == [file]
     assert not (tmp_path / "kept").exists()
 
 
@@ -70,12 +70,12 @@ def test_apts_name_of_a_file_has_its_colon_quoted() -> None:
 def test_a_named_folder_may_be_in_the_users_home(given: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     file = debs.put(given, TINY, BODY)
     monkeypatch.setenv("HOME", str(given.parent))
-    monkeypatch.setenv(debian.FOLDER, f"~/{given.name}")
-    assert fetched([TINY], tmp_path / "kept") == [file]
+    monkeypatch.setenv(debian.FOLDER_VARIABLE, f"~/{given.name}")
+    assert fetch([TINY], tmp_path / "kept") == [file]
 
 
-def told(error: pytest.ExceptionInfo[SampleError]) -> str:
-    """What a user reads: one line."""
+def message(error: pytest.ExceptionInfo[SampleError]) -> str:
+    """The error message, which must be one line."""
     text = str(error.value)
     assert "\n" not in text
     return text
@@ -84,42 +84,42 @@ def told(error: pytest.ExceptionInfo[SampleError]) -> str:
 def test_a_file_that_is_not_in_the_named_folder(given: Path, tmp_path: Path) -> None:
     debs.put(given, TINY, BODY)
     with pytest.raises(SampleError) as caught:
-        fetched(TWO, tmp_path / "kept")
-    assert told(caught) == (
-        f"{given} (MLPY_SAMPLE_DEBS) lacks other_1%3a0.18-1_all.deb; put it there, or unset MLPY_SAMPLE_DEBS to have "
-        "apt fetch it"
+        fetch(TWO, tmp_path / "kept")
+    assert message(caught) == (
+        f"{given} (MLPY_SAMPLE_DEBS) lacks other_1%3a0.18-1_all.deb; put it there, or unset MLPY_SAMPLE_DEBS to "
+        "download it with apt"
     )
 
 
 def test_a_named_folder_that_is_none(given: Path, tmp_path: Path) -> None:
     given.rmdir()
     with pytest.raises(SampleError, match=r"lacks tiny_1%3a0\.18-1_all\.deb; put it there"):
-        fetched([TINY], tmp_path / "kept")
+        fetch([TINY], tmp_path / "kept")
 
 
 def test_a_file_of_another_checksum(given: Path, tmp_path: Path) -> None:
     file = debs.put(given, TINY, BODY[:-1] + b"!")
     with pytest.raises(SampleError) as caught:
-        fetched([TINY], tmp_path / "kept")
-    assert told(caught).startswith(f"{file} is not tiny=1:0.18-1: its SHA-256 is ")
-    assert told(caught).endswith(f"not {TINY.sha256}; delete it and run again")
+        fetch([TINY], tmp_path / "kept")
+    assert message(caught).startswith(f"{file} is not tiny=1:0.18-1: its SHA-256 is ")
+    assert message(caught).endswith(f"not {TINY.sha256}; delete it and run the command again")
 
 
 def test_without_apt(path: Path, tmp_path: Path) -> None:
     with pytest.raises(SampleError) as caught:
-        fetched([TINY], tmp_path / "kept")
-    assert told(caught) == (
-        "there is no apt-get here to fetch tiny=1:0.18-1 with; fetch it elsewhere with `apt-get download` and set "
-        "MLPY_SAMPLE_DEBS to the folder that holds it"
+        fetch([TINY], tmp_path / "kept")
+    assert message(caught) == (
+        "apt-get, which downloads tiny=1:0.18-1, is not installed; run `apt-get download` on another machine and set "
+        "MLPY_SAMPLE_DEBS to the folder with the file"
     )
 
 
 def test_apt_fetches_once_what_is_not_there(path: Path, tmp_path: Path) -> None:
     noted = apt(path, bringing(tmp_path / "mirror", BODY, OTHER))
     kept = tmp_path / "a cache/packages"
-    files = fetched(TWO, kept)
+    files = fetch(TWO, kept)
     assert [file.read_bytes() for file in files] == [BODY, OTHER]
-    assert fetched(TWO, kept) == files
+    assert fetch(TWO, kept) == files
     assert noted.read_text() == "download tiny=1:0.18-1 other=1:0.18-1\n"
     assert sorted(kept.iterdir()) == sorted(files), "nothing else is left behind"
 
@@ -127,17 +127,17 @@ def test_apt_fetches_once_what_is_not_there(path: Path, tmp_path: Path) -> None:
 def test_apt_is_asked_for_the_missing_one_only(path: Path, tmp_path: Path) -> None:
     noted = apt(path, bringing(tmp_path / "mirror", BODY))
     debs.put(tmp_path / "kept", TWO[1], OTHER)
-    fetched(TWO, tmp_path / "kept")
+    fetch(TWO, tmp_path / "kept")
     assert noted.read_text() == "download tiny=1:0.18-1\n"
 
 
 def test_apt_that_fails(path: Path, tmp_path: Path) -> None:
     noted = apt(path, "echo 'W: no network' >&2; echo 'E: Unable to locate package tiny' >&2; exit 100")
     with pytest.raises(SampleError) as caught:
-        fetched([TINY], tmp_path / "kept")
-    assert told(caught) == (
-        "apt-get cannot fetch tiny=1:0.18-1 (Unable to locate package tiny); run `apt-get update` as root and try "
-        "again, or fetch it elsewhere with `apt-get download` and set MLPY_SAMPLE_DEBS to the folder that holds it"
+        fetch([TINY], tmp_path / "kept")
+    assert message(caught) == (
+        "apt-get cannot download tiny=1:0.18-1 (Unable to locate package tiny); run `apt-get update` as root and try "
+        "again, or run `apt-get download` on another machine and set MLPY_SAMPLE_DEBS to the folder with the file"
     )
     assert noted.read_text().splitlines()[1:] == ["update"] * (os.geteuid() == 0), "only root may update"
     assert list((tmp_path / "kept").iterdir()) == []
@@ -145,14 +145,16 @@ def test_apt_that_fails(path: Path, tmp_path: Path) -> None:
 
 def test_apt_that_brings_nothing(path: Path, tmp_path: Path) -> None:
     apt(path, "exit 0")
-    with pytest.raises(SampleError, match=r"apt-get did not bring tiny=1:0\.18-1; fetch it elsewhere with"):
-        fetched([TINY], tmp_path / "kept")
+    with pytest.raises(
+        SampleError, match=r"apt-get did not download tiny=1:0\.18-1; run `apt-get download` on another machine"
+    ):
+        fetch([TINY], tmp_path / "kept")
 
 
 def test_apt_that_brings_another_file(path: Path, tmp_path: Path) -> None:
     apt(path, bringing(tmp_path / "mirror", b"another"))
-    with pytest.raises(SampleError, match=r"is not tiny=1:0\.18-1: its SHA-256 is .*; .* run again"):
-        fetched([TINY], tmp_path / "kept")
+    with pytest.raises(SampleError, match=r"is not tiny=1:0\.18-1: its SHA-256 is .*; .* run the command again"):
+        fetch([TINY], tmp_path / "kept")
     assert list((tmp_path / "kept").iterdir()) == []
 
 
@@ -179,9 +181,9 @@ WITHOUT_DATA = b"!<arch>\n" + debs.member("debian-binary", b"2.0\n")
 @pytest.mark.parametrize(
     ("body", "complaint"),
     [
-        (b"", "is no Debian package"),
-        (b"<html>not found</html>", "is no Debian package"),
-        (WITHOUT_DATA, "holds no files"),
+        (b"", "is not a Debian package"),
+        (b"<html>not found</html>", "is not a Debian package"),
+        (WITHOUT_DATA, "contains no files"),
         (WITHOUT_DATA + b"x" * 60, "is damaged"),
         (WITHOUT_DATA + debs.member("data.tar.xz", b"\xfd7zXZ\0" + b"x" * 900), "cannot be unpacked"),
         (WITHOUT_DATA + debs.member("data.tar.gz", b"\x1f\x8b" + b"x" * 900), "cannot be unpacked"),
@@ -189,12 +191,12 @@ WITHOUT_DATA = b"!<arch>\n" + debs.member("debian-binary", b"2.0\n")
     ],
     ids=["empty", "html", "no-data", "bad-header", "bad-xz", "bad-gz", "bad-packing"],
 )
-def test_a_file_that_is_no_package(tmp_path: Path, body: bytes, complaint: str) -> None:
+def test_a_file_that_is_not_a_package(tmp_path: Path, body: bytes, complaint: str) -> None:
     file = debs.put(tmp_path, TINY, body)
     with pytest.raises(SampleError) as caught:
         names(file)
-    assert told(caught).startswith(f"{file} {complaint}")
-    assert told(caught).endswith("; delete it and run again")
+    assert message(caught).startswith(f"{file} {complaint}")
+    assert message(caught).endswith("; delete it and run the command again")
 
 
 @pytest.mark.parametrize("packing", ["xz", "gz"])
@@ -203,7 +205,7 @@ def test_a_package_that_is_cut_off(tmp_path: Path, packing: str) -> None:
     body = debs.deb({f"file {number}": chance.randbytes(3000) for number in range(20)}, packing=packing)
     assert len(names(debs.put(tmp_path, TINY, body))) == 20
     for length in range(0, len(body) * 9 // 10, 997):
-        with pytest.raises(SampleError, match="; delete it and run again"):
+        with pytest.raises(SampleError, match="; delete it and run the command again"):
             names(debs.put(tmp_path, TINY, body[:length]))
 
 

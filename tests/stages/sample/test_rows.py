@@ -1,4 +1,4 @@
-"""The sample board's dump: written by the real PostgreSQL, restored by it, and read by the stages that follow."""
+"""The sample board's dump: written by a real PostgreSQL, restored by it, and read by the stages that follow."""
 
 from __future__ import annotations
 
@@ -17,14 +17,14 @@ import pytest
 
 import stages.extract
 import stages.restore
-from stages.dump import postgres
+from stages.dump import programs
 from stages.dump.postgres import Server
-from stages.philomena import addresses, database
+from stages.philomena import addresses, board
 from stages.sample import __main__ as sample
 from stages.sample import debian, openclipart
 from stages.sample.rows import ROOT as BOARD
 from stages.sample.rows import tables as tables_of
-from stages.sample.uploads import ALIASES, IMPLICATIONS, Image
+from stages.sample.uploads import ALIASES, IMPLICATIONS, Upload
 from stages.workspace import paths
 from stages.workspace.errors import DatabaseError
 
@@ -55,10 +55,10 @@ Query = Callable[..., Rows]
 
 
 @pytest.fixture(scope="module")
-def dump(uploaded: list[Image], tmp_path_factory: pytest.TempPathFactory) -> Path:
+def dump(uploaded: list[Upload], tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The tiny board's dump."""
     folder = tmp_path_factory.mktemp("sample")
-    database.write(tables_of(uploaded), folder / "cluster", folder / "dump.pgdump")
+    board.write_dump(tables_of(uploaded), folder / "cluster", folder / "dump.pgdump")
     assert not (folder / "cluster").exists()
     return folder / "dump.pgdump"
 
@@ -68,7 +68,7 @@ def query(dump: Path, server: Server) -> Iterator[Query]:
     """Asks the dump, restored as a board's users are told to."""
     with contextlib.closing(server.connect()) as connection, connection.cursor() as cursor:
         cursor.execute("CREATE DATABASE sample_board")
-    postgres.run([postgres.binary("pg_restore"), "-e", "-O", "-d", server.dsn("sample_board"), dump])
+    programs.run([programs.binary("pg_restore"), "-e", "-O", "-d", server.dsn("sample_board"), dump])
     with contextlib.closing(server.connect("sample_board")) as connection, connection.cursor() as cursor:
 
         def ask(statement: str, *values: object) -> Rows:
@@ -129,14 +129,14 @@ def test_formats_are_of_mixed_case_and_a_hash_is_null(query: Query) -> None:
     assert query("SELECT id FROM images WHERE image_sha512_hash IS NULL") == [(3,)]
 
 
-def test_a_row_tells_its_picture(query: Query, uploaded: list[Image]) -> None:
+def test_a_row_tells_its_picture(query: Query, uploaded: list[Upload]) -> None:
     rows = query(
         "SELECT id, image_width, image_height, image_size, image_aspect_ratio, created_at, version_path, "
         "coalesce(image_sha512_hash, ''), ARRAY[nw_intensity, ne_intensity, sw_intensity, se_intensity] "
         "FROM images JOIN image_intensities ON image_id = id ORDER BY id"
     )
     for image, row in zip(uploaded, rows, strict=True):
-        size, day = image.picture.measures, image.created_at
+        size, day = image.picture.statistics, image.created_at
         assert row == (
             *(image.id, size.width, size.height, size.size, size.width / size.height, day),
             f"http://sample.localhost/img/{day.year}/{day.month}/{day.day}/{image.id}/",
@@ -181,17 +181,17 @@ def test_the_same_library_gives_the_same_bytes_and_the_command_writes_them(
 ) -> None:
     monkeypatch.setenv("MLPY_CACHE", str(tiny.cache))
     monkeypatch.setenv("TZ", "Asia/Tokyo")
-    monkeypatch.setattr(openclipart.gathered, "__defaults__", (tiny.packages,))
+    monkeypatch.setattr(openclipart.gather, "__defaults__", (tiny.packages,))
     sample.main()
     assert paths.SAMPLE_DUMP.read_bytes() == dump.read_bytes()
     assert list(paths.SAMPLE_DUMP.parent.iterdir()) == [paths.SAMPLE_DUMP], "nothing else is left behind"
 
 
-def test_rows_that_postgresql_refuses_are_told_in_one_sentence(uploaded: list[Image], tmp_path: Path) -> None:
+def test_rows_that_postgresql_refuses_are_told_in_one_sentence(uploaded: list[Upload], tmp_path: Path) -> None:
     tables = tables_of(uploaded)
     tables["images"] += tables["images"][:1]
-    with pytest.raises(DatabaseError, match=r"refused the sample board's rows: duplicate key .*\"images_pkey\"$"):
-        database.write(tables, tmp_path / "cluster", tmp_path / "dump.pgdump")
+    with pytest.raises(DatabaseError, match=r"rejected the board's rows: duplicate key .*\"images_pkey\"$"):
+        board.write_dump(tables, tmp_path / "cluster", tmp_path / "dump.pgdump")
     assert not (tmp_path / "dump.pgdump").exists()
     assert not (tmp_path / "cluster").exists()
 
@@ -200,7 +200,7 @@ def test_without_the_packages_the_command_ends_in_one_sentence(workplace: Path) 
     debs.put(workplace, openclipart.PACKAGES[0], b"no package")
     done = subprocess.run(
         [sys.executable, "-m", "stages.sample"],
-        env={**os.environ, "PYTHONPATH": str(ROOT), debian.FOLDER: str(workplace)},
+        env={**os.environ, "PYTHONPATH": str(ROOT), debian.FOLDER_VARIABLE: str(workplace)},
         capture_output=True,
         text=True,
         check=False,
@@ -208,12 +208,12 @@ def test_without_the_packages_the_command_ends_in_one_sentence(workplace: Path) 
     assert done.returncode == 1
     (line,) = done.stderr.splitlines()
     assert line.startswith(f"error: {workplace}/openclipart-png_")
-    assert line.endswith("; delete it and run again")
+    assert line.endswith("; delete it and run the command again")
     assert not paths.SAMPLE_DUMP.exists()
 
 
 def test_restore_and_extract_give_the_shown_images_only(
-    dump: Path, uploaded: list[Image], own_server: str, params: Any
+    dump: Path, uploaded: list[Upload], own_server: str, params: Any
 ) -> None:
     labels = {"armed": {"any": ["sword"]}, "starry": {"any": ["Étoile"]}, "clean": {"rest": True}}
     policy = {"name": "test", "kind": "multiclass", "labels": labels}
@@ -224,10 +224,9 @@ def test_restore_and_extract_give_the_shown_images_only(
     shown = {image.id: image for image in uploaded if not image.hidden}
     assert rows.keys() == shown.keys()
     for id, image in shown.items():
-        row, size = rows[id], image.picture.measures
-        assert row["url"] == addresses.picture_url(
-            BOARD, image.created_at, id, image.format, size.width, size.height, "medium"
-        )
+        row, size = rows[id], image.picture.statistics
+        path = addresses.picture_path(image.created_at, id, image.format, size.width, size.height, "medium")
+        assert row["url"] == f"{BOARD}/{path}"
         assert [row[corner] for corner in ("nw", "ne", "sw", "se")] == list(size.corners)
         assert row["tags"] == sorted({ALIASES.get(tag, tag) for tag in image.tags})
         assert row["merged"] == [other.id for other in uploaded if other.merged_into == id]

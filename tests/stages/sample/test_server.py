@@ -1,7 +1,8 @@
-"""The sample board's server over real loopback HTTP: a board's addresses, its manners, its bad days."""
+"""The sample board's picture host over loopback HTTP: a board's addresses, signals and faults."""
 
 from __future__ import annotations
 
+import contextlib
 import io
 import os
 import signal
@@ -21,13 +22,13 @@ from PIL import Image as Pillow
 
 from stages.config.download import Download, Faults
 from stages.crawl.crawler import crawl
-from stages.crawl.store import Store, Wanted
+from stages.crawl.store import PictureStore, WantedPicture
 from stages.philomena import addresses
 from stages.sample import server
 from stages.sample.openclipart import Contents, Library
 from stages.sample.rows import ROOT as BOARD
-from stages.sample.server import Board, serve, serving
-from stages.sample.uploads import Image
+from stages.sample.server import PictureHost, serve, serving
+from stages.sample.uploads import Upload
 from stages.workspace.errors import SampleError
 
 ROOT = Path(__file__).parents[3]
@@ -43,13 +44,13 @@ def address(library: Library) -> Iterator[Address]:
 
 
 @pytest.fixture(scope="module")
-def shown(uploaded: list[Image]) -> list[Image]:
+def shown(uploaded: list[Upload]) -> list[Upload]:
     return [image for image in uploaded if not image.hidden]
 
 
 def get(address: Address, path: str, method: str = "GET") -> tuple[int, dict[str, str], bytes]:
     """Status, headers and body of what the board answers at a path below its root."""
-    connection = HTTPConnection(*address, timeout=20)
+    connection = HTTPConnection(*address)
     try:
         connection.request(method, f"/img/{path}")
         answer = connection.getresponse()
@@ -58,29 +59,27 @@ def get(address: Address, path: str, method: str = "GET") -> tuple[int, dict[str
         connection.close()
 
 
-def path(image: Image, version: str) -> str:
+def path(image: Upload, version: str) -> str:
     """Where the crawler looks for an image, below the board's root."""
-    size = image.picture.measures
-    url = addresses.picture_url(BOARD, image.created_at, image.id, image.format, size.width, size.height, version)
-    assert url.startswith(f"{BOARD}/")
-    return url.removeprefix(f"{BOARD}/")
+    size = image.picture.statistics
+    return addresses.picture_path(image.created_at, image.id, image.format, size.width, size.height, version)
 
 
-def folder(image: Image) -> str:
+def folder(image: Upload) -> str:
     day = image.created_at
     return f"{day.year}/{day.month}/{day.day}/{image.id}"
 
 
 @pytest.mark.parametrize("version", VERSIONS)
 def test_every_shown_image_is_where_the_crawler_looks(
-    address: Address, library: Library, shown: list[Image], version: str
+    address: Address, library: Library, shown: list[Upload], version: str
 ) -> None:
     for image in shown:
         status, headers, body = get(address, path(image, version))
         assert (status, headers["Content-Type"]) == (200, "image/png")
         assert headers["Cache-Control"] == "public, max-age=31536000"
         with Pillow.open(io.BytesIO(body)) as picture:
-            width, height = image.picture.measures.width, image.picture.measures.height
+            width, height = image.picture.statistics.width, image.picture.statistics.height
             if addresses.served_version(width, height, version) == "full":
                 assert body == library.file(image.picture.name).read_bytes()
             else:
@@ -93,7 +92,7 @@ def test_every_shown_image_is_where_the_crawler_looks(
 
 
 def test_a_version_shows_the_picture_with_its_transparency(
-    address: Address, library: Library, shown: list[Image]
+    address: Address, library: Library, shown: list[Upload]
 ) -> None:
     for image in shown:
         with (
@@ -106,38 +105,38 @@ def test_a_version_shows_the_picture_with_its_transparency(
             assert np.abs(shift).mean() < 12
 
 
-def test_a_version_that_the_image_is_too_small_for_does_not_exist(address: Address, shown: list[Image]) -> None:
+def test_a_version_that_the_image_is_too_small_for_does_not_exist(address: Address, shown: list[Upload]) -> None:
     absent = [
         f"{folder(image)}/{version}.png"
         for image in shown
         for version in addresses.VERSIONS
-        if addresses.served_version(image.picture.measures.width, image.picture.measures.height, version) == "full"
+        if addresses.served_version(image.picture.statistics.width, image.picture.statistics.height, version) == "full"
     ]
     assert len(absent) > 30
     assert {get(address, each)[0] for each in absent} == {404}
 
 
-def test_a_picture_of_the_boxs_very_size_has_no_version_of_it(address: Address, shown: list[Image]) -> None:
+def test_a_picture_of_exactly_the_boxs_size_has_no_version_of_it(address: Address, shown: list[Upload]) -> None:
     (wine,) = (image for image in shown if image.name == "wine.png")
-    assert (wine.picture.measures.width, wine.picture.measures.height) == addresses.VERSIONS["medium"]
+    assert (wine.picture.statistics.width, wine.picture.statistics.height) == addresses.VERSIONS["medium"]
     assert get(address, f"{folder(wine)}/medium.png")[0] == 404
     assert get(address, f"{folder(wine)}/small.png")[0] == 200
 
 
-def test_an_original_has_two_addresses(address: Address, library: Library, shown: list[Image]) -> None:
+def test_an_original_has_two_addresses(address: Address, library: Library, shown: list[Upload]) -> None:
     for image in shown:
         original = library.file(image.picture.name).read_bytes()
         for each in (f"view/{folder(image)}.png", f"{folder(image)}/full.png"):
             assert get(address, each)[::2] == (200, original)
 
 
-def test_dates_are_not_padded(address: Address, shown: list[Image]) -> None:
+def test_dates_are_not_padded(address: Address, shown: list[Upload]) -> None:
     for image in shown:
         padded = f"{image.created_at:%Y/%m/%d}/{image.id}"
         assert {get(address, each)[0] for each in (f"{padded}/full.png", f"view/{padded}.png")} == {404}
 
 
-def test_removed_and_merged_images_are_gone_at_every_address(address: Address, uploaded: list[Image]) -> None:
+def test_removed_and_merged_images_are_gone_at_every_address(address: Address, uploaded: list[Upload]) -> None:
     hidden = [image for image in uploaded if image.hidden]
     gone = [path(image, version) for image in hidden for version in VERSIONS]
     gone += [f"view/{folder(image)}.png" for image in hidden]
@@ -145,7 +144,7 @@ def test_removed_and_merged_images_are_gone_at_every_address(address: Address, u
     assert {get(address, each)[0] for each in gone} == {404}
 
 
-def test_extensions_are_lower_case(address: Address, shown: list[Image]) -> None:
+def test_extensions_are_lower_case(address: Address, shown: list[Upload]) -> None:
     (flag,) = (image for image in shown if image.name == "flag.png")
     assert flag.format == "PNG"
     assert get(address, f"{folder(flag)}/full.png")[0] == 200
@@ -169,7 +168,7 @@ def test_there_is_nothing_else(address: Address, asked: str, method: str, status
 async def answers(library: Library, faults: Faults, *paths: str) -> list[tuple[int, dict[str, str], bytes | None]]:
     """What a client meets that asks for these one after another; the body is None where it is cut off."""
     found: list[tuple[int, dict[str, str], bytes | None]] = []
-    async with serving(Board(library, faults)) as port, aiohttp.ClientSession() as session:
+    async with serving(PictureHost(library, faults)) as port, aiohttp.ClientSession() as session:
         for each in paths:
             async with session.get(f"http://127.0.0.1:{port}/img/{each}") as answer:
                 try:
@@ -180,28 +179,28 @@ async def answers(library: Library, faults: Faults, *paths: str) -> list[tuple[i
     return found
 
 
-async def test_throttled_is_429_with_retry_after_and_then_well(library: Library, shown: list[Image]) -> None:
+async def test_throttled_is_429_with_retry_after_and_then_the_picture(library: Library, shown: list[Upload]) -> None:
     first, second = await answers(library, Faults(throttled=1.0), *[path(shown[0], "full")] * 2)
     assert (first[0], first[1]["Retry-After"]) == (429, "1")
     assert second[::2] == (200, library.file(shown[0].picture.name).read_bytes())
 
 
 @pytest.mark.parametrize(("fault", "status", "kind"), [("overloaded", 501, "html"), ("unavailable", 503, "plain")])
-async def test_an_outage_is_told_and_then_well(
-    library: Library, shown: list[Image], fault: str, status: int, kind: str
+async def test_an_outage_has_its_status_and_then_the_picture(
+    library: Library, shown: list[Upload], fault: str, status: int, kind: str
 ) -> None:
     first, second = await answers(library, Faults(**{fault: 1.0}), *[path(shown[0], "full")] * 2)
     assert (first[0], first[1]["Content-Type"].partition(";")[0]) == (status, f"text/{kind}")
     assert second[0] == 200
 
 
-async def test_every_address_has_a_first_answer_of_its_own(library: Library, shown: list[Image]) -> None:
+async def test_every_address_has_a_first_answer_of_its_own(library: Library, shown: list[Upload]) -> None:
     paths = [path(image, "full") for image in shown[:3]]
     found = await answers(library, Faults(unavailable=1.0), *paths, *paths, paths[0])
     assert [status for status, _, _ in found] == [503] * 3 + [200] * 4
 
 
-def test_cut_off_is_half_of_what_was_promised_and_then_well(library: Library, shown: list[Image]) -> None:
+def test_cut_off_is_half_of_what_was_announced_and_then_the_picture(library: Library, shown: list[Upload]) -> None:
     with serve(Faults(cut_off=1.0), library) as address:
         for image in shown[:4]:
             original = library.file(image.picture.name).read_bytes()
@@ -212,7 +211,7 @@ def test_cut_off_is_half_of_what_was_promised_and_then_well(library: Library, sh
             assert get(address, path(image, "full"))[::2] == (200, original)
 
 
-async def test_slow_takes_its_time_and_is_whole(library: Library, shown: list[Image]) -> None:
+async def test_slow_takes_longer_and_is_complete(library: Library, shown: list[Upload]) -> None:
     start = time.monotonic()
     (answer,) = await answers(library, Faults(slow=1.0), path(shown[0], "full"))
     assert time.monotonic() - start >= server.SLOW
@@ -222,7 +221,7 @@ async def test_slow_takes_its_time_and_is_whole(library: Library, shown: list[Im
 def test_faults_come_in_the_shares_asked_for_and_at_the_same_addresses(library: Library) -> None:
     shares = {"throttled": 0.3, "overloaded": 0.05, "unavailable": 0.1, "cut_off": 0.2, "slow": 0.15}
     paths = [f"2005/1/{number}/full.png" for number in range(4000)]
-    one, two = (Board(library, Faults(**shares)) for _ in range(2))
+    one, two = (PictureHost(library, Faults(**shares)) for _ in range(2))
     faults = [one.fault(path) for path in paths]
     assert faults == [two.fault(path) for path in reversed(paths)][::-1]
     counts = Counter(faults)
@@ -231,51 +230,48 @@ def test_faults_come_in_the_shares_asked_for_and_at_the_same_addresses(library: 
 
 
 def test_a_good_day_has_no_faults(library: Library) -> None:
-    good = Board(library, Faults())
+    good = PictureHost(library, Faults())
     assert {good.fault(f"{number}") for number in range(1000)} == {None}
 
 
-def test_the_crawler_gets_every_picture_on_a_bad_day(library: Library, shown: list[Image], tmp_path: Path) -> None:
+def test_the_crawler_gets_every_picture_on_a_bad_day(library: Library, shown: list[Upload], tmp_path: Path) -> None:
     section = """
-      {host: stages/sample, hosts: [sample.localhost], rate: 500.0, concurrency: 4, tries: 6, timeout: 10.0,
+      {host: stages/sample, hosts: [sample.localhost], rate: 500.0, concurrency: 4, tries: 6, timeout: 600.0,
        backoff: 0.01, max_wait: 1.5, pause_overloaded: 0.05, pause_blocked: 0.1, max_bytes: 1000000,
        max_pixels: 2000000, max_failed: 0.0, shard_size: 10}
     """
     params = Download(**yaml.safe_load(section))
-    wanted = [Wanted(image.id, f"{BOARD}/{path(image, 'medium')}", "") for image in shown]
+    wanted = [WantedPicture(image.id, f"{BOARD}/{path(image, 'medium')}", "") for image in shown]
     faults = Faults(throttled=0.1, overloaded=0.2, unavailable=0.3, cut_off=0.2, slow=0.2)
-    with serve(faults, library) as address, Store(tmp_path) as store:
+    with serve(faults, library) as address, PictureStore(tmp_path) as store:
         crawler = crawl(params, store, wanted, len(wanted), {"sample.localhost": address})
-        assert [outcome and outcome.status for outcome in store.find(wanted)] == ["ok"] * len(wanted)
+        assert [result and result.status for result in store.results(wanted)] == ["ok"] * len(wanted)
     assert crawler.tally.retries > 3
 
 
-def refuses(address: Address) -> bool:
-    """Whether nobody answers there within ten seconds."""
-    for _ in range(200):
-        try:
-            get(address, "")
-        except ConnectionError:
-            return True
-        time.sleep(0.05)
-    return False
+def wait_until_refused(address: Address) -> None:
+    """Return once connections are refused; pytest's timeout ends an endless wait."""
+    with contextlib.suppress(ConnectionError):
+        while get(address, ""):
+            time.sleep(0.05)
 
 
 SERVE = """
-import sys, time
+import sys
 from pathlib import Path
 from stages.sample import openclipart, server
 with server.serve(library=openclipart.read(Path(sys.argv[1]))) as address:
     print(address[1], flush=True)
-    time.sleep(60)
+    sys.stdin.read()
 """
 
 
 @pytest.mark.parametrize("sent", [signal.SIGKILL, signal.SIGINT])
-def test_the_server_ends_with_the_process_that_wanted_it(library: Library, sent: signal.Signals) -> None:
+def test_the_server_ends_with_the_process_that_started_it(library: Library, sent: signal.Signals) -> None:
     with subprocess.Popen(
         [sys.executable, "-c", SERVE, library.folder],
         env={**os.environ, "PYTHONPATH": str(ROOT)},
+        stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
         stderr=subprocess.DEVNULL,
         text=True,
@@ -284,13 +280,15 @@ def test_the_server_ends_with_the_process_that_wanted_it(library: Library, sent:
         address = ("127.0.0.1", int(process.stdout.readline()))
         assert get(address, "")[0] == 404
         process.send_signal(sent)
-        process.wait(20)
-    assert refuses(address)
+        process.wait()
+    wait_until_refused(address)
 
 
-def test_a_server_that_cannot_start_is_told(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
+def test_a_server_that_cannot_start_is_an_error(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
     with (
-        pytest.raises(SampleError, match=r"the sample board's server did not start \(exit code 1\); see above"),
+        pytest.raises(
+            SampleError, match=r"the sample board's server did not start \(exit code 1\); see its error message above"
+        ),
         serve(library=Library(tmp_path, Contents((), ()))),
     ):
         pass

@@ -9,33 +9,33 @@ from datetime import datetime
 
 import pytest
 
+from stages.sample.image_statistics import ImageStatistics
 from stages.sample.openclipart import Contents, Duplicate, Library, Picture, Work
-from stages.sample.statistics import Measures
-from stages.sample.uploads import ALIASES, IMPLICATIONS, NO_LICENCE, Image, draw, images
+from stages.sample.uploads import ALIASES, IMPLICATIONS, NO_LICENCE, Upload, draw, uploads
 
 PUBLIC = ("http://web.resource.org/cc/PublicDomain",)
-MEASURES = Measures(64, 48, 1234, "0" * 128, (1.0, 2.0, 3.0, 4.0))
+STATISTICS = ImageStatistics(64, 48, 1234, "0" * 128, (1.0, 2.0, 3.0, 4.0))
 
 
 def picture(name: str, *tags: str, creators: tuple[str, ...] = (), licences: tuple[str, ...] = PUBLIC) -> Picture:
-    return Picture(name, Work("A title", "", tags, creators, licences), MEASURES)
+    return Picture(name, Work("A title", "", tags, creators, licences), STATISTICS)
 
 
-def only(*tags: str, **other: tuple[str, ...]) -> Image:
+def only(*tags: str, **other: tuple[str, ...]) -> Upload:
     """The image of a library of one picture."""
-    (image,) = images(Contents((picture("a/b.png", *tags, **other),), ()))
+    (image,) = uploads(Contents((picture("a/b.png", *tags, **other),), ()))
     return image
 
 
 @pytest.fixture(scope="module")
-def many() -> list[Image]:
+def many() -> list[Upload]:
     """A board of 600 images, a sixth of them merged."""
     pictures = tuple(picture(f"many/{number:03}.png", f"tag {number % 7}") for number in range(500))
     duplicates = tuple(Duplicate(f"more/{n:03}.png", pictures[n * 3].name, pictures[n].work) for n in range(100))
-    return images(Contents(pictures, duplicates))
+    return uploads(Contents(pictures, duplicates))
 
 
-def test_ids_ascend_with_gaps(many: list[Image]) -> None:
+def test_ids_ascend_with_gaps(many: list[Upload]) -> None:
     ids = [image.id for image in many]
     assert ids[0] >= 1
     steps = {after - before for before, after in itertools.pairwise(ids)}
@@ -43,7 +43,7 @@ def test_ids_ascend_with_gaps(many: list[Image]) -> None:
     assert 1.1 < ids[-1] / len(ids) < 1.3
 
 
-def test_dates_ascend_and_are_of_some_years(many: list[Image]) -> None:
+def test_dates_ascend_and_are_of_some_years(many: list[Upload]) -> None:
     dates = [image.created_at for image in many]
     assert dates == sorted(dates)
     assert dates[0] >= datetime(2005, 1, 1)  # noqa: DTZ001 (a board's times have no zone)
@@ -52,25 +52,25 @@ def test_dates_ascend_and_are_of_some_years(many: list[Image]) -> None:
     assert len(dates) == len(set(dates))
 
 
-def test_the_order_says_nothing_of_the_names(many: list[Image]) -> None:
+def test_the_order_says_nothing_of_the_names(many: list[Upload]) -> None:
     names = [image.name for image in many]
     assert names != sorted(names)
     firsts = sum(image.picture.name < "many/250.png" for image in many[:300])
     assert 120 < firsts < 180
 
 
-def test_some_formats_are_upper_case(many: list[Image]) -> None:
+def test_some_formats_are_upper_case(many: list[Upload]) -> None:
     upper = sum(image.format == "PNG" for image in many)
     assert 10 < upper < 60
     assert {image.format for image in many} == {"png", "PNG"}
 
 
-def test_the_same_contents_give_the_same_images(library: Library, uploaded: list[Image]) -> None:
-    assert images(library.contents) == uploaded
+def test_the_same_contents_give_the_same_uploads(library: Library, uploaded: list[Upload]) -> None:
+    assert uploads(library.contents) == uploaded
     shuffled = list(library.contents.pictures)
     random.Random(1).shuffle(shuffled)
     again = dataclasses.replace(library.contents, pictures=tuple(shuffled))
-    assert images(again) == uploaded, "whatever the order that they are listed in"
+    assert uploads(again) == uploaded, "whatever the order that they are listed in"
 
 
 def test_what_is_drawn_is_the_same_on_every_machine() -> None:
@@ -132,7 +132,7 @@ def test_what_is_not_stated_to_be_public_domain_is_removed(licences: tuple[str, 
     assert image.tags == ("cat", "safe"), "and keeps its tags"
 
 
-def test_the_tiny_library_hides_what_it_should(uploaded: list[Image]) -> None:
+def test_the_tiny_library_hides_what_it_should(uploaded: list[Upload]) -> None:
     hidden = {image.name: image for image in uploaded if image.hidden}
     assert {name: image.removed for name, image in hidden.items() if image.removed} == {
         "clip.png": NO_LICENCE,
@@ -143,7 +143,7 @@ def test_the_tiny_library_hides_what_it_should(uploaded: list[Image]) -> None:
     assert len(uploaded) == 17
 
 
-def test_a_merged_image_points_to_a_shown_one_with_the_same_pixels(uploaded: list[Image]) -> None:
+def test_a_merged_image_points_to_a_shown_one_with_the_same_pixels(uploaded: list[Upload]) -> None:
     images = {image.id: image for image in uploaded}
     for image in uploaded:
         if image.merged_into:
@@ -152,13 +152,13 @@ def test_a_merged_image_points_to_a_shown_one_with_the_same_pixels(uploaded: lis
             assert into.picture == image.picture
 
 
-def test_a_merged_image_keeps_its_tags_and_artist_and_its_target_takes_the_tags(uploaded: list[Image]) -> None:
+def test_a_merged_image_keeps_its_tags_and_artist_and_its_target_takes_the_tags(uploaded: list[Upload]) -> None:
     tags = {image.name: set(image.tags) for image in uploaded}
     assert tags["katana.png"] == {"katana", "artist:eve", "safe"}
     assert tags["sword.png"] == {"swords", "gun", "katana", "artist:bob", "safe"}
 
 
-def test_an_image_has_one_rating_and_sorted_tags(uploaded: list[Image]) -> None:
+def test_an_image_has_one_rating_and_sorted_tags(uploaded: list[Upload]) -> None:
     for image in uploaded:
         assert "safe" in image.tags
         assert len(image.tags) >= 2

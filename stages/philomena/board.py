@@ -1,4 +1,4 @@
-"""A Philomena board's database: its public tables, and what a row of each follows from.
+"""A Philomena board's public tables, and a dump of a board written from rows.
 
 Source: philomena-dev/philomena, `priv/repo/structure.sql`; the tables and columns of the boards' public dumps.
 """
@@ -15,7 +15,7 @@ import psycopg2
 from psycopg2 import sql
 from psycopg2.extras import execute_values
 
-from stages.dump import postgres, transfer
+from stages.dump import archive, postgres
 from stages.dump.programs import binary, run
 from stages.workspace.errors import DatabaseError
 
@@ -63,36 +63,37 @@ CREATE INDEX index_comments_on_image_id ON comments (image_id);
 """
 
 Row = dict[str, object]
-SLUG = {"-": "-dash-", "/": "-fwslash-", "\\": "-bwslash-", ":": "-colon-", ".": "-dot-", "+": "-plus-"}
+"""Column -> value."""
+SLUG_ESCAPES = {"-": "-dash-", "/": "-fwslash-", "\\": "-bwslash-", ":": "-colon-", ".": "-dot-", "+": "-plus-"}
 
 
 def slug(name: str) -> str:
-    """A tag's name as the board writes it in addresses."""
-    return quote_plus("".join(SLUG.get(character, character) for character in name))
+    """A tag's name as it appears in the board's URLs."""
+    return quote_plus("".join(SLUG_ESCAPES.get(character, character) for character in name))
 
 
-def write(tables: Mapping[str, Iterable[Row]], folder: Path, target: Path) -> None:
-    """Dump a board with these rows to `target`; the same rows give the same bytes.
+def write_dump(tables: Mapping[str, Iterable[Row]], folder: Path, target: Path) -> None:
+    """Write the dump of a board with these rows to `target`; equal rows give equal bytes.
 
     Args:
-        tables: name -> rows, those that others refer to first; all rows of a table have the same columns.
-        folder: where a cluster is made; it is gone afterwards. One process at a time uses it.
-        target: a file.
+        tables: name -> rows; a table comes after those that its foreign keys refer to, and its rows have equal columns.
+        folder: where a temporary cluster is created. Other processes that use the same folder wait.
+        target: the dump's file.
 
     Raises:
-        DatabaseError: if PostgreSQL cannot be had, or refuses.
+        DatabaseError: if PostgreSQL cannot be found or started, or rejects a row.
     """
     with folder.with_name(f"{folder.name}.builder").open("a") as mutex:
         fcntl.flock(mutex, fcntl.LOCK_EX)
-        postgres.delete(folder)  # of a killed run
+        postgres.delete(folder)  # a killed run's
         try:
-            _write(tables, folder, target)
+            _dump(tables, folder, target)
         finally:
             postgres.delete(folder)
-    transfer.normalise(target)
+    archive.normalise(target)
 
 
-def _write(tables: Mapping[str, Iterable[Row]], folder: Path, target: Path) -> None:
+def _dump(tables: Mapping[str, Iterable[Row]], folder: Path, target: Path) -> None:
     with postgres.cluster(folder) as server:
         with contextlib.closing(server.connect()) as connection, connection.cursor() as cursor:
             cursor.execute("CREATE DATABASE board TEMPLATE template0")
@@ -103,7 +104,7 @@ def _write(tables: Mapping[str, Iterable[Row]], folder: Path, target: Path) -> N
                     _insert(cursor, name, list(rows))
         except psycopg2.Error as error:
             reason = (str(error).splitlines() or [type(error).__name__])[0]
-            raise DatabaseError(f"PostgreSQL refused the sample board's rows: {reason}") from error
+            raise DatabaseError(f"PostgreSQL rejected the board's rows: {reason}") from error
         run([binary("pg_dump"), "-Fc", "-f", target, "-d", server.dsn("board")])
 
 

@@ -1,4 +1,4 @@
-"""What a board knows of a picture's pixels: its size, its hash, and how light its corners are."""
+"""Image statistics that a board stores: size, hash, and the brightness of the four quadrants."""
 
 from __future__ import annotations
 
@@ -16,39 +16,41 @@ from tqdm import tqdm
 
 PROCESSES = 2
 LUMA = (0.2126, 0.7152, 0.0722)
-"""BT.709's weights of red, green and blue."""
+"""Weights of red, green and blue in BT.709 luma."""
 HUGE = 20_000_000
-"""Pixels above which a handy copy is made: of 600 million pixels each smaller version would cost ten seconds."""
-HANDY_SIDE = 2048
+"""Pixels above which a reduced copy is made: scaling down 600 million pixels takes ten seconds for each version."""
+REDUCED_SIDE = 2048
+"""Least length of a reduced copy's longer side, in px."""
 STRIP = 4_000_000
-"""Pixels that are worked on at once, so that a huge picture is in memory once, and not four times."""
+"""Pixels to process at a time, so that a huge picture is in memory once and not four times."""
 
 
 @dataclass(frozen=True)
-class Measures:
-    """Of one picture."""
+class ImageStatistics:
+    """Statistics of one picture."""
 
     width: int
     height: int
     size: int
-    """Bytes."""
+    """In bytes."""
     sha512: str
     corners: tuple[float, float, float, float]
-    """Mean BT.709 luma of the quadrants nw, ne, sw, se on a white page, 0 to 255."""
+    """Mean BT.709 luma of the quadrants nw, ne, sw, se on a white background, 0 to 255."""
 
 
-def measured(folder: Path, names: Sequence[str], handy: Path) -> dict[str, Measures]:
-    """Measure the pictures in `folder`, in two processes; put handy copies of the huge ones under `handy`."""
+def measure_all(folder: Path, names: Sequence[str], reduced: Path) -> dict[str, ImageStatistics]:
+    """Measure the pictures in `folder` in two processes, and write reduced copies of the huge ones to `reduced`."""
     largest_first = sorted(names, key=lambda name: (-_area(folder / name), name))
-    # The two largest take 2.5 GB each: every other of the first comes later, so that they do not meet.
+    # The two largest take 2.5 GB each. Reorder the start of the list, so that no two of them run at the same time.
     order = largest_first[:16:2] + largest_first[1:16:2] + largest_first[16:]
-    found: dict[str, Measures] = {}
-    # Processes of their own, started afresh: Pillow's guard against huge pictures is lifted in them and nowhere else.
-    with multiprocessing.get_context("spawn").Pool(PROCESSES, _lift_guard) as pool:
-        results = pool.imap_unordered(partial(_named, folder, handy), order)
-        for name, measures in tqdm(results, total=len(order), desc="measure", unit="picture", disable=None):
-            found[name] = measures
-    return found
+    measured: dict[str, ImageStatistics] = {}
+    # Pillow's limit on pixels is a global setting: lift it in subprocesses only. They are spawned, because a forked
+    # child could inherit a lock that another thread holds.
+    with multiprocessing.get_context("spawn").Pool(PROCESSES, _lift_pixel_limit) as pool:
+        results = pool.imap_unordered(partial(_measure_named, folder, reduced), order)
+        for name, statistics in tqdm(results, total=len(order), desc="measure", unit="picture", disable=None):
+            measured[name] = statistics
+    return measured
 
 
 def _area(file: Path) -> int:
@@ -58,27 +60,27 @@ def _area(file: Path) -> int:
     return int.from_bytes(header[16:20]) * int.from_bytes(header[20:24])
 
 
-def _lift_guard() -> None:
+def _lift_pixel_limit() -> None:
     Image.MAX_IMAGE_PIXELS = None
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is for the parent, which ends this process
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches the whole group; the parent ends this process
 
 
-def _named(folder: Path, handy: Path, name: str) -> tuple[str, Measures]:
-    return name, measure(folder / name, handy / name)
+def _measure_named(folder: Path, reduced: Path, name: str) -> tuple[str, ImageStatistics]:
+    return name, measure(folder / name, reduced / name)
 
 
-def measure(file: Path, handy: Path) -> Measures:
-    """Measure one picture; a huge one leaves a handy copy."""
+def measure(file: Path, reduced: Path) -> ImageStatistics:
+    """Measure one picture; write a reduced copy to `reduced` if it is huge."""
     data = file.read_bytes()
     with Image.open(file) as image:
         image.load()
         if image.width * image.height > HUGE:
-            _shrink(image, handy)
-        return Measures(image.width, image.height, len(data), hashlib.sha512(data).hexdigest(), _corners(image))
+            _reduce(image, reduced)
+        return ImageStatistics(image.width, image.height, len(data), hashlib.sha512(data).hexdigest(), _corners(image))
 
 
 def _corners(image: Image.Image) -> tuple[float, float, float, float]:
-    """Mean luma of the quadrants. Sums of whole numbers, so it does not matter how the picture is cut up."""
+    """Mean luma of the quadrants. The sums are of integers, so the strips' size does not change the result."""
     width, height = image.size
     middle = max(1, width // 2)
     lumas = []
@@ -96,14 +98,14 @@ def _corners(image: Image.Image) -> tuple[float, float, float, float]:
 
 
 def _sums(part: Image.Image) -> tuple[float, ...]:
-    """Sums of the bands of a premultiplied picture, and its number of pixels."""
+    """Sum of each band of a premultiplied RGBa picture, and its number of pixels."""
     histogram = np.array(part.histogram(), dtype=np.int64).reshape(4, 256)
     return (*(histogram @ np.arange(256)).tolist(), part.width * part.height)
 
 
-def _shrink(image: Image.Image, target: Path) -> None:
-    """Save a copy whose longer side is a whole fraction of the picture's, and at least `HANDY_SIDE`."""
-    factor = max(1, max(image.size) // HANDY_SIDE)
+def _reduce(image: Image.Image, target: Path) -> None:
+    """Save a copy scaled down by an integer factor, with a longer side of at least `REDUCED_SIDE`."""
+    factor = max(1, max(image.size) // REDUCED_SIDE)
     copy = Image.new("RGBA", (-(-image.width // factor), -(-image.height // factor)))
     rows = max(1, STRIP // image.width // factor) * factor
     for start in range(0, image.height, rows):

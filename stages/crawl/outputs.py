@@ -1,0 +1,81 @@
+"""The stage's outputs from the picture store: `status.parquet`, one row per image, and the shards."""
+
+from __future__ import annotations
+
+import os
+import shutil
+from collections import Counter
+from collections.abc import Mapping
+from pathlib import Path
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+from tqdm import tqdm
+
+from stages.crawl.ranges import IdRanges
+from stages.crawl.store import DownloadResult, PictureStore, WantedPicture
+from stages.workspace import shards
+from stages.workspace.paths import SHARDS, STATUS
+
+BATCH = 4096
+"""Rows of a row group of `status.parquet`: fixed, so that equal rows give equal bytes."""
+STATUS_SCHEMA = pa.schema(
+    [("image_id", pa.int64()), ("status", pa.string()), ("http_status", pa.int16()), ("detail", pa.string())]
+)
+UNKNOWN = DownloadResult("unknown")
+"""For a picture that has to be downloaded first."""
+
+ResultRow = tuple[WantedPicture, DownloadResult]
+Failures = Mapping[tuple[str, str], DownloadResult]
+"""Results by URL and SHA-512, of pictures that the crawl gave up on."""
+
+
+def write(store: PictureStore, ranges: IdRanges, gave_up: Failures, folder: Path) -> Counter[str]:
+    """Write status and shards to `folder`, and count pictures by status.
+
+    A range in which a picture is still unknown gets no shard.
+    """
+    counts: Counter[str] = Counter()
+    waiting: list[ResultRow] = []
+    (folder / SHARDS.name).mkdir(exist_ok=True)
+    with (
+        pq.ParquetWriter(folder / STATUS.name, STATUS_SCHEMA, compression="zstd") as status,
+        tqdm(desc="shards", total=ranges.pictures, unit="picture", delay=2, disable=None) as bar,
+    ):
+        for pictures in ranges:
+            known = zip(pictures, store.results(pictures), strict=True)
+            rows = [
+                (picture, result or gave_up.get((picture.url, picture.sha512), UNKNOWN)) for picture, result in known
+            ]
+            in_range = Counter(result.status for _, result in rows)
+            if in_range["ok"] and not in_range[UNKNOWN.status]:
+                good = rows if in_range["ok"] == len(rows) else [row for row in rows if row[1].status == "ok"]
+                _link(store.shard(good), folder / SHARDS.name / shards.name(ranges.number(pictures[0])))
+            counts += in_range
+            waiting += rows
+            while len(waiting) >= BATCH:
+                _write_status(status, waiting[:BATCH])
+                del waiting[:BATCH]
+            bar.update(len(pictures))
+        _write_status(status, waiting)
+    return counts
+
+
+def _link(shard: Path, target: Path) -> None:
+    """Hard-link a finished shard, or copy it if the cache is on another file system."""
+    target.unlink(missing_ok=True)  # never write through an existing link
+    try:
+        os.link(shard, target)
+    except OSError:
+        shutil.copyfile(shard, target)
+
+
+def _write_status(writer: pq.ParquetWriter, rows: list[ResultRow]) -> None:
+    columns = [
+        [picture.image_id for picture, _ in rows],
+        # The first fields of a result are the file's other columns.
+        *([result[place] for _, result in rows] for place in range(len(STATUS_SCHEMA) - 1)),
+    ]
+    arrays = [pa.array(column, field.type) for column, field in zip(columns, STATUS_SCHEMA, strict=True)]
+    if rows:
+        writer.write_batch(pa.record_batch(arrays, schema=STATUS_SCHEMA))
