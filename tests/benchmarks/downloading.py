@@ -1,14 +1,16 @@
-"""The download stage against img2dataset, and as the board grows: python tests/benchmarks/downloading.py peer | grown.
+"""Compare the download stage with img2dataset, or measure it on large boards.
 
-peer: one catalogue of JPEGs from one aiohttp server on loopback, in turns, in one process each, all of it counted from
-the start of the process: `python -m stages.download` with an empty cache and no limit of rate, and `img2dataset`, with
-as many threads as ours has connections. Both decode every picture whole and keep its bytes as they came, its SHA-256
-and its size, in Parquet files of 1,000. Who goes first changes. Exit code 1 if the median ratio of ours to theirs, by
-the clock, is above --goal.
+Run `python tests/benchmarks/downloading.py peer` or `... grown`.
 
-grown: a store that holds N made-up pictures: the stage's first run, which writes the shards; a rerun with its outs
-gone, as DVC runs it; a rerun with 1,000 images more; and a crawl of N pictures that the store lacks, up to its first
-request, which the host refuses. Seconds and peak memory of each.
+peer: both download the same JPEGs from an aiohttp server on loopback, one after the other, each in one process, timed
+from the start of the process: `python -m stages.download` with an empty cache and without a rate limit, and
+`img2dataset` with as many threads as ours has connections. Both decode every picture completely and store its bytes
+unchanged, its SHA-256 and its size, in Parquet files of 1,000. In each pair the other one starts. The exit code is 1 if
+the median ratio of wall-clock times, ours to theirs, is above --goal.
+
+grown: with N synthetic pictures in the store, the seconds and peak memory of the stage's first run, which writes the
+shards; of a rerun without its outs, as DVC does it; of a rerun with 1,000 more images; and of a crawl of N pictures
+that are not in the store, up to its first request, which the host refuses.
 """
 
 from __future__ import annotations
@@ -38,12 +40,12 @@ from aiohttp import web
 from PIL import Image, ImageFilter
 from watching import Watched, watch
 
-from stages.crawl.store import Outcome, Store, Wanted
+from stages.crawl.store import DownloadResult, PictureStore, WantedPicture
 from stages.workspace import errors, paths
 
 ROOT = Path(__file__).parents[2]
 DIFFERENT = 100
-"""JPEGs that the server has; it serves them under as many names as are asked for."""
+"""Number of JPEGs that the server has; it serves them under any number of names."""
 CAPS = {"max_bytes": 25_000_000, "max_pixels": 50_000_000}
 SECTION = """
   {host: stages/crawl/remote.py, hosts: [127.0.0.1], rate: 1.0e+9, concurrency: 32, tries: 3, timeout: 60.0,
@@ -56,25 +58,25 @@ def say(text: str) -> None:
 
 
 def watched(folder: Path, *words: str | Path, expected: int = 0) -> Watched:
-    """Run a command in a folder, to the expected exit code."""
+    """Run a command in a folder, and exit if its exit code is not the expected one."""
     environment = {**os.environ, "MLPY_CACHE": str(folder / "cache"), "PYTHONPATH": str(ROOT)}
-    with (folder / "said.txt").open("w+") as said:
-        run = watch(words, folder, environment, said)
-        said.seek(0)
+    with (folder / "output.txt").open("w+") as output:
+        run = watch(words, folder, environment, output)
+        output.seek(0)
         if run.code != expected:
-            sys.exit(f"{words} ended with {run.code}:\n{said.read()}")
+            sys.exit(f"{words} ended with {run.code}:\n{output.read()}")
     return run
 
 
 STAGE = (sys.executable, "-m", "stages.download")
 
 
-def prepare(folder: Path, rows: Sequence[Wanted], **changed: object) -> None:
-    """A folder in which the stage runs: its catalogue and parameters."""
+def prepare(folder: Path, rows: Sequence[WantedPicture], **changed: object) -> None:
+    """Write the stage's catalogue and parameters to a folder."""
     section = yaml.safe_load(SECTION) | {**CAPS, **changed}
     (folder / paths.IMAGES).parent.mkdir(parents=True, exist_ok=True)
     (folder / paths.PARAMS).write_text(yaml.safe_dump({"download": section}))
-    columns = dict(zip(Wanted._fields, map(list, zip(*rows, strict=True)), strict=True))
+    columns = dict(zip(WantedPicture._fields, map(list, zip(*rows, strict=True)), strict=True))
     pq.write_table(
         pa.table(columns), folder / paths.IMAGES, row_group_size=65_536, compression="zstd"
     )  # as extract does
@@ -84,20 +86,20 @@ def prepare(folder: Path, rows: Sequence[Wanted], **changed: object) -> None:
 
 
 def jpegs() -> list[bytes]:
-    """Pictures of 800x600 with a photograph's grain, about 100 kB each; the same at every call."""
-    made = []
+    """Pictures of 800x600 px with grain like a photograph's, about 100 kB each; the same at every call."""
+    pictures = []
     for seed in range(DIFFERENT):
         chance = random.Random(seed)
         small = Image.frombytes("RGB", (40, 30), chance.randbytes(3600)).resize((800, 600), Image.Resampling.BICUBIC)
         grain = Image.frombytes("RGB", (800, 600), chance.randbytes(3 * 800 * 600)).filter(ImageFilter.BoxBlur(1))
         file = io.BytesIO()
         Image.blend(small, grain, 0.22).save(file, "JPEG", quality=85)
-        made.append(file.getvalue())
-    return made
+        pictures.append(file.getvalue())
+    return pictures
 
 
-def serve(told: Connection) -> None:
-    """The picture host: `/N.jpg` for any N, and 403 for all else."""
+def serve(connection: Connection) -> None:
+    """Run the picture host: it serves `/N.jpg` for any N, and answers 403 to anything else."""
     pictures = jpegs()
 
     async def answer(request: web.Request) -> web.Response:
@@ -107,7 +109,7 @@ def serve(told: Connection) -> None:
         return web.Response(body=pictures[int(number) % DIFFERENT], content_type="image/jpeg")
 
     async def begin(app: web.Application) -> None:
-        told.send((app["site"].getsockname()[1], [len(each) for each in pictures]))
+        connection.send((app["site"].getsockname()[1], [len(picture) for picture in pictures]))
 
     app = web.Application()
     app.router.add_get("/{name:.*}", answer)
@@ -119,7 +121,7 @@ def serve(told: Connection) -> None:
 
 @contextlib.contextmanager
 def host() -> Iterator[tuple[int, list[int]]]:
-    """Run the picture host in a process of its own: its port, and its pictures' sizes in bytes."""
+    """Run the picture host in a subprocess; yields its port and its pictures' sizes in bytes."""
     ours, theirs = multiprocessing.Pipe()
     process = multiprocessing.get_context("spawn").Process(target=serve, args=(theirs,), daemon=True)
     process.start()
@@ -130,20 +132,20 @@ def host() -> Iterator[tuple[int, list[int]]]:
         process.join()
 
 
-def kept(files: Sequence[Path], column: str) -> tuple[int, int]:
-    """How many pictures are in the files, and how many bytes they have."""
-    sizes = [len(each) for file in files for each in pq.read_table(file, columns=[column])[column].to_pylist()]
+def stored(files: Sequence[Path], column: str) -> tuple[int, int]:
+    """Number of pictures in the files, and of their bytes."""
+    sizes = [len(data) for file in files for data in pq.read_table(file, columns=[column])[column].to_pylist()]
     return len(sizes), sum(sizes)
 
 
-def ours(folder: Path, rows: Sequence[Wanted], options: argparse.Namespace) -> Watched:
+def ours(folder: Path, rows: Sequence[WantedPicture], options: argparse.Namespace) -> Watched:
     prepare(folder, rows, concurrency=options.connections)
     run = watched(folder, *STAGE)
-    assert kept([*(folder / paths.SHARDS).iterdir()], "bytes") == options.expected
+    assert stored([*(folder / paths.SHARDS).iterdir()], "bytes") == options.expected
     return run
 
 
-def theirs(folder: Path, rows: Sequence[Wanted], options: argparse.Namespace) -> Watched:
+def theirs(folder: Path, rows: Sequence[WantedPicture], options: argparse.Namespace) -> Watched:
     prepare(folder, rows)
     words = (
         *("--input_format=parquet", "--url_col=url", f"--url_list={paths.IMAGES}", "--output_folder=out"),
@@ -152,14 +154,16 @@ def theirs(folder: Path, rows: Sequence[Wanted], options: argparse.Namespace) ->
         *("--resize_mode=no", "--skip_reencode=True", "--encode_format=jpg", "--extract_exif=False"),
     )
     run = watched(folder, options.peer, *words)
-    assert kept(sorted((folder / "out").glob("*.parquet")), "jpg") == options.expected
+    assert stored(sorted((folder / "out").glob("*.parquet")), "jpg") == options.expected
     return run
 
 
 def peer(options: argparse.Namespace) -> bool:
-    """Measure the pairs, tell, and say whether the goal is met."""
+    """Measure and print the pairs; returns whether the goal is met."""
     with host() as (port, sizes), tempfile.TemporaryDirectory(prefix="mlpy-downloading-") as name:
-        rows = [Wanted(number, f"http://127.0.0.1:{port}/{number}.jpg", "") for number in range(options.pictures)]
+        rows = [
+            WantedPicture(number, f"http://127.0.0.1:{port}/{number}.jpg", "") for number in range(options.pictures)
+        ]
         options.expected = (len(rows), sum(sizes[number % DIFFERENT] for number in range(len(rows))))
         say(f"{len(rows)} pictures, mean {statistics.mean(sizes) / 1000:.0f} kB; {options.connections} at a time.\n")
         say("| pair | ours s | theirs s | ratio | ours CPU s | theirs CPU s | ratio | ours MB | theirs MB |")
@@ -172,8 +176,8 @@ def peer(options: argparse.Namespace) -> bool:
                 folder.mkdir()
                 runs[way.__name__] = way(folder, rows, options)
                 shutil.rmtree(folder)
-                os.sync()  # what this one left for the disk to do is not the next one's burden
-            if pair:  # the first is a warm-up
+                os.sync()  # so that the next run does not pay for this one's writes
+            if pair:  # the first pair is a warm-up
                 cells = []
                 for key in ("seconds", "cpu"):
                     mine, other = (getattr(runs[way], key) for way in ("ours", "theirs"))
@@ -188,21 +192,21 @@ def peer(options: argparse.Namespace) -> bool:
 # The grown board
 
 
-def made_up(count: int) -> Iterator[Wanted]:
-    """Pictures as a board's catalogue names them."""
+def synthetic(count: int) -> Iterator[WantedPicture]:
+    """Synthetic pictures with addresses like a board's."""
     for number in range(count):
         date = f"{2012 + number // 250_000}/{1 + number // 20_000 % 12}/{1 + number // 700 % 28}"
-        yield Wanted(
+        yield WantedPicture(
             number, f"http://127.0.0.1/img/{date}/{number}/medium.png", hashlib.sha512(b"%d" % number).hexdigest()
         )
 
 
 def fill(folder: Path, count: int) -> None:
-    """A store in which all made-up pictures are `ok`."""
-    with Store(folder / "cache/pictures", "/".join(map(str, CAPS.values()))) as store:
-        for each in made_up(count):
-            data = b"picture %d" % each.image_id
-            store.put(each, Outcome("ok", 200, None, 800, 600, "png", hashlib.sha256(data).hexdigest()), data)
+    """Fill a store with synthetic pictures, all of them `ok`."""
+    with PictureStore(folder / "cache/pictures", "/".join(map(str, CAPS.values()))) as store:
+        for picture in synthetic(count):
+            data = b"picture %d" % picture.image_id
+            store.put(picture, DownloadResult("ok", 200, None, 800, 600, "png", hashlib.sha256(data).hexdigest()), data)
 
 
 def grown(options: argparse.Namespace) -> bool:
@@ -211,29 +215,31 @@ def grown(options: argparse.Namespace) -> bool:
         with tempfile.TemporaryDirectory(prefix="mlpy-downloading-") as name:
             folder = Path(name)
             fill(folder, count + 1000)
-            rows = list(made_up(count + 1000))
+            rows = list(synthetic(count + 1000))
             before = 0
             for what, some in (("first", rows[:-1000]), ("again", rows[:-1000]), ("1,000 more", rows)):
                 prepare(folder, some)
                 shutil.rmtree(folder / "data/download", ignore_errors=True)
                 run = watched(folder, *STAGE)
                 shards = len([*(folder / "cache/pictures").glob("*.parquet")])
-                tell(count, what, run, shards - before)
+                print_row(count, what, run, shards - before)
                 before = shards
             with host() as (port, _):
-                prepare(folder, [each._replace(url=each.url.replace("1/", f"1:{port}/", 1)) for each in rows[:-1000]])
-                tell(count, "planning a crawl", watched(folder, *STAGE, expected=1), 0)
+                prepare(folder, [row._replace(url=row.url.replace("1/", f"1:{port}/", 1)) for row in rows[:-1000]])
+                print_row(count, "planning a crawl", watched(folder, *STAGE, expected=1), 0)
     return True
 
 
-def tell(count: int, what: str, run: Watched, shards: int) -> None:
+def print_row(count: int, what: str, run: Watched, shards: int) -> None:
     say(f"| {count:,} | {what} | {run.seconds:.1f} | {run.cpu:.1f} | {run.megabytes:.0f} | {shards} |")
 
 
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("part", choices=["peer", "grown"])
-    parser.add_argument("--peer", type=Path, help="the command img2dataset, in an environment of its own")
+    parser.add_argument(
+        "--peer", type=Path, help="path of the command img2dataset, in a virtual environment of its own"
+    )
     parser.add_argument("--pictures", type=int, default=4000)
     parser.add_argument("--connections", type=int, default=32)
     parser.add_argument("--pairs", type=int, default=5)

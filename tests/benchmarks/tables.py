@@ -1,4 +1,4 @@
-"""A Philomena board's two dozen tables: how large they are, and the rows of each."""
+"""A Philomena board's two dozen tables: their sizes and their rows."""
 
 from __future__ import annotations
 
@@ -7,31 +7,34 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
-from making import Keys, Row, chosen, hexadecimal, where
+from making import Columns, Keys, chosen, hexadecimal, where
 
-from stages.catalogue.tags import RATINGS
-from stages.philomena import database
+from stages.philomena.board import slug
+from stages.philomena.tags import RATINGS
 
 FAVES, COMMENTS, TOPICS, POSTS, GALLERIES = 75, 12_000_000, 60_000, 5_000_000, 100_000
 TAG_CHANGES, SOURCE_CHANGES = 25_000_000, 2_000_000
-"""Chosen: favourites an image in the mean; rows at full scale."""
+"""Assumptions: mean number of favourites per image; rows at full scale."""
 TAGS_P50, TAGS_SIGMA = 16, 0.565
 """Log-normal: p50 16, p90 33, p99 58, mean 18.8; 60 million taggings of 3.2 million images."""
 FIRST_FREE = len(RATINGS) + 1
 HIDDEN, MERGED = 0.05, 0.02
-"""Shares of the images; the merged ones are hidden, too."""
+"""Shares of the images; merged ones are hidden, too."""
 MIME = {"jpg": "image/jpeg", "jpeg": "image/jpeg", "gif": "image/gif", "svg": "image/svg+xml", "webm": "video/webm"}
 
 
 @dataclass(frozen=True)
 class Size:
+    """What a board's size, and all its rows, depend on."""
+
     scale: float = 0.1
-    """1.0: 3.2 million images."""
+    """1.0 is 3.2 million images."""
     seed: int = 0
     bare: bool = False
     """Leave out every key, index and constraint."""
 
     def count(self, at_full_scale: float) -> int:
+        """The number of rows of a table that has so many at full scale."""
         return max(10, round(at_full_scale * self.scale))
 
     @functools.cached_property
@@ -44,7 +47,7 @@ class Size:
 
     @functools.cached_property
     def artists(self) -> int:
-        """The first tag that is an artist's."""
+        """The id of the first artist's tag."""
         return self.tags * 2 // 3
 
     @functools.cached_property
@@ -52,7 +55,7 @@ class Size:
         return self.count(600_000)
 
 
-def images(size: Size, keys: Keys) -> Row:
+def images(size: Size, keys: Keys) -> Columns:
     created = keys.moment(keys.keys / size.images)
     ending = chosen(
         keys.whole(1, 64), ["PNG", "svg", "JPEG", *["jpeg"] * 4, *["jpg"] * 18, "gif", "gif", "webm"], "png"
@@ -80,16 +83,16 @@ def merged(keys: Keys) -> np.ndarray:
     return (keys.chance(15) < MERGED) & (keys.keys > 1)
 
 
-def image_taggings(size: Size, keys: Keys) -> Row:
+def image_taggings(size: Size, keys: Keys) -> Columns:
     count = np.clip(np.round(TAGS_P50 * np.exp(TAGS_SIGMA * keys.normal(20))), 1, 250).astype(np.int64)
     safe, chance = keys.chance(22) < 0.7, keys.chance(23)
-    fixed = [  # image, tag: ratings first (`safe` excludes the others), then an artist, until there are enough
+    fixed = [  # pairs of mask and tag: ratings first (`safe` excludes the others), then an artist
         (np.full(len(safe), True), np.where(safe, 1, 1 + keys.whole(24, 3))),
         (~safe & (chance < 0.1), 4 + keys.whole(25, 2)),
         (~safe & (chance > 0.95), np.full(len(safe), 7)),
         (keys.chance(26) < 0.85, keys.zipf(27, size.artists, size.tags)),
     ]
-    owner, draws = keys.times(count * 2 + 8)  # more than wanted: an image draws common tags twice
+    owner, draws = keys.repeat(count * 2 + 8)  # more than needed: common tags are drawn twice
     drawn = draws.zipf(28, FIRST_FREE, size.artists - 1)
     drawn -= is_alias(size, drawn)
     rows = np.arange(len(count))
@@ -110,7 +113,7 @@ def is_alias(size: Size, tags: np.ndarray) -> np.ndarray:
     return (tags > 1000) & (tags % 12 == 0) & (tags < size.artists)
 
 
-def tags(size: Size, keys: Keys) -> Row:
+def tags(size: Size, keys: Keys) -> Columns:
     ids, artist = keys.keys, keys.keys >= size.artists
     words = zip(ids.tolist(), artist.tolist(), keys.text(30, 4, 18), strict=True)
     names = [f"artist:{word.replace(' ', '-')}{id}" if is_artist else f"{word} {id}" for id, is_artist, word in words]
@@ -118,39 +121,39 @@ def tags(size: Size, keys: Keys) -> Row:
     kinds = chosen(keys.whole(31, 12), ["character", "oc", "species", "content-official"], "")
     category = np.where(ids < FIRST_FREE, "rating", np.where(artist, "origin", kinds))
     return [
-        ids, (size.images / ids).astype(np.int64), names, [database.slug(name) for name in names],
+        ids, (size.images / ids).astype(np.int64), names, [slug(name) for name in names],
         where(category != "", category, None), where(keys.chance(32) < 0.1, keys.text(33, 20, 200), None),
         where(keys.chance(34) < 0.2, keys.text(35, 10, 60), None),
     ]  # fmt: skip
 
 
-def image_duplicates(size: Size, keys: Keys) -> Row:
-    keys = keys.which(merged(keys))
+def image_duplicates(size: Size, keys: Keys) -> Columns:
+    keys = keys.select(merged(keys))
     return [keys.keys, 1 + (keys.chance(40) * (keys.keys - 1)).astype(np.int64)]
 
 
-def image_hides(size: Size, keys: Keys) -> Row:
-    keys = keys.which(hidden(keys) & ~merged(keys))
+def image_hides(size: Size, keys: Keys) -> Columns:
+    keys = keys.select(hidden(keys) & ~merged(keys))
     return [keys.keys, [f"Rule {number}" for number in keys.whole(41, 9).tolist()]]
 
 
-def tag_aliases(size: Size, keys: Keys) -> Row:
-    keys = keys.which(is_alias(size, keys.keys))
+def tag_aliases(size: Size, keys: Keys) -> Columns:
+    keys = keys.select(is_alias(size, keys.keys))
     return [keys.keys, keys.keys - 1]
 
 
-def tag_implications(size: Size, keys: Keys) -> Row:
-    keys = keys.which(keys.keys % 9 == 0)
+def tag_implications(size: Size, keys: Keys) -> Columns:
+    keys = keys.select(keys.keys % 9 == 0)
     return [keys.keys, keys.zipf(42, 1, size.tags)]
 
 
-def users(size: Size, keys: Keys) -> Row:
+def users(size: Size, keys: Keys) -> Columns:
     names = [f"{word}{id}" for word, id in zip(keys.text(43, 4, 16), keys.keys.tolist(), strict=True)]
     return [keys.keys, names, names, keys.moment(keys.keys / size.users)]
 
 
-def image_sources(size: Size, keys: Keys) -> Row:
-    keys = keys.which(keys.chance(44) < 0.9)
+def image_sources(size: Size, keys: Keys) -> Columns:
+    keys = keys.select(keys.chance(44) < 0.9)
     return [keys.keys, addresses(keys)]
 
 
@@ -160,89 +163,89 @@ def addresses(keys: Keys) -> list[str]:
 
 
 def of_images(size: Size, keys: Keys, mean: float, salt: int) -> tuple[np.ndarray, Keys, np.ndarray]:
-    """Exponentially many things an image: the image, key and time of each (soon after the image's)."""
-    owner, draws = keys.times((-mean * np.log1p(-keys.chance(salt)) + 0.5).astype(np.int64))
+    """Rows that belong to images, an exponentially distributed number each: image, key, and time after the image's."""
+    owner, draws = keys.repeat((-mean * np.log1p(-keys.chance(salt)) + 0.5).astype(np.int64))
     ids = keys.keys[owner]
     return ids, draws, draws.later(keys.moment(ids / size.images), salt + 1, 30)
 
 
-def image_faves(size: Size, keys: Keys) -> Row:
+def image_faves(size: Size, keys: Keys) -> Columns:
     ids, draws, at = of_images(size, keys, FAVES, 50)
     both, first = np.unique(ids << 32 | draws.zipf(52, 1, size.users) * 7919 % size.users + 1, return_index=True)
     return [both >> 32, both & 0xFFFFFFFF, at[first]]
 
 
-def of_users(size: Size, keys: Keys, count: int) -> Row:
-    """id, user_id, created_at."""
+def of_users(size: Size, keys: Keys, count: int) -> Columns:
+    """The columns id, user_id and created_at."""
     return [keys.keys, keys.zipf(60, 1, size.users), keys.moment(keys.keys / count)]
 
 
-def comments(size: Size, keys: Keys) -> Row:
+def comments(size: Size, keys: Keys) -> Columns:
     id, user, at = of_users(size, keys, size.count(COMMENTS))
     return [id, keys.whole(61, size.images), user, at, keys.text(62, 10, 300)]
 
 
-def topics(size: Size, keys: Keys) -> Row:
+def topics(size: Size, keys: Keys) -> Columns:
     id, user, at = of_users(size, keys, size.count(TOPICS))
     return [id, keys.whole(63, 10), user, at, keys.text(64, 10, 80)]
 
 
-def posts(size: Size, keys: Keys) -> Row:
+def posts(size: Size, keys: Keys) -> Columns:
     id, user, at = of_users(size, keys, size.count(POSTS))
     return [id, keys.zipf(65, 1, size.count(TOPICS)), user, at, keys.text(66, 10, 700)]
 
 
-def galleries(size: Size, keys: Keys) -> Row:
+def galleries(size: Size, keys: Keys) -> Columns:
     return [*of_users(size, keys, size.count(GALLERIES)), keys.text(67, 5, 40), keys.text(68, 0, 200)]
 
 
-def gallery_interactions(size: Size, keys: Keys) -> Row:
-    owner, draws = keys.times((-60 * np.log1p(-keys.chance(69))).astype(np.int64))
+def gallery_interactions(size: Size, keys: Keys) -> Columns:
+    owner, draws = keys.repeat((-60 * np.log1p(-keys.chance(69))).astype(np.int64))
     both = np.unique(owner << 32 | draws.whole(70, size.images))
     return [keys.keys[both >> 32], both & 0xFFFFFFFF, np.arange(len(both))]
 
 
-def tag_changes(size: Size, keys: Keys) -> Row:
+def tag_changes(size: Size, keys: Keys) -> Columns:
     id, user, at = of_users(size, keys, size.count(TAG_CHANGES))
     return [id, keys.whole(71, size.images), user, at]
 
 
-def tag_change_tags(size: Size, keys: Keys) -> Row:
-    owner, draws = keys.times(keys.zipf(72, 1, 12))
+def tag_change_tags(size: Size, keys: Keys) -> Columns:
+    owner, draws = keys.repeat(keys.zipf(72, 1, 12))
     both = np.unique(owner << 32 | draws.zipf(73, 1, size.tags))
     return [keys.keys[both >> 32], both & 0xFFFFFFFF, both % 5 > 0]
 
 
-def source_changes(size: Size, keys: Keys) -> Row:
+def source_changes(size: Size, keys: Keys) -> Columns:
     id, user, at = of_users(size, keys, size.count(SOURCE_CHANGES))
     return [id, keys.whole(74, size.images), user, at, keys.chance(75) < 0.7, addresses(keys)]
 
 
-def artist_links(size: Size, keys: Keys) -> Row:
+def artist_links(size: Size, keys: Keys) -> Columns:
     return [keys.zipf(76, 1, size.users), keys.keys - 1 + size.artists, addresses(keys)]
 
 
-def badge_awards(size: Size, keys: Keys) -> Row:
+def badge_awards(size: Size, keys: Keys) -> Columns:
     return [keys.whole(77, size.users), keys.whole(78, 10), keys.moment(keys.chance(79))]
 
 
-def image_features(size: Size, keys: Keys) -> Row:
+def image_features(size: Size, keys: Keys) -> Columns:
     return [keys.whole(80, size.images), keys.moment(keys.chance(81))]
 
 
-def dnp_entries(size: Size, keys: Keys) -> Row:
+def dnp_entries(size: Size, keys: Keys) -> Columns:
     return [keys.keys, keys.keys - 1 + size.artists, keys.text(82, 20, 300)]
 
 
-def image_intensities(size: Size, keys: Keys) -> Row:
+def image_intensities(size: Size, keys: Keys) -> Columns:
     return [keys.keys, *(255 * keys.chance(salt) for salt in (83, 84, 85, 86))]
 
 
-def named(size: Size, keys: Keys) -> Row:
+def named(size: Size, keys: Keys) -> Columns:
     return [keys.keys, keys.text(87, 5, 20)]
 
 
-TABLES: dict[str, tuple[Callable[[Size, Keys], Row], Callable[[Size], int]]] = {
+TABLES: dict[str, tuple[Callable[[Size, Keys], Columns], Callable[[Size], int]]] = {
     "users": (users, lambda size: size.users),
     "images": (images, lambda size: size.images),
     "tags": (tags, lambda size: size.tags),
@@ -269,4 +272,4 @@ TABLES: dict[str, tuple[Callable[[Size, Keys], Row], Callable[[Size], int]]] = {
     "image_features": (image_features, lambda size: size.count(3_000)),
     "dnp_entries": (dnp_entries, lambda size: size.count(3_000)),
 }
-"""Table -> what makes its rows from keys, and how many keys there are."""
+"""Table -> the function that generates its rows from keys, and the number of keys."""

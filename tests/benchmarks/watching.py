@@ -1,4 +1,4 @@
-"""What a command costs: seconds and memory, its programs' included."""
+"""Measure a command's time and memory, including its child processes."""
 
 from __future__ import annotations
 
@@ -16,32 +16,32 @@ import json, resource, subprocess, sys, time
 start = time.perf_counter()
 code = subprocess.call(sys.argv[2:])
 took, used = time.perf_counter() - start, resource.getrusage(resource.RUSAGE_CHILDREN)
-told = {"code": code, "seconds": took, "cpu": used.ru_utime + used.ru_stime, "peak": used.ru_maxrss}
-json.dump(told, open(sys.argv[1], "w"))
+report = {"code": code, "seconds": took, "cpu": used.ru_utime + used.ru_stime, "peak": used.ru_maxrss}
+json.dump(report, open(sys.argv[1], "w"))
 """
-"""Runs a command from a process so small that the command's peak of memory does not begin at ours."""
+"""Starts a command from a small process: a child's peak memory begins with its parent's size."""
 
 
 @dataclass(frozen=True)
 class Watched:
-    """A command that ended."""
+    """A finished command."""
 
     code: int
     seconds: float
-    """By the clock."""
+    """Wall-clock time."""
     cpu: float
-    """Seconds of the command and of all that it waited for, but no server."""
+    """CPU seconds of the command and its child processes, but not of servers."""
     megabytes: float
-    """The greatest memory of any one of these processes."""
+    """Peak memory of the largest of these processes."""
 
 
 def watch(
-    words: Sequence[str | Path], folder: Path, environment: Mapping[str, str], said: IO[str] | None = None
+    words: Sequence[str | Path], folder: Path, environment: Mapping[str, str], output: IO[str] | None = None
 ) -> Watched:
-    """Run a command in a folder, to its end. `said`: takes what it prints; None: our own output does."""
+    """Run a command in a folder. `output` receives what it prints; by default our own output does."""
     with tempfile.NamedTemporaryFile(suffix=".json") as report:
         small = [sys.executable, "-I", "-S", "-c", WATCH, report.name, *words]
-        subprocess.run(small, cwd=folder, env=environment, stdout=said, stderr=said, check=True)
-        told = json.load(report)
-    megabytes = told.pop("peak") / (2**20 if sys.platform == "darwin" else 2**10)
-    return Watched(**told, megabytes=megabytes)
+        subprocess.run(small, cwd=folder, env=environment, stdout=output, stderr=output, check=True)
+        measured = json.load(report)
+    megabytes = measured.pop("peak") / (2**20 if sys.platform == "darwin" else 2**10)
+    return Watched(**measured, megabytes=megabytes)
