@@ -96,7 +96,7 @@ class Catalogue:
 
     def _catalogue_columns(self, rows: pa.RecordBatch) -> pa.RecordBatch:
         """Turn rows of the statement's result into rows of the catalogue."""
-        labels = _lists(rows["labels"])
+        labels = _lists(rows["labels"])  # positions in the policy's list of labels
         names = pa.array(list(self.params.policy.labels)).take(labels.flatten())
         self.kept.update(_value_counts(names))
         extensions = rows["extension"].dictionary_encode()  # a handful of values: convert each only once
@@ -135,6 +135,7 @@ class Catalogue:
         names = self.tags.canonical.take(pa.array(indices))
         offsets = np.concatenate([[0], np.cumsum(np.bincount(images, minlength=len(numbers)))])
         start, end = self.tags.artists()
+        # Tags are sorted, so artists' tags have consecutive numbers.
         of_artist = np.flatnonzero((indices >= start) & (indices < end))
         owners, first = np.unique(images[of_artist], return_index=True)
         artist = np.full(len(numbers), -1)

@@ -106,6 +106,7 @@ def statement(params: Extract, known: Tags) -> tuple[sql.Composed, dict[str, Any
             for word, names in (("any", rule.any), ("all", rule.all), ("none", rule.none))
         }
 
+    # Tag names come from outside: the statement contains numbers, masks and placeholders only.
     values: dict[str, Any] = {
         "numbers": list(bits),
         "masks": [mask(bit) for bit in bits.values()],
@@ -124,6 +125,7 @@ def statement(params: Extract, known: Tags) -> tuple[sql.Composed, dict[str, Any
             values |= {f"{word}{place}": bits for word, bits in rule_masks(rule).items()}
             conditions[label] = _condition(rule, place)
     taken = sql.SQL(" OR ").join(conditions.values()) if conditions else sql.SQL("false")
+    # `rest` matches what no other rule does, so its condition negates all of theirs.
     rest = sql.SQL("NOT ({})").format(taken)
     labels = sql.SQL(", ").join(
         sql.SQL("CASE WHEN {} THEN {} END").format(conditions.get(label, rest), sql.Literal(place))

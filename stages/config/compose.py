@@ -37,13 +37,14 @@ def compose(overrides: Sequence[str] = (), conf: Path = paths.CONF) -> str:
         ParamsError: if Hydra cannot compose it, or the result is invalid.
     """
     try:
+        # Hydra's compose API, and not `hydra.main`, which would set up logging and an output folder.
         with hydra.initialize_config_dir(str(conf.absolute()), version_base=None):
             config = hydra.compose("config", overrides=list(overrides))
         OmegaConf.resolve(config)
     except (HydraException, OmegaConfBaseException) as error:
         raise ParamsError(f"conf/ does not compose: {' '.join(str(error).split())}") from error
     check(OmegaConf.to_container(config))  # type: ignore[arg-type]
-    return OmegaConf.to_yaml(config)
+    return OmegaConf.to_yaml(config)  # as DVC does in `dvc exp run`, so that both write the same bytes
 
 
 def check(values: dict[str, Any]) -> None:

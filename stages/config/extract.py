@@ -12,6 +12,7 @@ from stages.workspace.parameters import Count, Natural, section
 
 Version = Literal["thumb_tiny", "thumb_small", "thumb", "small", "medium", "large", "tall", "full"]
 Format = Literal["png", "jpeg", "gif", "svg", "webm"]
+# Labels become column names, and words of Discord messages.
 LABEL = re.compile(r"\w[\w -]{0,63}")
 VERDICTS = ("none", "corrupt", "too_large", "unreadable")
 """Verdicts on pictures that get no label, so none of them can be a label's name."""

@@ -97,9 +97,8 @@ class PictureStore:
         self._index = sqlite3.connect(
             folder / "index.sqlite", isolation_level=None, timeout=60, check_same_thread=False
         )
-        with FileLock(
-            folder / "index.lock", poll_interval=0.01
-        ):  # SQLite's timeout does not cover two processes that switch to WAL at once
+        # SQLite's own timeout does not cover two processes that switch to WAL at the same moment.
+        with FileLock(folder / "index.lock", poll_interval=0.01):
             self._index.execute("PRAGMA journal_mode = WAL")
             self._index.executescript(TABLES)
         self._index.execute("PRAGMA synchronous = NORMAL")
@@ -107,7 +106,7 @@ class PictureStore:
         self._segment_name = ""
         self._segment_end = SEGMENT
         self._moved = 0  # bytes moved into shards since the last sweep
-        self._group = lru_cache(1)(self._read_group)
+        self._group = lru_cache(1)(self._read_group)  # a shard is read in order, and a row group has many pictures
 
     def __enter__(self) -> Self:
         return self
@@ -265,7 +264,6 @@ class PictureStore:
             self._moved = 0
             self.sweep()
 
-    # Behind an lru_cache: a shard is read in order, and a row group has the bytes of many pictures.
     def _read_group(self, name: str, group: int) -> pa.ChunkedArray:
         return pq.ParquetFile(self._folder / name).read_row_group(group, columns=["bytes"])["bytes"]
 

@@ -90,6 +90,7 @@ class Archive:
 
     def extents(self) -> dict[int, tuple[int, int]]:
         """Entry id -> offsets of the first byte of its data and of the byte after the last, if the TOC has them."""
+        # The TOC has no lengths: an entry's data ends where the next entry's begins.
         placed = sorted((entry.offset, entry.id) for entry in self.entries if entry.offset_state == OFFSET)
         ends = [*(offset for offset, _ in placed), self.size][1:]
         return {id: (offset, end) for (offset, id), end in zip(placed, ends, strict=True)}
@@ -176,12 +177,14 @@ def _read_toc(path: Path, reader: _Reader) -> Archive:
     reader.int_size, offset_size = reader.byte(), reader.byte()
     if reader.byte() != CUSTOM:
         raise DumpError(f"{path} is a tar or directory dump; the stage needs the custom format of `pg_dump -Fc`")
+    # pg_dump writes 4 or 8, depending on the machine; anything else is damage.
     if reader.int_size not in (4, 8) or offset_size not in (4, 8):
         raise ValueError
     header = ArchiveHeader(
         version=version,
         int_size=reader.int_size,
         offset_size=offset_size,
+        # Since 1.15 the algorithm in one byte, before that zlib's level as a number.
         compression=reader.take(1 if version >= (1, 15) else 1 + reader.int_size),
         created=tuple(reader.int() for _ in range(7)),
         database=reader.text(),
@@ -211,6 +214,7 @@ def _read_entry(reader: _Reader, header: ArchiveHeader) -> TocEntry:
         "relation_kind": reader.int() if header.version >= (1, 16) else 0,
         "owner": reader.text(),
         "with_oids": reader.text(),
+        # The list ends with a null text.
         "dependencies": tuple(int(word) for word in iter(reader.text, None)),
         "offset_state": reader.byte(),
         "offset": int.from_bytes(reader.take(header.offset_size), "little"),
@@ -244,6 +248,7 @@ def normalise(path: Path, like: ArchiveHeader | None = None) -> None:
     `like`: the header to take date and server version from; by default 1970-01-01 and the dump's own version.
     """
     dump = read(path)
+    # DATABASE and DATABASE PROPERTIES have the name, the locale and the owner.
     kept = [entry for entry in dump.entries if not entry.kind.startswith("DATABASE")]
     numbers = {entry.id: number for number, entry in enumerate(kept, 1)}
     header = replace(

@@ -187,6 +187,7 @@ def _configured_server() -> Server | None:
         raise DatabaseError(
             f"{URL} is not a PostgreSQL URL; write it as postgresql://user@host:port/database"
         ) from None
+    # Programs get the connection string as an argument, and other users can read a process's arguments.
     if "sslpassword" in parameters:
         raise DatabaseError(
             f"{URL} contains sslpassword, which the process list would show; use a key without a password"
@@ -209,6 +210,7 @@ def _names(server: Server) -> set[str]:
 
 def _create(connection: Connection, name: str) -> None:
     with connection.cursor() as cursor:
+        # Locale C sorts by code point, as Arrow and Python do. Only template0 can be copied with another locale.
         cursor.execute(
             sql.SQL("CREATE DATABASE {} TEMPLATE template0 ENCODING 'UTF8' LC_COLLATE 'C' LC_CTYPE 'C'").format(
                 sql.Identifier(name)

@@ -208,6 +208,7 @@ def _initialise(folder: Path, user: pwd.struct_passwd | None) -> None:
     aside.mkdir(mode=0o700)
     if user:
         os.chown(aside, user.pw_uid, user.pw_gid)
+    # `trust` is safe: the socket's folder belongs to the server's user alone, and there is no network.
     _control(aside, "initdb", "-N", "-A", "trust", "-U", SUPERUSER, "-E", "UTF8", "--locale=C")
     with (aside / "postgresql.conf").open("a") as settings:
         settings.write(SETTINGS)

