@@ -57,14 +57,14 @@ def test_pictures_are_in_shards_and_every_image_has_a_status(host: FaultyHost, t
 def test_a_rerun_requests_nothing_writes_no_shard_and_gives_the_same_bytes(host: FaultyHost, tmp_path: Path) -> None:
     project = DownloadProject(tmp_path, {**pictures(host, 60), 70: host.url("404")})
     assert project.run()[0] == 0
-    outs, shards, asked = project.outs(), project.shards(), host.requested.total()
+    outs, shards, requests_before = project.outs(), project.shards(), host.requested.total()
     index = (tmp_path / "cache/pictures/index.sqlite").read_bytes()
     project.clear()
     assert project.run()[0] == 0
     assert project.outs() == outs
     assert project.shards() == shards
     assert (tmp_path / "cache/pictures/index.sqlite").read_bytes() == index
-    assert host.requested.total() == asked
+    assert host.requested.total() == requests_before
     assert project.crawl()["requests"] == 0
 
 
@@ -72,12 +72,12 @@ def test_more_images_cause_only_new_requests_and_shards(host: FaultyHost, tmp_pa
     few, more = pictures(host, 80), pictures(host, 120)
     grown, whole = DownloadProject(tmp_path / "grown", few), DownloadProject(tmp_path / "whole", more)
     assert grown.run()[0] == 0
-    before, asked = grown.shards(), host.requested.total()
+    before, requests_before = grown.shards(), host.requested.total()
     grown.list(more)
     grown.clear()
     assert grown.run()[0] == 0
     after = grown.shards()
-    assert host.requested.total() - asked == 40
+    assert host.requested.total() - requests_before == 40
     assert [name for name in after if after[name] != before.get(name)] == ["shard-00001.parquet", "shard-00002.parquet"]
     assert whole.run()[0] == 0
     assert grown.outs() == whole.outs()
@@ -96,9 +96,9 @@ def test_a_shard_that_was_changed_in_place_is_downloaded_again(host: FaultyHost,
     code, output = project.run()
     assert code == 1
     assert re.search(r"damaged.*; run again to download them\n$", output)
-    asked = host.requested.total()
+    requests_before = host.requested.total()
     assert project.run()[0] == 0
-    assert host.requested.total() - asked == 10
+    assert host.requested.total() - requests_before == 10
     rows = pq.read_table(tmp_path / "data/download/shards").to_pylist()
     assert [row["image_id"] for row in rows] == list(whole)
     assert all(hashlib.sha256(row["bytes"]).hexdigest() == row["sha256"] for row in rows)
@@ -132,9 +132,9 @@ def test_too_many_failures_fail_the_stage_in_one_sentence_and_keep_the_pictures(
     )
     assert "Traceback" not in output
     assert not (tmp_path / "data/download/shards").exists()
-    asked = host.requested.total()
+    requests_before = host.requested.total()
     assert project.run()[0] == 1
-    assert host.requested.total() == asked
+    assert host.requested.total() == requests_before
 
 
 def test_a_refusal_is_one_sentence(host: FaultyHost, tmp_path: Path) -> None:
@@ -162,10 +162,10 @@ def test_an_interrupt_at_any_moment_ends_cleanly_and_keeps_finished_pictures(
         assert forks.stdin
         assert forks.stdout
         for _ in range(10):
-            asked = host.requested.total()
+            requests_before = host.requested.total()
             print(file=forks.stdin, flush=True)
             child = int(forks.stdout.readline())
-            while host.requested.total() < asked + 5:
+            while host.requested.total() < requests_before + 5:
                 time.sleep(0.002)
             time.sleep(chance.uniform(0, 0.02))
             os.kill(child, sent)

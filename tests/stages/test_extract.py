@@ -42,7 +42,7 @@ def extract(**environment: str) -> subprocess.CompletedProcess[str]:
 def catalogue(board: Any, own_server: str, params: Any) -> Any:
     """Runs restore once, and extract with the given parameters -> the catalogue's rows, the summary."""
 
-    def made(**section: Any) -> tuple[dict[int, dict[str, Any]], dict[str, Any]]:
+    def run_stages(**section: Any) -> tuple[dict[int, dict[str, Any]], dict[str, Any]]:
         params(
             restore={"dump": "board.pgdump"},
             extract={"root": "http://sample.localhost/img", "policy": BINARY, **section},
@@ -58,7 +58,7 @@ def catalogue(board: Any, own_server: str, params: Any) -> Any:
         assert summary["kept"] + sum(summary["dropped"].values()) == summary["images"]
         return {row["image_id"]: row for row in rows}, summary
 
-    return made
+    return run_stages
 
 
 @pytest.fixture

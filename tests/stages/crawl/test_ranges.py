@@ -42,9 +42,9 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def test_every_picture_is_in_its_range_once_and_in_order(folder: Path, ids: list[int], size: int) -> None:
     ranges = IdRanges(catalogue(folder / "images.parquet", ids), size)
     walked = list(ranges)
-    assert [each.image_id for pictures in walked for each in pictures] == ids
-    numbers = [{ranges.number(each) for each in pictures} for pictures in walked]
-    assert numbers == [{number} for number in sorted({each // size for each in ids})]
+    assert [picture.image_id for pictures in walked for picture in pictures] == ids
+    numbers = [{ranges.number(picture) for picture in pictures} for pictures in walked]
+    assert numbers == [{number} for number in sorted({image_id // size for image_id in ids})]
     assert list(ranges) == walked
 
 

@@ -41,7 +41,7 @@ def put(store: PictureStore, *numbers: int) -> None:
         store.put(wanted(number), ok(body(number)), body(number))
 
 
-def found(store: PictureStore, *numbers: int) -> list[bytes | None]:
+def stored(store: PictureStore, *numbers: int) -> list[bytes | None]:
     """The bytes of pictures, None for those that are not known."""
     pictures = [wanted(number) for number in numbers]
     results = zip(pictures, store.results(pictures), strict=True)
@@ -74,7 +74,7 @@ def test_a_picture_is_found_with_all_its_fields(store: PictureStore) -> None:
 
 def test_results_come_in_the_order_of_the_pictures_and_none_for_unknown_ones(store: PictureStore) -> None:
     put(store, 1, 2, 3)
-    assert found(store, 3, 9, 1, 3) == [body(3), None, body(1), body(3)]
+    assert stored(store, 3, 9, 1, 3) == [body(3), None, body(1), body(3)]
     assert list(store.results([])) == []
 
 
@@ -89,14 +89,14 @@ def test_an_original_that_was_replaced_is_another_picture(store: PictureStore) -
 def test_a_later_result_replaces_an_earlier_one(store: PictureStore) -> None:
     store.put(wanted(1), DownloadResult("missing", 404))
     put(store, 1)
-    assert found(store, 1) == [body(1)]
+    assert stored(store, 1) == [body(1)]
 
 
 def test_a_large_picture_is_kept_between_small_ones(store: PictureStore) -> None:
     bodies = [b"before", bytes(range(256)) * 20_000, b"after"]
     for number, data in enumerate(bodies):
         store.put(wanted(number), ok(data), data)
-    assert found(store, 0, 1, 2) == bodies
+    assert stored(store, 0, 1, 2) == bodies
 
 
 def test_a_failure_has_no_bytes(store: PictureStore) -> None:
@@ -134,7 +134,7 @@ def test_a_failure_in_a_crawl_stays_known_to_its_end(
     now = time.time()
     monkeypatch.setattr(time, "time", lambda: now + 8 * 24 * 3600)
     with store.reopen() as other, PictureStore(folder, "caps") as later:
-        known = [next(each.results([wanted(1)])) for each in (store, other, later)]
+        known = [next(opened.results([wanted(1)])) for opened in (store, other, later)]
     assert [result is not None for result in known] == [True, True, False]
 
 
@@ -143,7 +143,7 @@ def test_segments_are_of_limited_size(folder: Path, store: PictureStore, monkeyp
     put(store, *range(12))
     assert all(file.stat().st_size <= 400 for file in segments(folder))
     assert len(segments(folder)) > 2
-    assert found(store, *range(12)) == [body(number) for number in range(12)]
+    assert stored(store, *range(12)) == [body(number) for number in range(12)]
 
 
 @pytest.mark.parametrize("damage", ["changed", "cut", "gone"])
@@ -164,9 +164,9 @@ def test_damage_is_an_error_and_damaged_pictures_are_requested_again(folder: Pat
         with pytest.raises(CrawlError) as caught:
             store.read(wanted(1), result)
         assert str(caught.value) == f"{segment} has damaged pictures; run again to download them"
-        assert found(store, 1, 2, 3) == [None, body(2) if damage == "changed" else None, body(3)]
+        assert stored(store, 1, 2, 3) == [None, body(2) if damage == "changed" else None, body(3)]
         put(store, 1)
-        assert found(store, 1) == [body(1)]
+        assert stored(store, 1) == [body(1)]
 
 
 def test_two_stores_on_one_folder_do_not_disturb_each_other(folder: Path) -> None:
@@ -174,8 +174,8 @@ def test_two_stores_on_one_folder_do_not_disturb_each_other(folder: Path) -> Non
         for number in range(20):
             put(one if number % 2 else two, number)
         expected = [body(number) for number in range(20)]
-        assert found(one, *range(20)) == expected
-        assert found(two, *range(20)) == expected
+        assert stored(one, *range(20)) == expected
+        assert stored(two, *range(20)) == expected
     assert len(segments(folder)) == 2
 
 
@@ -210,7 +210,7 @@ def test_processes_that_create_a_store_at_once_lose_nothing(folder: Path) -> Non
         process.communicate()
     assert [process.returncode for process in processes] == [0] * 4
     with PictureStore(folder) as store:
-        assert found(store, *range(100)) == [body(number) for number in range(100)]
+        assert stored(store, *range(100)) == [body(number) for number in range(100)]
 
 
 def test_many_threads_create_a_store_at_the_same_moment(folder: Path) -> None:
@@ -222,7 +222,7 @@ def test_many_threads_create_a_store_at_the_same_moment(folder: Path) -> None:
 
     with ThreadPoolExecutor(8) as pool:
         started = [pool.submit(begin, number) for number in range(20 * 8)]
-    assert [each.exception() for each in started] == [None] * 20 * 8
+    assert [future.exception() for future in started] == [None] * 20 * 8
 
 
 def test_what_was_put_before_a_kill_is_found(folder: Path) -> None:
@@ -234,6 +234,6 @@ def test_what_was_put_before_a_kill_is_found(folder: Path) -> None:
         printed = [int(line) for line in process.stdout.read().split()]
     last = max([50, *printed])
     with PictureStore(folder) as store:
-        assert found(store, *range(last + 1)) == [body(number) for number in range(last + 1)]
+        assert stored(store, *range(last + 1)) == [body(number) for number in range(last + 1)]
         put(store, 200_000)
-        assert found(store, 200_000) == [body(200_000)]
+        assert stored(store, 200_000) == [body(200_000)]

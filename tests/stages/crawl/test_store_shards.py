@@ -41,11 +41,11 @@ def no_patience(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def rows(store: PictureStore, *numbers: int) -> list[tuple[WantedPicture, DownloadResult]]:
     pictures = [wanted(number) for number in numbers]
-    return [(each, result) for each, result in zip(pictures, store.results(pictures), strict=True) if result]
+    return [(picture, result) for picture, result in zip(pictures, store.results(pictures), strict=True) if result]
 
 
 def bodies(store: PictureStore, *numbers: int) -> list[bytes]:
-    return [store.read(each, result) for each, result in rows(store, *numbers)]
+    return [store.read(picture, result) for picture, result in rows(store, *numbers)]
 
 
 @pytest.mark.usefixtures("no_patience")

@@ -45,7 +45,7 @@ def test_a_version_exists_only_if_the_image_does_not_fit_its_box(version: str, w
 
 
 @pytest.mark.parametrize(
-    ("given", "served"), [("JPG", "jpeg"), ("jpeg", "jpeg"), ("svg", "png"), ("webm", "png"), ("GIF", "gif")]
+    ("image_format", "served"), [("JPG", "jpeg"), ("jpeg", "jpeg"), ("svg", "png"), ("webm", "png"), ("GIF", "gif")]
 )
-def test_served_formats(given: str, served: str) -> None:
-    assert served_format(given) == served
+def test_served_formats(image_format: str, served: str) -> None:
+    assert served_format(image_format) == served

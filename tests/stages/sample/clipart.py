@@ -113,12 +113,12 @@ def packages(folder: Path) -> tuple[Package, Package]:
     drawings[f"{INSIDE}/svg/weapons/katana.svg"] = svg(KATANA)
     links = {kind: {f"{INSIDE}/{kind}/{name}.{kind}": f"{to}.{kind}" for name, to in LINKS.items()} for kind in KINDS}
     del links["svg"][f"{INSIDE}/svg/weapons/katana.svg"]
-    made = []
+    built = []
     for kind, files, packing in (("png", pictures, "gz"), ("svg", drawings, "xz")):
         body = debs.deb(files, links[kind], packing)
-        made.append(debs.package(f"tinyclipart-{kind}", body))
-        debs.put(folder, made[-1], body)
-    return made[0], made[1]
+        built.append(debs.package(f"tinyclipart-{kind}", body))
+        debs.put(folder, built[-1], body)
+    return built[0], built[1]
 
 
 KINDS = ("png", "svg")

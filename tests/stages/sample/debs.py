@@ -1,4 +1,4 @@
-"""Debian packages made on the spot: an ar archive of a version, a control file, and the packed files."""
+"""Debian packages for the tests: an ar archive of a version, a control file, and the compressed files."""
 
 from __future__ import annotations
 

@@ -22,9 +22,9 @@ TWO = (TINY, debs.package("other", OTHER))
 
 
 @pytest.fixture
-def given(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+def named_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """The folder that `MLPY_SAMPLE_DEBS` names."""
-    folder = tmp_path / "given by hand"
+    folder = tmp_path / "packages by hand"
     folder.mkdir()
     monkeypatch.setenv(debian.FOLDER_VARIABLE, str(folder))
     return folder
@@ -56,8 +56,8 @@ def bringing(folder: Path, *bodies: bytes) -> str:
 
 
 @pytest.mark.parametrize("spelling", range(3), ids=["%3a", "colon", "%3A"])
-def test_a_named_folder_is_asked_under_every_spelling(given: Path, tmp_path: Path, spelling: int) -> None:
-    file = debs.put(given, TINY, BODY, spelling)
+def test_a_named_folder_is_asked_under_every_spelling(named_folder: Path, tmp_path: Path, spelling: int) -> None:
+    file = debs.put(named_folder, TINY, BODY, spelling)
     assert fetch([TINY], tmp_path / "kept") == [file]
     assert not (tmp_path / "kept").exists()
 
@@ -67,10 +67,12 @@ def test_apts_name_of_a_file_has_its_colon_quoted() -> None:
     assert str(TINY) == "tiny=1:0.18-1"
 
 
-def test_a_named_folder_may_be_in_the_users_home(given: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    file = debs.put(given, TINY, BODY)
-    monkeypatch.setenv("HOME", str(given.parent))
-    monkeypatch.setenv(debian.FOLDER_VARIABLE, f"~/{given.name}")
+def test_a_named_folder_may_be_in_the_users_home(
+    named_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    file = debs.put(named_folder, TINY, BODY)
+    monkeypatch.setenv("HOME", str(named_folder.parent))
+    monkeypatch.setenv(debian.FOLDER_VARIABLE, f"~/{named_folder.name}")
     assert fetch([TINY], tmp_path / "kept") == [file]
 
 
@@ -81,24 +83,24 @@ def message(error: pytest.ExceptionInfo[SampleError]) -> str:
     return text
 
 
-def test_a_file_that_is_not_in_the_named_folder(given: Path, tmp_path: Path) -> None:
-    debs.put(given, TINY, BODY)
+def test_a_file_that_is_not_in_the_named_folder(named_folder: Path, tmp_path: Path) -> None:
+    debs.put(named_folder, TINY, BODY)
     with pytest.raises(SampleError) as caught:
         fetch(TWO, tmp_path / "kept")
     assert message(caught) == (
-        f"{given} (MLPY_SAMPLE_DEBS) lacks other_1%3a0.18-1_all.deb; put it there, or unset MLPY_SAMPLE_DEBS to "
+        f"{named_folder} (MLPY_SAMPLE_DEBS) lacks other_1%3a0.18-1_all.deb; put it there, or unset MLPY_SAMPLE_DEBS to "
         "download it with apt"
     )
 
 
-def test_a_named_folder_that_is_none(given: Path, tmp_path: Path) -> None:
-    given.rmdir()
+def test_a_named_folder_that_is_none(named_folder: Path, tmp_path: Path) -> None:
+    named_folder.rmdir()
     with pytest.raises(SampleError, match=r"lacks tiny_1%3a0\.18-1_all\.deb; put it there"):
         fetch([TINY], tmp_path / "kept")
 
 
-def test_a_file_of_another_checksum(given: Path, tmp_path: Path) -> None:
-    file = debs.put(given, TINY, BODY[:-1] + b"!")
+def test_a_file_of_another_checksum(named_folder: Path, tmp_path: Path) -> None:
+    file = debs.put(named_folder, TINY, BODY[:-1] + b"!")
     with pytest.raises(SampleError) as caught:
         fetch([TINY], tmp_path / "kept")
     assert message(caught).startswith(f"{file} is not tiny=1:0.18-1: its SHA-256 is ")

@@ -28,7 +28,7 @@ FOUND = sorted(f"{name}.png" for name in (*SHOWN, "tools/clip", "tools/mute"))
 def works(library: Library) -> dict[str, Work]:
     """What each name's SVG says."""
     contents = library.contents
-    return {each.name: each.work for each in (*contents.pictures, *contents.duplicates)}
+    return {item.name: item.work for item in (*contents.pictures, *contents.duplicates)}
 
 
 def test_every_drawing_is_a_picture_but_for_stars_and_icons(library: Library) -> None:
@@ -41,7 +41,7 @@ def test_only_pictures_of_the_library_are_unpacked(library: Library) -> None:
 
 
 def test_a_link_is_a_duplicate_of_what_it_leads_to(library: Library) -> None:
-    assert [(each.name, each.of) for each in library.contents.duplicates] == [
+    assert [(duplicate.name, duplicate.of) for duplicate in library.contents.duplicates] == [
         ("animals/kitty.png", "animals/cat.png"),
         ("people/lady.png", "people/woman.png"),
         ("pets/kitten.png", "animals/cat.png"),
@@ -98,7 +98,7 @@ def quadrants(file: Path) -> list[float]:
 
 @pytest.mark.parametrize("name", [name for name in SHOWN if name != "special/huge"])
 def test_corners_are_mean_lumas_of_the_quadrants(library: Library, name: str) -> None:
-    (picture,) = (each for each in library.contents.pictures if each.name == f"{name}.png")
+    (picture,) = (candidate for candidate in library.contents.pictures if candidate.name == f"{name}.png")
     clear = DRAWINGS[name].mode in ("LA", "RGBA", "P")
     near = 0.5 if clear else 2e-6  # a half-transparent pixel is rounded to a whole number
     assert picture.statistics.corners == pytest.approx(quadrants(library.file(picture.name)), abs=near)
@@ -126,7 +126,7 @@ def test_corners_do_not_depend_on_how_the_picture_is_cut_up(library: Library, mo
     for strip in (1, 1301 * 37):
         monkeypatch.setattr(image_statistics, "STRIP", strip)
         for name in ("people/woman.png", "buildings/tower.png"):
-            (picture,) = (each for each in library.contents.pictures if each.name == name)
+            (picture,) = (candidate for candidate in library.contents.pictures if candidate.name == name)
             assert image_statistics.measure(library.file(name), Path("unused")) == picture.statistics
 
 
@@ -166,7 +166,7 @@ def test_two_runs_at_once_after_a_killed_one_gather_the_same(tiny: Any, library:
     partial = tmp_path / f"cache/sample/{library.folder.name}.partial"
     (partial / "png").mkdir(parents=True)
     (partial / "png/half.png").write_bytes(b"half a pict")
-    words = [f"{each.name}/{each.version}/{each.sha256}" for each in tiny.packages]
+    words = [f"{package.name}/{package.version}/{package.sha256}" for package in tiny.packages]
     environment = {
         **os.environ,
         "PYTHONPATH": str(ROOT),

@@ -65,7 +65,7 @@ def dump(uploaded: list[Upload], tmp_path_factory: pytest.TempPathFactory) -> Pa
 
 @pytest.fixture(scope="module")
 def query(dump: Path, server: Server) -> Iterator[Query]:
-    """Asks the dump, restored as a board's users are told to."""
+    """Asks the dump, restored as the boards tell their users to."""
     with contextlib.closing(server.connect()) as connection, connection.cursor() as cursor:
         cursor.execute("CREATE DATABASE sample_board")
     programs.run([programs.binary("pg_restore"), "-e", "-O", "-d", server.dsn("sample_board"), dump])
@@ -80,12 +80,12 @@ def query(dump: Path, server: Server) -> Iterator[Query]:
 
 @pytest.mark.parametrize("table", FACTS)
 def test_a_table_has_the_boards_columns_and_rows(query: Query, table: str) -> None:
-    found = query(
+    columns = query(
         "SELECT attname, format_type(atttypid, NULL) FROM pg_attribute "
         "WHERE attrelid = %s::regclass AND attnum > 0 AND NOT attisdropped",
         f"public.{table}",
     )
-    assert {f"{name} {kind.split()[0]}" for name, kind in found} == set(FACTS[table].split(", "))
+    assert {f"{name} {kind.split()[0]}" for name, kind in columns} == set(FACTS[table].split(", "))
     assert query(f"SELECT count(*) FROM {table}") > [(0,)]
 
 
@@ -171,8 +171,8 @@ def test_counts_agree_with_the_rows_they_count(query: Query) -> None:
         )
         == []
     )
-    shown = "image_taggings JOIN images ON images.id = image_id AND NOT hidden_from_users"
-    counted = f"SELECT count(*) FROM {shown} WHERE tag_id = tags.id"
+    visible = "image_taggings JOIN images ON images.id = image_id AND NOT hidden_from_users"
+    counted = f"SELECT count(*) FROM {visible} WHERE tag_id = tags.id"
     assert query(f"SELECT name FROM tags WHERE image_count <> ({counted})") == []
 
 
@@ -221,18 +221,18 @@ def test_restore_and_extract_give_the_shown_images_only(
     stages.restore.main()
     stages.extract.main()
     rows = {row["image_id"]: row for row in pq.read_table(paths.IMAGES).to_pylist()}
-    shown = {image.id: image for image in uploaded if not image.hidden}
-    assert rows.keys() == shown.keys()
-    for id, image in shown.items():
+    visible = {image.id: image for image in uploaded if not image.hidden}
+    assert rows.keys() == visible.keys()
+    for id, image in visible.items():
         row, size = rows[id], image.picture.statistics
         path = addresses.picture_path(image.created_at, id, image.format, size.width, size.height, "medium")
         assert row["url"] == f"{BOARD}/{path}"
         assert [row[corner] for corner in ("nw", "ne", "sw", "se")] == list(size.corners)
         assert row["tags"] == sorted({ALIASES.get(tag, tag) for tag in image.tags})
         assert row["merged"] == [other.id for other in uploaded if other.merged_into == id]
-    found = {shown[id].name: row["label"] for id, row in rows.items()}
-    assert {name: label for name, label in found.items() if label != "clean"} == {
+    labels_by_name = {visible[id].name: row["label"] for id, row in rows.items()}
+    assert {name: label for name, label in labels_by_name.items() if label != "clean"} == {
         "sword.png": "armed",
         "flag.png": "starry",
     }
-    assert Counter(found.values()) == {"clean": 9, "armed": 1, "starry": 1}
+    assert Counter(labels_by_name.values()) == {"clean": 9, "armed": 1, "starry": 1}

@@ -44,7 +44,7 @@ def address(library: Library) -> Iterator[Address]:
 
 
 @pytest.fixture(scope="module")
-def shown(uploaded: list[Upload]) -> list[Upload]:
+def visible(uploaded: list[Upload]) -> list[Upload]:
     return [image for image in uploaded if not image.hidden]
 
 
@@ -53,8 +53,8 @@ def get(address: Address, path: str, method: str = "GET") -> tuple[int, dict[str
     connection = HTTPConnection(*address)
     try:
         connection.request(method, f"/img/{path}")
-        answer = connection.getresponse()
-        return answer.status, dict(answer.getheaders()), answer.read()
+        response = connection.getresponse()
+        return response.status, dict(response.getheaders()), response.read()
     finally:
         connection.close()
 
@@ -72,9 +72,9 @@ def folder(image: Upload) -> str:
 
 @pytest.mark.parametrize("version", VERSIONS)
 def test_every_shown_image_is_where_the_crawler_looks(
-    address: Address, library: Library, shown: list[Upload], version: str
+    address: Address, library: Library, visible: list[Upload], version: str
 ) -> None:
-    for image in shown:
+    for image in visible:
         status, headers, body = get(address, path(image, version))
         assert (status, headers["Content-Type"]) == (200, "image/png")
         assert headers["Cache-Control"] == "public, max-age=31536000"
@@ -92,9 +92,9 @@ def test_every_shown_image_is_where_the_crawler_looks(
 
 
 def test_a_version_shows_the_picture_with_its_transparency(
-    address: Address, library: Library, shown: list[Upload]
+    address: Address, library: Library, visible: list[Upload]
 ) -> None:
-    for image in shown:
+    for image in visible:
         with (
             Pillow.open(io.BytesIO(get(address, path(image, "thumb_tiny"))[2])) as small,
             Pillow.open(library.source(image.picture.name)) as large,
@@ -105,35 +105,35 @@ def test_a_version_shows_the_picture_with_its_transparency(
             assert np.abs(shift).mean() < 12
 
 
-def test_a_version_that_the_image_is_too_small_for_does_not_exist(address: Address, shown: list[Upload]) -> None:
+def test_a_version_that_the_image_is_too_small_for_does_not_exist(address: Address, visible: list[Upload]) -> None:
     absent = [
         f"{folder(image)}/{version}.png"
-        for image in shown
+        for image in visible
         for version in addresses.VERSIONS
         if addresses.served_version(image.picture.statistics.width, image.picture.statistics.height, version) == "full"
     ]
     assert len(absent) > 30
-    assert {get(address, each)[0] for each in absent} == {404}
+    assert {get(address, url_path)[0] for url_path in absent} == {404}
 
 
-def test_a_picture_of_exactly_the_boxs_size_has_no_version_of_it(address: Address, shown: list[Upload]) -> None:
-    (wine,) = (image for image in shown if image.name == "wine.png")
+def test_a_picture_of_exactly_the_boxs_size_has_no_version_of_it(address: Address, visible: list[Upload]) -> None:
+    (wine,) = (image for image in visible if image.name == "wine.png")
     assert (wine.picture.statistics.width, wine.picture.statistics.height) == addresses.VERSIONS["medium"]
     assert get(address, f"{folder(wine)}/medium.png")[0] == 404
     assert get(address, f"{folder(wine)}/small.png")[0] == 200
 
 
-def test_an_original_has_two_addresses(address: Address, library: Library, shown: list[Upload]) -> None:
-    for image in shown:
+def test_an_original_has_two_addresses(address: Address, library: Library, visible: list[Upload]) -> None:
+    for image in visible:
         original = library.file(image.picture.name).read_bytes()
-        for each in (f"view/{folder(image)}.png", f"{folder(image)}/full.png"):
-            assert get(address, each)[::2] == (200, original)
+        for url_path in (f"view/{folder(image)}.png", f"{folder(image)}/full.png"):
+            assert get(address, url_path)[::2] == (200, original)
 
 
-def test_dates_are_not_padded(address: Address, shown: list[Upload]) -> None:
-    for image in shown:
+def test_dates_are_not_padded(address: Address, visible: list[Upload]) -> None:
+    for image in visible:
         padded = f"{image.created_at:%Y/%m/%d}/{image.id}"
-        assert {get(address, each)[0] for each in (f"{padded}/full.png", f"view/{padded}.png")} == {404}
+        assert {get(address, url_path)[0] for url_path in (f"{padded}/full.png", f"view/{padded}.png")} == {404}
 
 
 def test_removed_and_merged_images_are_gone_at_every_address(address: Address, uploaded: list[Upload]) -> None:
@@ -141,18 +141,18 @@ def test_removed_and_merged_images_are_gone_at_every_address(address: Address, u
     gone = [path(image, version) for image in hidden for version in VERSIONS]
     gone += [f"view/{folder(image)}.png" for image in hidden]
     assert len(gone) == 6 * 9
-    assert {get(address, each)[0] for each in gone} == {404}
+    assert {get(address, url_path)[0] for url_path in gone} == {404}
 
 
-def test_extensions_are_lower_case(address: Address, shown: list[Upload]) -> None:
-    (flag,) = (image for image in shown if image.name == "flag.png")
+def test_extensions_are_lower_case(address: Address, visible: list[Upload]) -> None:
+    (flag,) = (image for image in visible if image.name == "flag.png")
     assert flag.format == "PNG"
     assert get(address, f"{folder(flag)}/full.png")[0] == 200
     assert get(address, f"{folder(flag)}/full.PNG")[0] == 404
 
 
 @pytest.mark.parametrize(
-    ("asked", "method", "status"),
+    ("url_path", "method", "status"),
     [
         ("", "GET", 404),
         ("../library.json", "GET", 404),
@@ -161,48 +161,48 @@ def test_extensions_are_lower_case(address: Address, shown: list[Upload]) -> Non
         ("2005/1/1/1/full.png", "POST", 405),
     ],
 )
-def test_there_is_nothing_else(address: Address, asked: str, method: str, status: int) -> None:
-    assert get(address, asked, method)[0] == status
+def test_there_is_nothing_else(address: Address, url_path: str, method: str, status: int) -> None:
+    assert get(address, url_path, method)[0] == status
 
 
-async def answers(library: Library, faults: Faults, *paths: str) -> list[tuple[int, dict[str, str], bytes | None]]:
+async def responses_to(library: Library, faults: Faults, *paths: str) -> list[tuple[int, dict[str, str], bytes | None]]:
     """What a client meets that asks for these one after another; the body is None where it is cut off."""
-    found: list[tuple[int, dict[str, str], bytes | None]] = []
+    responses: list[tuple[int, dict[str, str], bytes | None]] = []
     async with serving(PictureHost(library, faults)) as port, aiohttp.ClientSession() as session:
-        for each in paths:
-            async with session.get(f"http://127.0.0.1:{port}/img/{each}") as answer:
+        for url_path in paths:
+            async with session.get(f"http://127.0.0.1:{port}/img/{url_path}") as response:
                 try:
-                    body = await answer.read()
+                    body = await response.read()
                 except aiohttp.ClientPayloadError:
                     body = None
-                found.append((answer.status, dict(answer.headers), body))
-    return found
+                responses.append((response.status, dict(response.headers), body))
+    return responses
 
 
-async def test_throttled_is_429_with_retry_after_and_then_the_picture(library: Library, shown: list[Upload]) -> None:
-    first, second = await answers(library, Faults(throttled=1.0), *[path(shown[0], "full")] * 2)
+async def test_throttled_is_429_with_retry_after_and_then_the_picture(library: Library, visible: list[Upload]) -> None:
+    first, second = await responses_to(library, Faults(throttled=1.0), *[path(visible[0], "full")] * 2)
     assert (first[0], first[1]["Retry-After"]) == (429, "1")
-    assert second[::2] == (200, library.file(shown[0].picture.name).read_bytes())
+    assert second[::2] == (200, library.file(visible[0].picture.name).read_bytes())
 
 
 @pytest.mark.parametrize(("fault", "status", "kind"), [("overloaded", 501, "html"), ("unavailable", 503, "plain")])
 async def test_an_outage_has_its_status_and_then_the_picture(
-    library: Library, shown: list[Upload], fault: str, status: int, kind: str
+    library: Library, visible: list[Upload], fault: str, status: int, kind: str
 ) -> None:
-    first, second = await answers(library, Faults(**{fault: 1.0}), *[path(shown[0], "full")] * 2)
+    first, second = await responses_to(library, Faults(**{fault: 1.0}), *[path(visible[0], "full")] * 2)
     assert (first[0], first[1]["Content-Type"].partition(";")[0]) == (status, f"text/{kind}")
     assert second[0] == 200
 
 
-async def test_every_address_has_a_first_answer_of_its_own(library: Library, shown: list[Upload]) -> None:
-    paths = [path(image, "full") for image in shown[:3]]
-    found = await answers(library, Faults(unavailable=1.0), *paths, *paths, paths[0])
-    assert [status for status, _, _ in found] == [503] * 3 + [200] * 4
+async def test_every_address_has_a_first_response_of_its_own(library: Library, visible: list[Upload]) -> None:
+    paths = [path(image, "full") for image in visible[:3]]
+    responses = await responses_to(library, Faults(unavailable=1.0), *paths, *paths, paths[0])
+    assert [status for status, _, _ in responses] == [503] * 3 + [200] * 4
 
 
-def test_cut_off_is_half_of_what_was_announced_and_then_the_picture(library: Library, shown: list[Upload]) -> None:
+def test_cut_off_is_half_of_what_was_announced_and_then_the_picture(library: Library, visible: list[Upload]) -> None:
     with serve(Faults(cut_off=1.0), library) as address:
-        for image in shown[:4]:
+        for image in visible[:4]:
             original = library.file(image.picture.name).read_bytes()
             with pytest.raises(IncompleteRead) as caught:
                 get(address, path(image, "full"))
@@ -211,11 +211,11 @@ def test_cut_off_is_half_of_what_was_announced_and_then_the_picture(library: Lib
             assert get(address, path(image, "full"))[::2] == (200, original)
 
 
-async def test_slow_takes_longer_and_is_complete(library: Library, shown: list[Upload]) -> None:
+async def test_slow_takes_longer_and_is_complete(library: Library, visible: list[Upload]) -> None:
     start = time.monotonic()
-    (answer,) = await answers(library, Faults(slow=1.0), path(shown[0], "full"))
+    (response,) = await responses_to(library, Faults(slow=1.0), path(visible[0], "full"))
     assert time.monotonic() - start >= server.SLOW
-    assert answer[::2] == (200, library.file(shown[0].picture.name).read_bytes())
+    assert response[::2] == (200, library.file(visible[0].picture.name).read_bytes())
 
 
 def test_faults_come_in_the_shares_asked_for_and_at_the_same_addresses(library: Library) -> None:
@@ -234,14 +234,14 @@ def test_a_good_day_has_no_faults(library: Library) -> None:
     assert {good.fault(f"{number}") for number in range(1000)} == {None}
 
 
-def test_the_crawler_gets_every_picture_on_a_bad_day(library: Library, shown: list[Upload], tmp_path: Path) -> None:
+def test_the_crawler_gets_every_picture_on_a_bad_day(library: Library, visible: list[Upload], tmp_path: Path) -> None:
     section = """
       {host: stages/sample, hosts: [sample.localhost], rate: 500.0, concurrency: 4, tries: 6, timeout: 600.0,
        backoff: 0.01, max_wait: 1.5, pause_overloaded: 0.05, pause_blocked: 0.1, max_bytes: 1000000,
        max_pixels: 2000000, max_failed: 0.0, shard_size: 10}
     """
     params = Download(**yaml.safe_load(section))
-    wanted = [WantedPicture(image.id, f"{BOARD}/{path(image, 'medium')}", "") for image in shown]
+    wanted = [WantedPicture(image.id, f"{BOARD}/{path(image, 'medium')}", "") for image in visible]
     faults = Faults(throttled=0.1, overloaded=0.2, unavailable=0.3, cut_off=0.2, slow=0.2)
     with serve(faults, library) as address, PictureStore(tmp_path) as store:
         crawler = crawl(params, store, wanted, len(wanted), {"sample.localhost": address})

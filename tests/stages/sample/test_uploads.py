@@ -79,7 +79,7 @@ def test_what_is_drawn_is_the_same_on_every_machine() -> None:
 
 
 @pytest.mark.parametrize(
-    ("given", "tags"),
+    ("library_tags", "tags"),
     [
         (["Cat"], ["cat"]),
         (["  two \t words "], ["two words"]),
@@ -93,8 +93,8 @@ def test_what_is_drawn_is_the_same_on_every_machine() -> None:
         ([",", "  "], ["tagme"]),
     ],
 )
-def test_tags_are_written_as_a_board_writes_them(given: list[str], tags: list[str]) -> None:
-    assert list(only(*given).tags) == sorted([*tags, "safe"])
+def test_tags_are_written_as_a_board_writes_them(library_tags: list[str], tags: list[str]) -> None:
+    assert list(only(*library_tags).tags) == sorted([*tags, "safe"])
 
 
 @pytest.mark.parametrize(
@@ -110,8 +110,8 @@ def test_tags_are_written_as_a_board_writes_them(given: list[str], tags: list[st
     ],
 )
 def test_creators_are_artists(creators: list[str], artists: list[str]) -> None:
-    found = [tag for tag in only("cat", creators=tuple(creators)).tags if tag.startswith("artist:")]
-    assert found == [f"artist:{name}" for name in artists]
+    artist_tags = [tag for tag in only("cat", creators=tuple(creators)).tags if tag.startswith("artist:")]
+    assert artist_tags == [f"artist:{name}" for name in artists]
 
 
 @pytest.mark.parametrize(
