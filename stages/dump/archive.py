@@ -140,7 +140,7 @@ def read(path: Path) -> Archive:
                 raise EOFError
     except FileNotFoundError:
         raise DumpError(
-            f"{path} is missing; a comment in the file of conf/source/ says where to get the dump"
+            f"{path} is missing; run `dvc repro` to build the sample board's dump, or see conf/source/ for another's"
         ) from None
     except IsADirectoryError:
         raise DumpError(f"{path} is a folder; set restore.dump to a file written by `pg_dump -Fc`") from None
@@ -170,9 +170,9 @@ def _check_format(path: Path, start: bytes) -> None:
 def _read_toc(path: Path, reader: _Reader) -> Archive:
     version = (reader.byte(), reader.byte(), reader.byte())
     if not OLDEST <= version[:2] <= NEWEST:
+        actual, oldest, newest = (".".join(map(str, number[:2])) for number in (version, OLDEST, NEWEST))
         raise DumpError(
-            f"{path} has archive version {version[0]}.{version[1]}; supported are {OLDEST[0]}.{OLDEST[1]} to "
-            f"{NEWEST[0]}.{NEWEST[1]}, as written by PostgreSQL 9.0 to 18"
+            f"{path} has archive version {actual}, not {oldest} to {newest}; dump the board with PostgreSQL 9.0 to 18"
         )
     reader.int_size, offset_size = reader.byte(), reader.byte()
     if reader.byte() != CUSTOM:

@@ -35,9 +35,11 @@ def opened(lite: Path) -> Iterator[BoardDatabase]:
     """The database of a lite dump: the cached one, or else restored from the dump now.
 
     Raises:
-        DumpError: if the dump cannot be read.
+        DumpError: if the dump is missing or cannot be read.
         DatabaseError: if PostgreSQL cannot be started or reached, or the disk is too small.
     """
+    if not lite.exists():
+        raise DumpError(f"{lite} is missing; run `dvc repro restore`, or `dvc pull` if your remote has it")
     source = archive.read(lite)
     hash = file_hash(lite)
     with databases.cached(hash) as database:

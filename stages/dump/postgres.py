@@ -75,7 +75,9 @@ class Server:
             connection: Connection = psycopg2.connect(self.dsn(database), **secret)
         except psycopg2.Error as error:
             reason = " ".join(str(error).split()) or "no reason given"
-            raise DatabaseError(f"cannot connect to PostgreSQL: {reason}") from None
+            raise DatabaseError(
+                f"cannot connect to PostgreSQL: {reason}; check the server, MLPY_DATABASE_URL and libpq's PG* variables"
+            ) from None
         connection.autocommit = True
         return connection
 
