@@ -241,6 +241,12 @@ def test_a_loss_that_is_no_number_says_what_to_change(here: Callable[..., None],
     assert not MODEL.exists()
 
 
+def test_a_warmup_of_exactly_one_step_is_no_error(here: Callable[..., None]) -> None:
+    here(model="mini_xception", epochs=5, batch_size=16, warmup=0.05)  # 4 batches per epoch, so 20 steps
+    train.main()
+    assert json.loads(TRAIN_METRICS.read_text())["epochs"] == 5
+
+
 def test_a_picture_of_a_split_that_no_shard_has_is_named(here: Callable[..., None]) -> None:
     here(model="mini_xception")
     (SHARDS / shards.name(1)).unlink()
