@@ -37,7 +37,7 @@ SMALL = {
 
 
 def drawn(image_id: int) -> bytes:
-    """Odd ids have stripes, ids that 4 divides or nearly are dark, the rest is the id's own."""
+    """A picture with stripes if the id is odd, and dark if id % 4 is 0 or 1; colour and noise depend on the id."""
     random = np.random.default_rng(image_id)
     seen = np.broadcast_to(random.integers(0, 256, (1, 1, 3)), (72, 72, 3)).astype(float)
     if image_id % 2:
@@ -50,7 +50,7 @@ def drawn(image_id: int) -> bytes:
 
 
 def put(folder: Path, policy: dict[str, Any] = HOUSE) -> None:
-    """Write splits of 64 and 40 pictures and two shards with them; every ninth picture is labelled wrongly."""
+    """Write splits of 64 and 40 pictures, and two shards; every ninth picture has a wrong label."""
     ids = range(1, 105)
     facts = {image_id: (image_id % 2 == 1, image_id % 4 < 2) for image_id in ids}
     for name, chosen in {"train": ids[:64], "val": ids[64:]}.items():
@@ -72,7 +72,7 @@ def put(folder: Path, policy: dict[str, Any] = HOUSE) -> None:
 
 
 def put_params(folder: Path, model: str = "probe", **values: Any) -> None:
-    """Write `params.yaml` for a small training of a model; `values` are of the train section or of its model's."""
+    """Write `params.yaml` for a small training; `values` are parameters of the train section or of its model."""
     section = yaml.safe_load(compose([f"model={model}"], ROOT / "conf"))["train"]
     for name, value in {**SMALL, **values}.items():
         if name in section["model"]:

@@ -1,1 +1,1 @@
-"""Networks, features, fitting, calibration, export, quantisation."""
+"""Networks, augmentations, features, fitting, validation, calibration, export, quantisation, model selection."""

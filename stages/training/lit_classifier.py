@@ -107,8 +107,12 @@ class LitClassifier(pl.LightningModule):
         parameters = [parameter for parameter in self.network.parameters() if parameter.requires_grad]
         optimizer = torch.optim.AdamW(parameters, lr=self.params.lr, weight_decay=self.params.weight_decay, fused=True)
         steps = cast(int, self.trainer.estimated_stepping_batches)
+        warmup = self.params.warmup
+        if warmup * steps == 1:
+            # OneCycleLR divides by the steps between the first one and the peak, warmup * steps - 1.
+            warmup *= 1 + 1e-9
         schedule = torch.optim.lr_scheduler.OneCycleLR(
-            optimizer, self.params.lr, steps, pct_start=self.params.warmup, cycle_momentum=False
+            optimizer, self.params.lr, steps, pct_start=warmup, cycle_momentum=False
         )
         return {"optimizer": optimizer, "lr_scheduler": {"scheduler": schedule, "interval": "step"}}
 

@@ -43,8 +43,7 @@ class Head(nn.Module):
         self.register_buffer("centre", torch.zeros(values))
         self.register_buffer("scale", torch.ones(values))
         self.hidden = nn.Sequential(nn.Linear(values, heads * hidden), nn.ReLU(), nn.Dropout(dropout))
-        # Grouped convolutions, so that a head's outputs depend only on its own hidden units: all heads in one
-        # operation.
+        # A convolution with a group per head: all heads in one operation, each connected to its own hidden units only.
         self.labels = nn.Conv1d(heads * hidden, heads * outputs, 1, groups=heads)
         self.tags = nn.Conv1d(heads * hidden, heads * tags, 1, groups=heads) if tags else None
 
@@ -202,20 +201,21 @@ def frozen_stem(architecture: Architecture) -> FrozenStem | None:
     else:
         # Of the whole backbone: the trainable part, too, must fit the size.
         check_size(nn.Sequential(normalise, network), architecture)
-        halves = _halves(network, architecture)
-        if halves is None:
+        parts = _cut_backbone(network, architecture)
+        if parts is None:
             return None
-        stem = CutStem(halves[0], normalise)
+        stem = CutStem(parts[0], normalise)
     check_size(stem, architecture)
     return stem
 
 
-def _halves(network: nn.Module, architecture: Architecture) -> tuple[nn.Module, nn.Module] | None:
+def _cut_backbone(network: nn.Module, architecture: Architecture) -> tuple[nn.Module, nn.Module] | None:
     """Set which blocks of a backbone are trained, and cut it before the first of them.
 
     Returns:
         The layers before the cut and after it; None if the backbone cannot be cut, or pictures change in each epoch.
     """
+    # timm numbers the blocks from the input to the output.
     blocks = group_parameters(network, network.group_matcher(coarse=False))  # type: ignore[operator]
     last = sorted(blocks)[-architecture.trained_blocks :] if architecture.trained_blocks else []
     trained = {name for block in last for name in blocks[block]}
@@ -234,16 +234,17 @@ def trainable_part(architecture: Architecture, features: int) -> nn.Module:
     Raises:
         ModelError: if the backbone or its weights cannot be loaded.
     """
-    shape = architecture
-    if shape.name == "probe":
-        return Head(features, shape.hidden, shape.dropout, shape.outputs, shape.tags, shape.heads)
-    if shape.name == "mini_xception":
-        return MiniXception(shape.dropout, shape.outputs, shape.tags)
-    network = create(shape.backbone, shape.weights)
+    dropout, outputs, tags = architecture.dropout, architecture.outputs, architecture.tags
+    if architecture.name == "probe":
+        return Head(features, architecture.hidden, dropout, outputs, tags, architecture.heads)
+    if architecture.name == "mini_xception":
+        return MiniXception(dropout, outputs, tags)
+    network = create(architecture.backbone, architecture.weights)
+    # timm: some networks have a layer between the last feature map and the classifier, with a width of its own.
     width = cast(int, getattr(network, "head_hidden_size", None) or network.num_features)
-    halves = _halves(network, shape)
-    body = halves[1] if halves else nn.Sequential(normalisation(network, shape.weights), network)
-    return FineTuned(body, width, shape.dropout, shape.outputs, shape.tags)
+    parts = _cut_backbone(network, architecture)
+    body = parts[1] if parts else nn.Sequential(normalisation(network, architecture.weights), network)
+    return FineTuned(body, width, dropout, outputs, tags)
 
 
 def standardise(network: nn.Module, rows: Rows, ids: Ids) -> None:

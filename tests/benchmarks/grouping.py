@@ -1,4 +1,4 @@
-"""CPU seconds and memory of grouping: python tests/benchmarks/grouping.py [ROWS ...] [--max-distance 64].
+"""CPU seconds and memory of grouping: python tests/benchmarks/grouping.py [ROWS ...] [--phash-max-distance 64].
 
 Each size runs in a process of its own, so that its peak memory is its own, too.
 
@@ -83,7 +83,7 @@ def measure(rows: int, max_distance: int) -> None:
         rules.append(grouping.by_value("series", grouping.series(artists, names)))
     with timed("hash"):
         rules.append(grouping.by_perceptual_hash(hashes, 4))
-    with timed("corners"):
+    with timed("intensities"):
         reach = np.array([0.75] * 4 + [0.05])
         rules.append(grouping.by_intensities(corners, reach, hashes, max_distance))
     with timed("assign"):
@@ -103,15 +103,16 @@ def measure(rows: int, max_distance: int) -> None:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("rows", nargs="*", type=int, default=[10_000, 100_000, 1_000_000])
-    parser.add_argument("--max-distance", type=int, default=16)
+    parser.add_argument("--phash-max-distance", type=int, default=16)
     options = parser.parse_args()
     if len(options.rows) == 1:
-        return measure(options.rows[0], options.max_distance)
-    head = "rows|max_distance|equal s|series s|hash s|corners s|assign s|check s|all s|peak GB"
-    head += "|pairs by hash|pairs by corners|largest group|cross-split links"
+        return measure(options.rows[0], options.phash_max_distance)
+    head = "rows|phash_max_distance|equal s|series s|hash s|intensities s|assign s|check s|all s|peak GB"
+    head += "|pairs by hash|pairs by intensities|largest group|cross-split links"
     print(f"| {head.replace('|', ' | ')} |\n|{'---|' * (head.count('|') + 1)}", flush=True)  # noqa: T201 - likewise
     for rows in options.rows:  # a process each, for its peak of memory
-        subprocess.run([sys.executable, __file__, str(rows), "--max-distance", str(options.max_distance)], check=True)
+        distance = ["--phash-max-distance", str(options.phash_max_distance)]
+        subprocess.run([sys.executable, __file__, str(rows), *distance], check=True)
     return None
 
 

@@ -1,4 +1,4 @@
-"""Drawn pictures and side-cars for the tests of the model's parts."""
+"""Fixtures that make pictures and side-cars."""
 
 from __future__ import annotations
 
@@ -47,5 +47,5 @@ def encoded_in(colour: object, kind: str = "PNG", side: int = 40, height: int | 
 
 @pytest.fixture(scope="session")
 def encoded() -> Callable[..., bytes]:
-    """Makes a picture's file, a square one unless told: `encoded("red", "JPEG", side=100, height=50)`."""
+    """Makes a picture file, by default a square: `encoded("red", "JPEG", side=100, height=50)`."""
     return encoded_in

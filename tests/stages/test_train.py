@@ -24,13 +24,13 @@ from stages.workspace.errors import ModelError
 from stages.workspace.paths import CHECKPOINT, GRAPHS, MODEL, SHARDS, SIDECAR, SPLITS, TRAIN_METRICS, TRAIN_PLOTS
 
 
-def made_at(cache: Path) -> dict[str, int]:
-    """What a second run is to find: decoded pictures, features, the frozen network's graph."""
+def cached_files(cache: Path) -> dict[str, int]:
+    """When each cached file was written: decoded pictures, features, the stem's graph."""
     return {str(file): file.stat().st_mtime_ns for kind in ("npy", "onnx") for file in cache.glob(f"*/*.{kind}")}
 
 
 def copied(board: Path, folder: Path) -> Path:
-    """A new folder with what a board's training reads."""
+    """A new folder with the inputs of a board's training."""
     for name in (SPLITS["train"].parent, SHARDS):
         shutil.copytree(board / name, folder / name)
     shutil.copy(board / "params.yaml", folder)
@@ -38,7 +38,7 @@ def copied(board: Path, folder: Path) -> Path:
 
 
 def run_here(folder: Path, cache: Path) -> str:
-    """Train in this process, without the seconds that a new one takes for its imports -> what it said."""
+    """Train in this process, which has imported torch already, and return the log."""
     heard = logging.handlers.BufferingHandler(1000)
     with pytest.MonkeyPatch.context() as patch:
         patch.chdir(folder)
@@ -65,17 +65,17 @@ def board(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="module")
-def undisturbed(board: Path, cache: Path) -> tuple[Path, str]:
-    """The folder of a run that nothing came in the way of, and what it said."""
+def uninterrupted(board: Path, cache: Path) -> tuple[Path, str]:
+    """The folder of an uninterrupted run, and its log."""
     code, said = run(board, cache)
     assert code == 0, said
     return board, said
 
 
 @pytest.fixture(scope="module")
-def resumed(undisturbed: tuple[Path, str], cache: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, str]:
-    """The same, of a second run that was killed after its first epoch, and then run again."""
-    folder = copied(undisturbed[0], tmp_path_factory.mktemp("resumed") / "board")
+def resumed(uninterrupted: tuple[Path, str], cache: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, str]:
+    """The folder of a run that was killed after its first epoch, and the log of its second attempt."""
+    folder = copied(uninterrupted[0], tmp_path_factory.mktemp("resumed") / "board")
     running = started(folder, cache)
     while not list(cache.glob("training/*/last.ckpt")):
         assert running.poll() is None, running.communicate()
@@ -89,7 +89,7 @@ def resumed(undisturbed: tuple[Path, str], cache: Path, tmp_path_factory: pytest
 
 @pytest.fixture
 def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., None]:
-    """Makes the current folder a board's, to train in this process: `here(policy, **params)`."""
+    """Write a board into the current folder, to train in this process: `here(policy, **params)`."""
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("MLPY_CACHE", str(tmp_path / "cache"))
 
@@ -101,8 +101,8 @@ def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., None]
     return fill
 
 
-def test_a_run_leaves_its_outs_and_nothing_else(undisturbed: tuple[Path, str]) -> None:
-    folder, said = undisturbed
+def test_a_run_leaves_its_outs_and_nothing_else(uninterrupted: tuple[Path, str]) -> None:
+    folder, said = uninterrupted
     files = {file.relative_to(folder) for file in folder.rglob("*") if file.is_file()}
     inputs = {Path("params.yaml"), *SPLITS.values(), *(SHARDS / shards.name(number) for number in (0, 1))}
     plots = {TRAIN_PLOTS / f"{name}.tsv" for name in ("auroc", "average_precision", "loss_train", "loss_val")}
@@ -111,8 +111,8 @@ def test_a_run_leaves_its_outs_and_nothing_else(undisturbed: tuple[Path, str]) -
     assert said.splitlines()[-1].startswith("validation after 30 epochs: auroc ")
 
 
-def test_the_sidecar_says_how_scores_are_read(undisturbed: tuple[Path, str]) -> None:
-    said = json.loads((undisturbed[0] / SIDECAR).read_text())
+def test_the_sidecar_describes_the_model(uninterrupted: tuple[Path, str]) -> None:
+    said = json.loads((uninterrupted[0] / SIDECAR).read_text())
     assert (said["name"], said["kind"], said["labels"]) == ("house", "binary", HOUSE["labels"])
     assert (said["size"], said["background"], said["resize"]) == (64, 128, "letterbox")
     assert said["thresholds"].keys() == {"striped"}
@@ -123,69 +123,71 @@ def test_the_sidecar_says_how_scores_are_read(undisturbed: tuple[Path, str]) -> 
     assert said["code"] == "unknown", "a folder that is no git clone"
 
 
-def test_the_metrics_are_the_sidecars_and_good(undisturbed: tuple[Path, str]) -> None:
-    metrics = json.loads((undisturbed[0] / TRAIN_METRICS).read_text())
+def test_the_metrics_are_the_sidecars_and_good(uninterrupted: tuple[Path, str]) -> None:
+    metrics = json.loads((uninterrupted[0] / TRAIN_METRICS).read_text())
     assert metrics["epochs"] == 30
-    assert metrics["val"] == json.loads((undisturbed[0] / SIDECAR).read_text())["metrics"]
+    assert metrics["val"] == json.loads((uninterrupted[0] / SIDECAR).read_text())["metrics"]
     assert 0.8 < metrics["val"]["auroc"] < 1, "every ninth picture is labelled wrongly"
 
 
-def test_the_curves_have_a_row_an_epoch(undisturbed: tuple[Path, str]) -> None:
-    for file in (undisturbed[0] / TRAIN_PLOTS).iterdir():
+def test_the_curves_have_a_row_per_epoch(uninterrupted: tuple[Path, str]) -> None:
+    for file in (uninterrupted[0] / TRAIN_PLOTS).iterdir():
         head, *rows = file.read_text().splitlines()
         assert (head, len(rows)) == (f"step\t{file.stem}", 30)
 
 
-def test_the_model_tells_the_two_kinds_apart(undisturbed: tuple[Path, str]) -> None:
-    found = Predictor(undisturbed[0] / MODEL).judge([drawn(image_id) for image_id in range(1000, 1020)])
+def test_the_model_tells_the_two_kinds_apart(uninterrupted: tuple[Path, str]) -> None:
+    found = Predictor(uninterrupted[0] / MODEL).judge([drawn(image_id) for image_id in range(1000, 1020)])
     expected = ["striped" if image_id % 2 else "plain" for image_id in range(1000, 1020)]
     assert sum(one.verdict == truth for one, truth in zip(found, expected, strict=True)) >= 17
 
 
-def test_a_killed_training_goes_on_where_it_was(resumed: tuple[Path, str]) -> None:
+def test_a_killed_training_resumes(resumed: tuple[Path, str]) -> None:
     assert "resuming from epoch" in resumed[1]
 
 
-def test_a_resumed_training_ends_as_an_undisturbed_one(
-    undisturbed: tuple[Path, str], resumed: tuple[Path, str]
+def test_a_resumed_training_ends_as_an_uninterrupted_one(
+    uninterrupted: tuple[Path, str], resumed: tuple[Path, str]
 ) -> None:
-    first, second = (json.loads((folder / TRAIN_METRICS).read_text()) for folder, _ in (undisturbed, resumed))
+    first, second = (json.loads((folder / TRAIN_METRICS).read_text()) for folder, _ in (uninterrupted, resumed))
     assert second["epochs"] == first["epochs"]
     assert second["val"] == pytest.approx(first["val"], abs=5e-5)
 
 
-def test_a_second_model_gives_the_same_scores(undisturbed: tuple[Path, str], resumed: tuple[Path, str]) -> None:
+def test_a_second_model_gives_the_same_scores(uninterrupted: tuple[Path, str], resumed: tuple[Path, str]) -> None:
     pictures = [drawn(image_id) for image_id in range(65, 105)]
     first, second = (
-        [one.score for one in Predictor(folder / MODEL).judge(pictures)] for folder in (undisturbed[0], resumed[0])
+        [one.score for one in Predictor(folder / MODEL).judge(pictures)] for folder in (uninterrupted[0], resumed[0])
     )
     assert second == pytest.approx(first, abs=5e-5)
 
 
-def test_the_curves_of_a_resumed_training_are_whole(undisturbed: tuple[Path, str], resumed: tuple[Path, str]) -> None:
+def test_the_curves_of_a_resumed_training_are_complete(
+    uninterrupted: tuple[Path, str], resumed: tuple[Path, str]
+) -> None:
     first, second = (
-        (folder / TRAIN_PLOTS / "average_precision.tsv").read_text() for folder, _ in (undisturbed, resumed)
+        (folder / TRAIN_PLOTS / "average_precision.tsv").read_text() for folder, _ in (uninterrupted, resumed)
     )
     assert [row.split("\t")[0] for row in second.splitlines()] == [row.split("\t")[0] for row in first.splitlines()]
 
 
 def test_nothing_is_decoded_or_computed_twice(
-    undisturbed: tuple[Path, str], cache: Path, request: pytest.FixtureRequest
+    uninterrupted: tuple[Path, str], cache: Path, request: pytest.FixtureRequest
 ) -> None:
-    before = made_at(cache)
+    before = cached_files(cache)
     assert {Path(file).parent.name for file in before} == {"decoded", "features", "augmented-0", "graphs"}
     request.getfixturevalue("resumed")
-    assert made_at(cache) == before
+    assert cached_files(cache) == before
 
 
-def test_two_processes_train_as_well_as_one(undisturbed: tuple[Path, str], cache: Path, tmp_path: Path) -> None:
-    scores = [json.loads((undisturbed[0] / TRAIN_METRICS).read_text())["val"]["auroc"]]
+def test_two_processes_train_as_well_as_one(uninterrupted: tuple[Path, str], cache: Path, tmp_path: Path) -> None:
+    scores = [json.loads((uninterrupted[0] / TRAIN_METRICS).read_text())["val"]["auroc"]]
     for seed in (1, 2):
-        folder = copied(undisturbed[0], tmp_path / str(seed))
+        folder = copied(uninterrupted[0], tmp_path / str(seed))
         put_params(folder, augmented_copies=1, heads=2, seed=seed)
         run_here(folder, cache)
         scores.append(json.loads((folder / TRAIN_METRICS).read_text())["val"]["auroc"])
-    folder = copied(undisturbed[0], tmp_path / "ddp")
+    folder = copied(uninterrupted[0], tmp_path / "ddp")
     put_params(folder, augmented_copies=1, heads=2, devices=2, strategy="ddp")
     code, said = run(folder, cache)
     assert code == 0, said
@@ -199,7 +201,7 @@ def test_a_finished_training_leaves_no_resume_state(resumed: tuple[Path, str], c
     assert list(cache.glob("training/*/")) == []
 
 
-def test_ctrl_c_stops_the_training_and_keeps_what_it_has(
+def test_ctrl_c_stops_the_training_and_keeps_its_checkpoints(
     here: Callable[..., None], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     here(model="mini_xception", epochs=500, patience=500)
@@ -234,21 +236,27 @@ def test_a_backbone_is_finetuned(here: Callable[..., None]) -> None:
 
 
 @pytest.mark.parametrize("batch_size", [16, 64], ids=["in training", "in validation"])
-def test_a_loss_that_is_no_number_says_what_to_change(here: Callable[..., None], batch_size: int) -> None:
+def test_an_infinite_loss_says_what_to_change(here: Callable[..., None], batch_size: int) -> None:
     here(model="mini_xception", lr=1e30, batch_size=batch_size, epochs=2)
     with pytest.raises(ModelError, match=r"the loss became (nan|inf) in epoch 0: lower train\.lr \(it is 1e\+30\)"):
         train.main()
     assert not MODEL.exists()
 
 
-def test_a_picture_of_a_split_that_no_shard_has_is_named(here: Callable[..., None]) -> None:
+def test_a_warmup_of_exactly_one_step_is_no_error(here: Callable[..., None]) -> None:
+    here(model="mini_xception", epochs=5, batch_size=16, warmup=0.05)  # 4 batches per epoch, so 20 steps
+    train.main()
+    assert json.loads(TRAIN_METRICS.read_text())["epochs"] == 5
+
+
+def test_a_picture_that_is_in_no_shard_is_an_error(here: Callable[..., None]) -> None:
     here(model="mini_xception")
     (SHARDS / shards.name(1)).unlink()
     with pytest.raises(ModelError, match=r"image \d+ is in a split but in no shard; run `dvc repro split`"):
         train.main()
 
 
-def test_without_shards_it_is_said_what_to_run(here: Callable[..., None]) -> None:
+def test_without_shards_the_error_says_what_to_run(here: Callable[..., None]) -> None:
     here()
     shutil.rmtree(SHARDS)
     with pytest.raises(ModelError, match=r"^no shards in data/download/shards; run `dvc repro download`$"):

@@ -1,4 +1,4 @@
-"""Rows of numbers that lie in one file a shard."""
+"""Rows in a file per shard."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from stages.workspace.errors import ModelError
 
 
 def rows(folder: Path, counts: list[int]) -> Rows:
-    """Files of so many rows, which hold 10 * id and 10 * id + 1; ids are even."""
+    """Files with these numbers of rows [10 * id, 10 * id + 1]; ids are even."""
     ids = 2 * np.arange(sum(counts))
     parts = np.split(ids, list(itertools.accumulate(counts))[:-1])
     files = [folder / f"{number}.npy" for number in range(len(counts))]
@@ -26,13 +26,13 @@ def rows(folder: Path, counts: list[int]) -> Rows:
 
 
 @given(st.data(), st.lists(st.integers(0, 4), min_size=1, max_size=5).filter(any))
-def test_any_rows_are_taken_in_the_order_that_is_asked_for(data: st.DataObject, counts: list[int]) -> None:
-    asked = 2 * np.array(data.draw(st.lists(st.integers(0, sum(counts) - 1))), np.int64)
+def test_rows_are_taken_in_the_order_of_the_ids(data: st.DataObject, counts: list[int]) -> None:
+    ids = 2 * np.array(data.draw(st.lists(st.integers(0, sum(counts) - 1))), np.int64)
     with tempfile.TemporaryDirectory() as folder:
-        assert np.array_equal(rows(Path(folder), counts).take(asked), 10 * asked[:, None] + [0, 1])
+        assert np.array_equal(rows(Path(folder), counts).take(ids), 10 * ids[:, None] + [0, 1])
 
 
 @pytest.mark.parametrize("unknown", [-1, 3, 99])
-def test_an_image_that_is_in_no_file_is_named(tmp_path: Path, unknown: int) -> None:
+def test_an_image_that_is_in_no_file_is_an_error(tmp_path: Path, unknown: int) -> None:
     with pytest.raises(ModelError, match=f"image {unknown} is in a split but in no shard; run `dvc repro split`"):
         rows(tmp_path, [2, 3]).take(np.array([2, unknown]))

@@ -1,4 +1,4 @@
-"""Which pictures are linked, and what becomes of the linked ones when new ones come."""
+"""Which pictures are linked, and how groups and buckets change when new pictures come."""
 
 from __future__ import annotations
 
@@ -50,12 +50,12 @@ def test_equal_values_are_linked_and_nulls_are_not() -> None:
     assert together(grouping.by_value("x", pa.chunked_array([["a", None, "b"], ["a", None]]))) == {frozenset({0, 3})}
 
 
-def test_merged_duplicates_are_linked_with_what_they_took_in_and_with_each_other() -> None:
+def test_merged_pictures_are_linked() -> None:
     rule = grouping.by_merge(np.array([5, 6, 7, 9, 11]), [[1], None, [1, 2], [6], []])
     assert together(rule) == {frozenset({0, 2}), frozenset({1, 3})}
 
 
-def test_the_boards_rule_takes_its_limits_in_and_stops_beyond_them() -> None:
+def test_the_intensity_rule_links_up_to_its_limits() -> None:
     corners = np.array(
         [
             [10, 20, 30, 40, 1.0],
@@ -74,7 +74,7 @@ def test_the_boards_rule_takes_its_limits_in_and_stops_beyond_them() -> None:
     assert grouping.by_intensities(corners, reach, hashes, 16).pairs() == 0
 
 
-def test_equal_pictures_by_the_hundred_thousand_take_no_quadratic_room() -> None:
+def test_a_hundred_thousand_equal_pictures_need_no_quadratic_memory() -> None:
     count = 100_000
     hashes = np.zeros(count, np.uint64)
     white = np.tile([255.0, 255, 255, 255, 1], (count, 1))
@@ -100,7 +100,7 @@ def links(draw: st.DrawFn) -> tuple[int, list[list[int]], list[list[tuple[int, i
 
 
 def rules_of(count: int, keys: list[list[int]], edges: list[list[tuple[int, int]]]) -> list[LinkRule]:
-    """The rules as they are when only the first `count` pictures are known: keys without pictures do not exist."""
+    """The rules when only the first `count` pictures are known: keys without pictures do not exist."""
     rules = []
     for own, pairs in zip(keys, edges, strict=True):
         numbers = np.array(own[:count])
@@ -113,7 +113,7 @@ def rules_of(count: int, keys: list[list[int]], edges: list[list[tuple[int, int]
 
 
 def linked_pairs(rules: list[LinkRule]) -> set[tuple[int, int]]:
-    """Every linked pair, the plain way."""
+    """Every linked pair, by comparing all pictures."""
     pairs = set()
     for rule in rules:
         touching = {(key, key) for key in rule.keys.tolist()} | {tuple(edge) for edge in rule.edges.tolist()}

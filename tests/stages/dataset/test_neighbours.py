@@ -1,4 +1,4 @@
-"""The quick searches find exactly the pairs that comparing each with each finds."""
+"""The searches find exactly the pairs that comparing all pairs finds."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Splits -> what a network is to say, or one sentence on why nothing can be learnt from them."""
+"""Splits -> training targets, or an error if nothing can be learnt from them."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ AXES = {"name": "axes", "kind": "multilabel", "labels": ["gross", "dark"]}
 
 
 def rows(count: int, **values: Any) -> list[Row]:
-    """Pictures from id 1 on, flagged and clean by turns."""
+    """Pictures from id 1 on, alternately clean and flagged."""
     plain = [{"image_id": n, "label": "clean" if n % 2 else "flagged", "tags": ["drawn"]} for n in range(1, count + 1)]
     return [row | values for row in plain]
 
@@ -43,7 +43,7 @@ def val(tmp_path: Path) -> Path:
 
 
 def axes(folder: Path) -> Task:
-    """40 pictures to learn from, of which 21 are gross and 20 dark, 1 both and none neither; 4 to measure."""
+    """40 training pictures, of which 21 are gross, 20 are dark, and 1 is both; 4 validation pictures."""
     learnt = [["gross", "dark"], *[["gross"]] * 20, *[["dark"]] * 19]
     board = [{"image_id": 10 + n, "labels": labels, "tags": []} for n, labels in enumerate(learnt)]
     measured = [["dark", "gross"], [], ["dark"], []]
@@ -51,7 +51,7 @@ def axes(folder: Path) -> Task:
     return read(put(folder / "train.parquet", board, AXES), put(folder / "val.parquet", other, AXES), 1)
 
 
-def test_a_binary_policy_has_a_column_a_label_and_one_output(train: Path, val: Path) -> None:
+def test_a_binary_policy_has_a_column_per_label_and_one_output(train: Path, val: Path) -> None:
     task = read(train, val, 10)
     assert (task.kind, task.labels, task.outputs) == ("binary", ("flagged", "clean"), 1)
     assert task.val.ids.tolist() == [1, 2, 3, 4]
@@ -66,7 +66,7 @@ def test_a_multilabel_policy_is_many_hot_whatever_the_order_of_a_pictures_labels
     assert task.train.labels.sum(0).tolist() == [21, 20]
 
 
-def test_a_multiclass_policy_has_an_output_a_label(tmp_path: Path) -> None:
+def test_a_multiclass_policy_has_an_output_per_label(tmp_path: Path) -> None:
     policy = {"name": "three", "kind": "multiclass", "labels": ["a", "b", "c"]}
     board = [{"image_id": n, "label": "abc"[n % 3], "tags": []} for n in range(60)]
     task = read(put(tmp_path / "t.parquet", board, policy), put(tmp_path / "v.parquet", board[:3], policy), 1)
@@ -74,7 +74,7 @@ def test_a_multiclass_policy_has_an_output_a_label(tmp_path: Path) -> None:
     assert task.val.labels.tolist() == [[1, 0, 0], [0, 1, 0], [0, 0, 1]]
 
 
-def test_only_tags_that_enough_training_pictures_have_are_targets(tmp_path: Path, val: Path) -> None:
+def test_only_tags_with_enough_training_pictures_are_targets(tmp_path: Path, val: Path) -> None:
     board = rows(40)
     for number, row in enumerate(board):
         row["tags"] = [*(["zebra"] if number < 10 else []), *(["apple"] if number < 9 else []), "drawn"]
@@ -93,7 +93,7 @@ def test_tags_are_many_hot_over_the_training_splits_vocabulary(tmp_path: Path) -
     assert task.val.tags.tolist() == [[False, True]] * 4
 
 
-def test_artists_are_no_tags(tmp_path: Path, val: Path) -> None:
+def test_artist_tags_are_no_targets(tmp_path: Path, val: Path) -> None:
     train = put(tmp_path / "train.parquet", rows(40, tags=["artist:someone", "cat"]))
     assert read(train, val, 1).vocabulary == ("cat",)
 
@@ -121,7 +121,7 @@ def test_each_of_several_heads_scores_one_part_of_both_splits_and_learns_from_th
     assert task.val.heads.sum(0) == pytest.approx([48] * 5, abs=12)
 
 
-def test_each_part_has_its_share_of_each_label_and_whole_groups(tmp_path: Path) -> None:
+def test_each_part_has_its_share_of_each_label_and_keeps_groups_whole(tmp_path: Path) -> None:
     task = pooled(tmp_path)
     parts = task.val.heads.argmax(1)
     assert (parts.reshape(-1, 3) == parts[::3, None]).all(), "three pictures are a group"
@@ -169,7 +169,7 @@ def test_splits_of_different_policies_are_refused(train: Path, val: Path) -> Non
         read(train, val, 1)
 
 
-def test_twenty_pictures_a_label_are_enough_and_nineteen_are_not(train: Path, val: Path) -> None:
+def test_a_label_needs_twenty_training_pictures(train: Path, val: Path) -> None:
     assert read(put(train, rows(40)), val, 1).train.labels.sum(0).tolist() == [20, 20]
     with pytest.raises(ModelError, match=r"label flagged has 19 training pictures but needs 20: add tags to it"):
         read(put(train, rows(39)), val, 1)
@@ -179,7 +179,7 @@ def test_twenty_pictures_a_label_are_enough_and_nineteen_are_not(train: Path, va
     ("label", "said"),
     [("clean", "has no pictures of label flagged"), ("flagged", "has only pictures of label flagged")],
 )
-def test_a_validation_split_that_measures_nothing_is_refused(label: str, said: str, train: Path, val: Path) -> None:
+def test_a_validation_split_without_both_classes_is_refused(label: str, said: str, train: Path, val: Path) -> None:
     put(val, rows(4, label=label))
     with pytest.raises(ModelError, match=rf"{said}, so no score can be measured: raise split\.val"):
         read(train, val, 1)

@@ -1,4 +1,4 @@
-"""How a picture is seen: the same way by training, testing and serving, whatever its bytes are."""
+"""Decoding a picture: its pixels, and the errors of files that cannot be decoded."""
 
 from __future__ import annotations
 
@@ -39,11 +39,11 @@ def test_a_tall_picture_keeps_at_least_a_pixel_of_width() -> None:
     assert (seen[:, 31:33] == RED).any()
 
 
-def test_transparent_parts_show_the_background_without_fringes() -> None:
+def test_transparent_parts_show_the_background_without_dark_edges() -> None:
     image = Image.new("RGBA", (128, 128), (0, 0, 0, 0))
     image.paste((255, 255, 255, 255), (0, 0, 64, 128))
     seen = pixels(encoded(image), 64, background=255)
-    assert seen.min() >= 254, "black hides under the transparent half, and none of it may show"
+    assert seen.min() >= 254, "the transparent half is black, and no black may show"
 
 
 @pytest.mark.parametrize(
@@ -69,7 +69,7 @@ def test_every_mode_of_a_jpeg_is_read(mode: str) -> None:
     assert pixels(encoded(Image.new(mode, (640, 480)), "JPEG"), 32).shape == (32, 32, 3)
 
 
-def test_a_cameras_rotation_is_undone() -> None:
+def test_the_exif_orientation_is_applied() -> None:
     image = Image.new("RGB", (64, 64), "red")
     image.paste((0, 0, 255), (0, 0, 64, 32))
     exif = Image.Exif()
@@ -79,7 +79,7 @@ def test_a_cameras_rotation_is_undone() -> None:
     assert seen[56, 32, 2] > 200
 
 
-def test_the_first_frame_of_an_animation_is_seen() -> None:
+def test_the_first_frame_of_an_animation_is_decoded() -> None:
     frames = [Image.new("RGB", (8, 8), colour) for colour in ("red", "blue")]
     data = encoded(frames[0], "GIF", save_all=True, append_images=frames[1:])
     assert pixels(data, 32)[16, 16].tolist() == RED
@@ -109,13 +109,13 @@ def bomb(width: int, height: int) -> bytes:
     ],
     ids=["empty", "html", "cut png", "cut jpeg", "pixel bomb", "absurd bomb", "no pixels", "other format"],
 )
-def test_what_cannot_be_judged_says_why(data: bytes, reason: str) -> None:
+def test_a_file_that_cannot_be_decoded_is_an_error_with_a_reason(data: bytes, reason: str) -> None:
     with pytest.raises(PictureError) as caught:
         pixels(data, 32)
     assert caught.value.reason == reason
 
 
-def test_caps_hold_before_anything_is_decoded() -> None:
+def test_caps_apply_before_anything_is_decoded() -> None:
     data = encoded(Image.new("RGB", (100, 100)))
     assert open_checked(data, Caps(max_bytes=len(data), max_pixels=10_000)).size == (100, 100)
     for caps in (Caps(max_bytes=len(data) - 1), Caps(max_pixels=9_999)):
@@ -129,7 +129,7 @@ SEEDS = [
 
 
 @given(data=st.sampled_from(SEEDS), at=st.integers(0, 10_000), bits=st.binary(min_size=1, max_size=8))
-def test_damaged_bytes_are_seen_or_refused_and_nothing_else(data: bytes, at: int, bits: bytes) -> None:
+def test_damaged_bytes_are_decoded_or_raise_a_picture_error(data: bytes, at: int, bits: bytes) -> None:
     at %= len(data)
     with contextlib.suppress(PictureError):
         assert pixels(data[:at] + bits + data[at + len(bits) :], 32).shape == (32, 32, 3)

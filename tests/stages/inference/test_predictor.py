@@ -1,4 +1,4 @@
-"""A tiny model, exported and asked: golden scores, hostile pictures, files that do not belong together."""
+"""A tiny exported model: known scores, malicious pictures, files of different trainings."""
 
 from __future__ import annotations
 
@@ -114,7 +114,7 @@ HOSTILE = {
 
 
 @pytest.mark.parametrize("name", HOSTILE)
-def test_a_hostile_picture_gets_a_verdict_of_its_own(predictor: Predictor, name: str) -> None:
+def test_a_picture_that_cannot_be_scored_has_a_verdict_of_its_own(predictor: Predictor, name: str) -> None:
     data, expected = HOSTILE[name]
     found = predictor.judge([data])[0]
     assert found.detail
@@ -127,7 +127,7 @@ def test_a_truncated_picture_is_corrupt(predictor: Predictor, encoded: Encoded, 
     assert predictor.judge([data[: len(data) // 2]])[0].verdict == "corrupt"
 
 
-def test_the_callers_caps_hold(made: Path, encoded: Encoded) -> None:
+def test_the_predictors_caps_apply(made: Path, encoded: Encoded) -> None:
     strict = Predictor(made, caps=Caps(max_bytes=10**6, max_pixels=1600))
     verdicts = [one.verdict for one in strict.judge([encoded("red", side=40), encoded("red", side=41)])]
     assert verdicts == ["flagged", "too_large"]
@@ -168,7 +168,7 @@ def test_the_file_names_no_path_of_the_machine_that_made_it(made: Path) -> None:
     assert b"site-packages" not in made.read_bytes()
 
 
-def test_a_graph_of_another_network_is_noticed(made: Path) -> None:
+def test_a_graph_of_another_network_fails_the_parity_check(made: Path) -> None:
     other = moderator()
     other.calibration = Calibration(1.0, (0.5,))
     with pytest.raises(ModelError, match="the exported graph's scores differ from the network's by 0"):
@@ -191,7 +191,7 @@ def test_a_sidecar_of_another_model_is_refused(
         Predictor(made, tmp_path / "other.json")
 
 
-def test_what_is_no_model_is_refused(made: Path, tmp_path: Path) -> None:
+def test_a_file_that_is_no_model_is_refused(made: Path, tmp_path: Path) -> None:
     shutil.copy(made.with_suffix(".json"), tmp_path / "cut.json")
     (tmp_path / "cut.onnx").write_bytes(made.read_bytes()[:-100])
     with pytest.raises(ModelError, match=r"cut\.onnx is no ONNX model that can be loaded; restore it"):
@@ -212,7 +212,7 @@ def command(*words: object, folder: Path) -> subprocess.CompletedProcess[str]:
 
 @pytest.fixture
 def pictures(made: Path, encoded: Encoded, tmp_path: Path) -> Path:
-    """A folder as a clone is: the model where it belongs, and two pictures."""
+    """A folder like a clone: the model in its place, and two pictures."""
     (tmp_path / "models").mkdir()
     for suffix in (".onnx", ".json"):
         shutil.copy(made.with_suffix(suffix), tmp_path / "models")
@@ -221,14 +221,14 @@ def pictures(made: Path, encoded: Encoded, tmp_path: Path) -> Path:
     return tmp_path
 
 
-def test_the_command_prints_an_object_a_picture(pictures: Path) -> None:
+def test_the_command_prints_an_object_per_picture(pictures: Path) -> None:
     done = command("-m", "stages.inference.predictor", "red.png", "--json", folder=pictures)
     assert (done.returncode, done.stderr) == (0, "")
     said = json.loads(done.stdout)
     assert (said["picture"], said["verdict"], round(said["scores"]["flagged"], 4)) == ("red.png", "flagged", 0.9548)
 
 
-def test_the_command_goes_on_after_a_picture_that_cannot_be_judged(pictures: Path) -> None:
+def test_the_command_continues_after_a_picture_that_cannot_be_scored(pictures: Path) -> None:
     done = command("-m", "stages.inference.predictor", "bad.png", "absent.png", "red.png", folder=pictures)
     assert (done.returncode, done.stderr) == (1, "")
     assert done.stdout.splitlines() == [

@@ -1,4 +1,4 @@
-"""The side-car: what is written is read, what does not fit is refused, and scores become verdicts."""
+"""The side-car: written, read, refused if it does not fit; and how it turns scores into verdicts."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ def axes(sidecar: Make) -> Sidecar:
     return sidecar("multilabel", ("gross", "dark", "sad"), {"gross": 0.3, "dark": 0.5, "sad": 0.9})
 
 
-def test_what_is_written_is_read_and_gives_equal_bytes(axes: Sidecar, tmp_path: Path) -> None:
+def test_a_sidecar_that_is_read_and_written_again_has_equal_bytes(axes: Sidecar, tmp_path: Path) -> None:
     first, second = tmp_path / "first.json", tmp_path / "second.json"
     axes.write(first)
     found = Sidecar.read(first)
@@ -56,7 +56,7 @@ def test_a_sidecar_that_does_not_fit_is_refused(
         Sidecar.read(file)
 
 
-def test_a_sidecar_from_before_int8_is_of_fp32(sidecar: Make, tmp_path: Path) -> None:
+def test_a_sidecar_without_a_precision_is_of_fp32(sidecar: Make, tmp_path: Path) -> None:
     file = tmp_path / "moderator.json"
     values = dataclasses.asdict(sidecar())
     del values["precision"], values["auroc"]
@@ -65,7 +65,7 @@ def test_a_sidecar_from_before_int8_is_of_fp32(sidecar: Make, tmp_path: Path) ->
 
 
 @pytest.mark.parametrize("content", [b"", b"{", b"\xff\xfe\x00", b"[]", b'"text"', b"{}"])
-def test_what_is_no_sidecar_is_refused(content: bytes, tmp_path: Path) -> None:
+def test_a_file_that_is_no_sidecar_is_refused(content: bytes, tmp_path: Path) -> None:
     file = tmp_path / "moderator.json"
     file.write_bytes(content)
     with pytest.raises(ModelError, match=r"moderator\.json"):
@@ -78,7 +78,7 @@ def test_a_missing_sidecar_says_where_to_get_it(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(("score", "expected"), [(0.4, "flagged"), (0.9, "flagged"), (0.399, "clean")])
-def test_a_binary_verdict_is_the_thresholds(sidecar: Make, score: float, expected: str) -> None:
+def test_a_binary_verdict_depends_on_the_threshold(sidecar: Make, score: float, expected: str) -> None:
     house = sidecar("binary", ("flagged", "clean"), {"flagged": 0.4})
     assert verdict({"flagged": score, "clean": 1 - score}, house) == expected
     assert deciding_label({"flagged": score, "clean": 1 - score}, house) == "flagged", (
@@ -112,7 +112,7 @@ def test_a_multiclass_verdict_is_the_highest_over_its_threshold(
         ((0.4, 0.2, 0.8), "gross", "gross"),
     ],
 )
-def test_a_multilabel_verdict_is_all_over_their_thresholds(
+def test_a_multilabel_verdict_joins_all_labels_over_their_thresholds(
     axes: Sidecar, scores: tuple[float, ...], label: str, expected: str
 ) -> None:
     named = dict(zip(axes.labels, scores, strict=True))

@@ -22,7 +22,7 @@ def examples() -> Examples:
 
 
 def rows(folder: Path, name: str, values: np.ndarray) -> Rows:
-    """Two files of rows, one for each of `IDS`."""
+    """Two files with a row for each of `IDS`."""
     halves, ids = np.array_split(values, 2), np.array_split(IDS, 2)
     files = [folder / f"{name}-{number}.npy" for number in range(2)]
     for file, half in zip(files, halves, strict=True):

@@ -1,4 +1,4 @@
-"""Logits -> probabilities -> thresholds: what is promised of them on the pictures that they were fitted to."""
+"""Calibration and thresholds: what holds for them on the pictures that they were fitted to."""
 
 from __future__ import annotations
 
@@ -24,16 +24,16 @@ score = st.one_of(
 board = st.lists(st.tuples(score, st.booleans()), min_size=2, max_size=40).filter(
     lambda rows: len({truth for _, truth in rows}) == 2
 )
-shares = st.sampled_from([0.0, 0.01, 0.1, 0.3, 0.5, 0.9, 1.0])
+rates = st.sampled_from([0.0, 0.01, 0.1, 0.3, 0.5, 0.9, 1.0])
 
 
 def columns(rows: list[tuple[float, bool]]) -> tuple[NDArray[np.float32], NDArray[np.bool_]]:
     return np.array([score for score, _ in rows], np.float32), np.array([truth for _, truth in rows])
 
 
-def threshold(scores: NDArray[np.float32], truth: NDArray[np.generic], goal: str, share: float = 0.0) -> float:
+def threshold(scores: NDArray[np.float32], truth: NDArray[np.generic], objective: str, rate: float = 0.0) -> float:
     both = np.stack([scores, 1 - scores], 1), np.stack([truth, ~truth.astype(bool)], 1).astype(np.float32)
-    found = thresholds(*both, "binary", ("flagged", "clean"), goal, share)
+    found = thresholds(*both, "binary", ("flagged", "clean"), objective, rate)
     assert found.keys() == {"flagged"}, "the harmless label has none"
     return found["flagged"]
 
@@ -43,9 +43,9 @@ def f1(given: NDArray[np.bool_], truth: NDArray[np.bool_]) -> float:
 
 
 @pytest.mark.parametrize(
-    ("goal", "share", "expected"),
+    ("objective", "rate", "expected"),
     [
-        ("f1", 0.0, 0.15),  # three found with three false alarms is as good as two with one: the lowest is chosen
+        ("f1", 0.0, 0.15),  # 0.15 and 0.5 have the same F1: the lowest is chosen
         ("false_positive_rate", 0.0, 0.8),
         ("false_positive_rate", 0.2, 0.5),
         ("false_positive_rate", 1.0, 0.025),
@@ -54,55 +54,55 @@ def f1(given: NDArray[np.bool_], truth: NDArray[np.bool_]) -> float:
         ("recall", 0.0, 0.95),
     ],
 )
-def test_the_threshold_of_a_known_board(goal: str, share: float, expected: float) -> None:
-    assert threshold(GOLDEN, TRUTH, goal, share) == pytest.approx(expected, abs=1e-6)
+def test_the_threshold_of_known_scores(objective: str, rate: float, expected: float) -> None:
+    assert threshold(GOLDEN, TRUTH, objective, rate) == pytest.approx(expected, abs=1e-6)
 
 
-def test_a_threshold_is_written_in_six_digits() -> None:
+def test_a_threshold_has_six_decimals() -> None:
     scores = np.array([1 / 3, 2 / 3], np.float32)
     assert threshold(scores, np.array([0, 1]), "f1") == 0.5
     assert threshold(scores / 7, np.array([0, 1]), "f1") == 0.071429
 
 
-@given(rows=board, share=shares)
-def test_no_more_false_alarms_than_the_goal_allows(rows: list[tuple[float, bool]], share: float) -> None:
+@given(rows=board, rate=rates)
+def test_the_false_positive_rate_is_at_most_the_target(rows: list[tuple[float, bool]], rate: float) -> None:
     scores, truth = columns(rows)
-    assert (scores >= threshold(scores, truth, "false_positive_rate", share))[~truth].mean() <= share
+    assert (scores >= threshold(scores, truth, "false_positive_rate", rate))[~truth].mean() <= rate
 
 
-@given(rows=board, share=shares)
-def test_a_lower_threshold_would_flag_too_many(rows: list[tuple[float, bool]], share: float) -> None:
+@given(rows=board, rate=rates)
+def test_a_lower_threshold_would_flag_too_many(rows: list[tuple[float, bool]], rate: float) -> None:
     scores, truth = columns(rows)
-    cut = threshold(scores, truth, "false_positive_rate", share)
+    cut = threshold(scores, truth, "false_positive_rate", rate)
     if (below := scores[scores < cut]).size:
-        assert (scores >= below.max())[~truth].mean() > share
+        assert (scores >= below.max())[~truth].mean() > rate
 
 
-@given(rows=board, share=shares)
-def test_at_least_the_goals_share_is_found(rows: list[tuple[float, bool]], share: float) -> None:
+@given(rows=board, rate=rates)
+def test_the_recall_is_at_least_the_target(rows: list[tuple[float, bool]], rate: float) -> None:
     scores, truth = columns(rows)
-    assert (scores >= threshold(scores, truth, "recall", share))[truth].mean() >= share
+    assert (scores >= threshold(scores, truth, "recall", rate))[truth].mean() >= rate
 
 
-@given(rows=board, share=shares)
-def test_a_higher_threshold_would_find_too_few(rows: list[tuple[float, bool]], share: float) -> None:
+@given(rows=board, rate=rates)
+def test_a_higher_threshold_would_miss_too_many(rows: list[tuple[float, bool]], rate: float) -> None:
     scores, truth = columns(rows)
-    cut = threshold(scores, truth, "recall", share)
+    cut = threshold(scores, truth, "recall", rate)
     if (over := scores[scores >= cut]).size:
-        assert (scores > over.min())[truth].mean() < share
+        assert (scores > over.min())[truth].mean() < rate
 
 
 @given(rows=board)
-def test_no_cut_has_a_greater_f1(rows: list[tuple[float, bool]]) -> None:
+def test_no_threshold_has_a_greater_f1(rows: list[tuple[float, bool]]) -> None:
     scores, truth = columns(rows)
     chosen = f1(scores >= threshold(scores, truth, "f1"), truth)
     assert chosen >= max(f1(scores >= cut, truth) for cut in scores) - 1e-12
 
 
-@given(rows=board, goal=st.sampled_from(["f1", "false_positive_rate", "recall"]), share=shares)
-def test_single_and_double_precision_flag_the_same(rows: list[tuple[float, bool]], goal: str, share: float) -> None:
+@given(rows=board, objective=st.sampled_from(["f1", "false_positive_rate", "recall"]), rate=rates)
+def test_single_and_double_precision_flag_the_same(rows: list[tuple[float, bool]], objective: str, rate: float) -> None:
     scores, truth = columns(rows)
-    cut = threshold(scores, truth, goal, share)
+    cut = threshold(scores, truth, objective, rate)
     assert ((scores.astype(float) >= cut) == (scores >= np.float32(cut))).all()
 
 
@@ -123,17 +123,17 @@ def overconfident(outputs: int) -> tuple[torch.Tensor, torch.Tensor]:
     return 3 * true, torch.zeros_like(true).scatter_(1, chosen, 1.0)
 
 
-def test_overconfidence_is_taken_back() -> None:
+def test_overconfidence_is_corrected() -> None:
     found = fit(*overconfident(1), "binary")
     assert found.temperature == pytest.approx(3, rel=0.1)
     assert found.bias == (pytest.approx(0, abs=0.1),)
 
 
-def test_overconfidence_among_several_labels_is_taken_back() -> None:
+def test_overconfidence_of_several_labels_is_corrected() -> None:
     assert fit(*overconfident(4), "multiclass").temperature == pytest.approx(3, rel=0.1)
 
 
-def test_what_class_weights_added_is_taken_back() -> None:
+def test_a_shift_by_class_weights_is_corrected() -> None:
     logits, labels = overconfident(1)
     assert fit(logits / 3 + 1.5, labels, "binary").bias[0] == pytest.approx(-1.5, abs=0.1)
 
@@ -145,7 +145,7 @@ def test_the_fit_changes_no_ranking(kind: str, outputs: int) -> None:
     assert torch.equal(logits.argsort(dim=0, stable=True), scores.argsort(dim=0, stable=True))
 
 
-def test_a_split_told_apart_without_a_mistake_keeps_the_fit_finite() -> None:
+def test_the_fit_is_finite_without_a_single_mistake() -> None:
     labels = torch.tensor([[1.0, 0.0]] * 20 + [[0.0, 1.0]] * 20)
     found = fit(20 * labels[:, :1] - 10, labels, "binary")
     assert 0.1 < found.temperature < 1
