@@ -33,8 +33,8 @@ lock: $(READY)  ## resolve pyproject.toml anew into requirements.lock, for every
 		--custom-compile-command 'make lock' pyproject.toml <(echo uv) --output-file requirements.lock
 
 .PHONY: repro
-repro: $(READY)  ## build the sample board where it is missing, run the pipeline, print the metrics
-	@python -m stages.config --check || echo "params.yaml is not what conf/ composes: python -m stages.config writes it anew" >&2
+repro: $(READY)  ## compose conf/, build the sample board where it is missing, run the pipeline, print the metrics
+	@python -m stages.config
 	dvc repro
 	@sed -n '/^## Results/,/^## Failures/{/^## Failures/d;p}' models/README.md
 	@echo "report: data/test/report.html   model card: models/README.md"

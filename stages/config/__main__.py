@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import argparse
+import contextlib
 import logging
 
-from stages.config.compose import check, compose, differences
+import yaml
+
+from stages.config.compose import check, compose, diff, differences
 from stages.workspace import parameters, paths
-from stages.workspace.errors import run
+from stages.workspace.errors import ParamsError, run
 from stages.workspace.files import replacing
 
 log = logging.getLogger(__name__)
@@ -19,9 +22,7 @@ def main() -> int:
     text = compose(options.overrides)
     if options.check:
         return _compare(text)
-    with replacing(paths.PARAMS) as aside:
-        aside.write_text(text, encoding="utf-8")
-    log.info("wrote %s", paths.PARAMS)
+    _write(text)
     return 0
 
 
@@ -34,6 +35,16 @@ def _options() -> argparse.Namespace:
     )
     parser.add_argument("overrides", nargs="*", help="Hydra overrides, for example policy=people train.lr=0.01")
     return parser.parse_args()
+
+
+def _write(text: str) -> None:
+    """Replace `params.yaml`, and log each key that changes: it may have held an experiment's values until now."""
+    with contextlib.suppress(ParamsError):  # no file yet, or one that cannot be read
+        for key, (old, new) in diff(parameters.read(), yaml.safe_load(text)).items():
+            log.info("%s: %r -> %r", key, old, new)
+    with replacing(paths.PARAMS) as aside:
+        aside.write_text(text, encoding="utf-8")
+    log.info("wrote %s", paths.PARAMS)
 
 
 def _compare(text: str) -> int:

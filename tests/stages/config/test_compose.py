@@ -11,10 +11,15 @@ import pytest
 import yaml
 
 from stages.config.compose import compose, diff, differences
-from stages.config.train import FineTune, MiniXception, Probe
+from stages.config.train import FineTunedModel, MiniXceptionModel, ProbeModel
 
 CONF = Path(__file__).parents[3] / "conf"
-MODELS = {"probe": Probe, "probe_lite2": Probe, "finetune": FineTune, "mini_xception": MiniXception}
+MODELS = {
+    "probe": ProbeModel,
+    "probe_lite2": ProbeModel,
+    "finetune": FineTunedModel,
+    "mini_xception": MiniXceptionModel,
+}
 
 
 def composed(*overrides: str, conf: Path = CONF) -> dict[str, Any]:

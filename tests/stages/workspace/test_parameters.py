@@ -170,6 +170,12 @@ def test_check_passes_on_what_was_composed(clone: Path) -> None:
     assert command(clone, "--check", "policy=people").returncode == 0
 
 
+def test_writing_names_the_keys_that_change(clone: Path) -> None:
+    done = command(clone, "split.seed=7")
+    assert done.stderr == "split.seed: 0 -> 7\nwrote params.yaml\n"
+    assert command(clone, "split.seed=7").stderr == "wrote params.yaml\n"
+
+
 def test_check_names_the_keys_that_differ(clone: Path) -> None:
     done = command(clone, "--check", "split.seed=7")
     assert done.returncode == 1
