@@ -15,6 +15,7 @@ from typing import Any
 
 from aiohttp import WSMsgType, web
 from discord_state import DiscordState, Json
+from waiting import until
 
 GUILDS, MEMBERS, PRESENCES, CONTENT = 1 << 0, 1 << 1, 1 << 8, 1 << 15
 NEEDS = (  # the events of a name, and the intent they need in a guild and in a direct message
@@ -112,7 +113,7 @@ class Gateway(DiscordState):
         self.connections: set[Connection] = set()
         self.gateway = self.resume_gateway = ""
         self.identifies = self.resumes = self.invalid = self.silent = 0
-        self._away = 0.0
+        self._away_until = 0.0
         super().__init__(**world)
 
     # Telling the clients.
@@ -149,7 +150,7 @@ class Gateway(DiscordState):
 
         With `forget` the sessions end too, so that a RESUME is refused.
         """
-        self._away = time.monotonic() + away
+        self._away_until = time.monotonic() + away
         lost = list(self.connections)
         for connection in lost:
             if connection.session:
@@ -157,6 +158,10 @@ class Gateway(DiscordState):
         if forget:
             self.sessions.clear()
         await asyncio.gather(*(connection.close(code) for connection in lost))
+
+    def come_back(self) -> None:
+        """End the time that `drop` is away."""
+        self._away_until = 0.0
 
     async def reconnect(self) -> None:
         """Op 7: ask every client to come back and RESUME."""
@@ -180,7 +185,7 @@ class Gateway(DiscordState):
     async def websocket(self, request: web.Request) -> web.WebSocketResponse:
         connection = Connection(request)
         await connection.ws.prepare(request)
-        await asyncio.sleep(self._away - time.monotonic())
+        await until(lambda: time.monotonic() >= self._away_until)
         self.connections.add(connection)
         connection.writer = asyncio.create_task(connection.write())
         connection.put(10, {"heartbeat_interval": int(self.heartbeat * 1000), "_trace": ["tests"]})

@@ -91,10 +91,11 @@ class Http(Gateway):
 
         With a status: its `body` (a dict, or text as of a proxy), `headers`, `retry_after` and `global_` (429), and
         `after` if the request is carried out all the same. Without (the default of what follows): after a `delay`
-        (seconds); with the line cut (`reset`); a file of the CDN `slow` (seconds a tenth), ending after `cut` bytes,
-        of a false `length` (-1: none named), or by a `redirect` (a URL; True: to another name of this host).
+        (seconds) or an event (`hold`); with the line cut (`reset`); a file of the CDN `slow` (seconds a tenth), ending
+        after `cut` bytes, of a false `length` (-1: none named), or by a `redirect` (a URL; True: to another name of
+        this host).
         """
-        if {"slow", "cut", "length", "redirect", "delay", "reset"} & how.keys():
+        if {"slow", "cut", "length", "redirect", "delay", "hold", "reset"} & how.keys():
             status = None if status == 500 else status
         fault = {"method": method, "path": path, "status": status, "times": times, **how}
         self.faults.append(fault)
@@ -114,6 +115,8 @@ class Http(Gateway):
         method, path = request.method, request.path.removeprefix(API)
         fault = self._fault(method, path)
         await asyncio.sleep(fault.get("delay", 0))
+        if "hold" in fault:
+            await fault["hold"].wait()
         status = fault.get("status")
         try:
             locked = path != request.path and not OPEN.match(path)

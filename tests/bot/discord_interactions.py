@@ -44,7 +44,7 @@ def walk(components: list[Json]) -> Any:
 class Interactions(Api):
     """What users press, and the answers."""
 
-    patience = 3.0  # how many seconds the bot has for its first answer
+    patience = 120.0  # how many seconds the bot has for its first answer; Discord's 3 s may be short on a busy machine
 
     def __init__(self, *, keep: bool = True, window: int = 1000, **api: Any) -> None:
         super().__init__(keep=keep, window=window, **api)
@@ -167,7 +167,7 @@ class Interactions(Api):
         data = {"custom_id": shown["custom_id"], "components": rows}
         return self._interact(5, data, form.user, form.channel, form.message)
 
-    async def answer(self, interaction: Interaction, seconds: float = 10.0) -> Json:
+    async def answer(self, interaction: Interaction, seconds: float = 120.0) -> Json:
         """Wait for the bot's answer: the message it wrote or edited, else its bare callback (a form, a silent nod)."""
         async with asyncio.timeout(seconds):
             await interaction.done.wait()

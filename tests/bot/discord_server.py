@@ -7,7 +7,6 @@ It speaks the HTTP API, the gateway and the CDN on one port of 127.0.0.1 to an u
 from __future__ import annotations
 
 import asyncio
-import itertools
 from collections.abc import Callable
 from pathlib import PurePosixPath
 from typing import Any, Self
@@ -18,6 +17,7 @@ from aiohttp import web
 from discord_http import API
 from discord_interactions import Interaction, Interactions
 from discord_state import Json, stamp
+from waiting import until
 
 __all__ = ["DiscordServer", "Interaction"]
 
@@ -101,13 +101,9 @@ class DiscordServer(Interactions):
         url = self.host(data, f"/linked/{self.snowflake()}/{PurePosixPath(name).name}")
         return {"type": "image", "url": url, "thumbnail": {"url": url, "proxy_url": url, "width": 64, "height": 64}}
 
-    async def until(self, true: Callable[[], Any], seconds: float = 5.0) -> None:
-        """Wait for something to come true."""
-        async with asyncio.timeout(seconds):
-            for pause in itertools.repeat(0.01):
-                if true():
-                    return
-                await asyncio.sleep(pause)
+    async def until(self, true: Callable[[], Any], seconds: float = 120.0) -> None:
+        """Wait for something to come true; `seconds` only ends a test that hangs."""
+        await until(true, seconds)
 
     # What the bot did.
 

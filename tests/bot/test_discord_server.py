@@ -56,14 +56,14 @@ async def running(server, bot):
         task = asyncio.create_task(bot.start(server.token))
         ready = asyncio.create_task(bot.came.wait())
         try:
-            await asyncio.wait([task, ready], timeout=10, return_when=asyncio.FIRST_COMPLETED)
+            await asyncio.wait([task, ready], timeout=120, return_when=asyncio.FIRST_COMPLETED)
             if task.done():
                 task.result()
             yield bot
         finally:
             ready.cancel()
             await bot.close()
-            await asyncio.wait([task], timeout=5)
+            await asyncio.wait([task], timeout=120)
 
 
 @pytest.fixture

@@ -27,7 +27,7 @@ async def fetch(url, **more):
         ({"cut": 1000}, aiohttp.ClientError),
         ({"length": 9000}, aiohttp.ClientError),
         ({"reset": True, "times": 2}, aiohttp.ClientError),  # the client itself asks twice
-        ({"slow": 0.1}, TimeoutError),
+        ({"slow": 10}, TimeoutError),
         ({"delay": 0.1}, (200, b"x" * 5000)),
         ({"length": 100}, (200, b"x" * 100)),
         ({"length": -1}, (200, b"x" * 5000)),
@@ -38,7 +38,8 @@ async def fetch(url, **more):
 async def test_a_cdn_in_trouble(server, fault, seen):
     link = server.store(server.channel, b"x" * 5000)["url"]
     server.fail("GET", "/attachments/*", **fault)
-    how = {"timeout": aiohttp.ClientTimeout(total=0.3), "allow_redirects": False}
+    seconds = 0.3 if seen is TimeoutError else 120
+    how = {"timeout": aiohttp.ClientTimeout(total=seconds), "allow_redirects": False}
     if isinstance(seen, tuple):
         assert await fetch(link, **how) == seen
     else:
@@ -69,7 +70,7 @@ async def test_the_media_proxy_gives_stills(server):
 @pytest.mark.parametrize(("said", "code"), [("{", 4002), ('{"op": 8}', 4003), ('{"op": 2, "d": {}}', 4004), ("", 4009)])
 async def test_the_gateway_shuts_the_door(said, code):
     async with (
-        DiscordServer(heartbeat=0.1) as server,
+        DiscordServer(heartbeat=60 if said else 0.1) as server,
         aiohttp.ClientSession() as session,
         session.ws_connect(server.gateway) as ws,
     ):

@@ -7,7 +7,7 @@ import socket
 import sys
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from threading import Timer
+from types import SimpleNamespace
 
 import pytest
 from repository import GitProject, run
@@ -86,7 +86,9 @@ def test_a_branch_that_was_rewritten_is_followed(plain: GitProject, tmp_path: Pa
     assert repository.latest("HEAD") == repository.latest("main") == third
 
 
-def test_a_ref_that_another_process_has_locked_is_waited_for(plain: GitProject, tmp_path: Path, copies: Path) -> None:
+def test_a_ref_that_another_process_has_locked_is_waited_for(
+    plain: GitProject, tmp_path: Path, copies: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     ours = plain.copy(tmp_path / "ours")
     repository = Repository(ours.url)
     repository.latest("main")
@@ -97,10 +99,8 @@ def test_a_ref_that_another_process_has_locked_is_waited_for(plain: GitProject, 
     ours.git("tag", "--force", "second", "first")
     with pytest.raises(ModelError, match=rf"error: cannot lock ref .*; if they are right, delete the mirror {copy}"):
         repository.latest("second")
-    timer = Timer(0.3, lock.unlink)
-    timer.start()
+    monkeypatch.setattr("bot.model.git.time", SimpleNamespace(sleep=lambda _: lock.unlink()))  # in its first pause
     assert repository.latest("second") == ours.git("rev-parse", "first")
-    timer.join()
 
 
 def test_several_processes_may_fetch_at_once(plain: GitProject, tmp_path: Path, copies: Path) -> None:

@@ -17,6 +17,7 @@ import numpy as np
 import pytest
 from containers import drawing, encoded
 from tinted import KINDS, SIZE, file, predictor
+from waiting import until
 
 from bot.pictures.judging import DecodedPicture, Judge, JudgeCaps, QueueFullError, decode, sha256_of, worst_frame_scores
 from stages.inference.decoding import pixels
@@ -44,7 +45,7 @@ async def make() -> AsyncIterator[Callable[..., Judge]]:
         return judges[-1]
 
     before = asyncio.all_tasks()
-    async with asyncio.timeout(60):
+    async with asyncio.timeout(240):
         yield made
     for judge in judges:
         judge.close()
@@ -162,7 +163,7 @@ async def test_no_picture_is_forgotten_however_they_come(models: Models, threads
         for _ in range(times):
             await judge.scores(model, one)  # the next one is asked for in the moment that the queue runs empty
 
-    async with asyncio.timeout(20):
+    async with asyncio.timeout(120):
         await ask(30)
         await asyncio.gather(*(ask(20) for _ in range(threads)))
         await asyncio.gather(*(ask(10) for _ in range(30)))
@@ -195,13 +196,20 @@ async def test_an_asker_that_leaves_takes_nobody_with_it(models: Models, make: A
 
 async def test_whoever_waits_when_the_threads_end_is_told(models: Models, make: Any) -> None:
     judge, model = make(threads=1, batch=1), models["binary"]
-    blocked = asyncio.create_task(judge.run_in_thread(time.sleep, 0.3))
-    await asyncio.sleep(0.05)
+    started, release = threading.Event(), threading.Event()
+
+    def block() -> None:
+        started.set()
+        release.wait(240)
+
+    blocked = asyncio.create_task(judge.run_in_thread(block))
+    await until(started.is_set)
     tasks = [asyncio.create_task(judge.scores(model, seen(model, file("red")))) for _ in range(5)]
-    await asyncio.sleep(0.05)
+    await until(lambda: len(judge._score_queue) == 4)  # the thread's next work holds the first one
     judge.close()
-    async with asyncio.timeout(5):
+    async with asyncio.timeout(120):
         found = await asyncio.gather(*tasks, judge.scores(model, seen(model, file("red"))), return_exceptions=True)
+        release.set()
         await blocked
     assert all(isinstance(each, (asyncio.CancelledError, RuntimeError)) for each in found)
 
@@ -231,20 +239,20 @@ async def test_the_queue_turns_away_what_is_one_too_many(make: Any) -> None:
 
 async def _admitted(judge: Judge) -> None:
     with judge.admit():
-        await asyncio.sleep(10)
+        await asyncio.Event().wait()
 
 
 async def test_the_event_loop_is_never_held_up(models: Models, make: Any) -> None:
     judge, model = make(queue=50), models["binary"]
     data = encoded([drawing(0, 1300, 900)], "PNG")
-    gaps: list[float] = []
+    bursts: list[float] = []
 
     async def tick() -> None:
-        last = time.monotonic()
+        last = time.thread_time()
         while True:
             await asyncio.sleep(0.005)
-            gaps.append(time.monotonic() - last)
-            last = time.monotonic()
+            bursts.append(time.thread_time() - last)
+            last = time.thread_time()
 
     async def judged(number: int) -> dict[str, float]:
         with judge.admit():
@@ -253,13 +261,15 @@ async def test_the_event_loop_is_never_held_up(models: Models, make: Any) -> Non
             return await judge.scores(model, await judge.run_in_thread(decode, mine, model, judge.caps, sha256))
 
     ticking = asyncio.create_task(tick())
-    start = time.monotonic()
+    start = time.process_time()
     assert len(await asyncio.gather(*map(judged, range(50)))) == 50
-    took = time.monotonic() - start
+    took = time.process_time() - start
     ticking.cancel()
     await asyncio.gather(ticking, return_exceptions=True)
-    assert max(gaps) < took / 3, "in the loop's own thread, one gap would be nearly all of it"
-    assert len(gaps) > took / 0.05
+    # Of the processor's time, which other processes on the machine do not change.
+    assert max(bursts) < took / 10, "in the loop's own thread, one burst would be nearly all of it"
+    assert sum(bursts) < took / 2, "the worker threads do most of it"
+    assert len(bursts) > 20
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="only Linux has a priority for each thread")

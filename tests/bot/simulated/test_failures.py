@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 from tiny import blue, red, redness
+from waiting import until
 from world import SimulatedServer
 
 from bot.pictures.judging import Judge
@@ -185,25 +186,28 @@ async def test_nothing_is_kept_of_a_server_that_the_bot_has_left(world: Simulate
 
 async def test_a_stop_lets_what_is_under_way_finish(world: SimulatedServer) -> None:
     await world.policy(Mode.ENFORCE, rules=DELETE)
-    world.cdn.delay = 0.3
-    asyncio.get_running_loop().call_later(0.1, lambda: stopped.append(asyncio.ensure_future(stop())))
-    stopped: list[asyncio.Future[None]] = []
+    world.cdn.released.clear()
 
     async def stop() -> None:
-        await world.bot.moderation.finish(5.0)
+        await until(lambda: world.cdn.asked)
+        finishing = asyncio.create_task(world.bot.moderation.finish(120.0))
+        await until(lambda: world.bot.moderation.stopping)
+        world.cdn.released.set()
+        await finishing
 
+    stopped = asyncio.create_task(stop())
     await world.post(red())
-    await asyncio.gather(*stopped)
+    await stopped
     assert world.posts(world.general) == []
     await world.post(red(seed=4))
     assert len(await world.decisions()) == 1, "nothing new is begun"
 
 
 async def test_what_does_not_finish_in_time_is_logged(world: SimulatedServer, caplog: pytest.LogCaptureFixture) -> None:
-    world.cdn.delay = 1.0
+    world.cdn.released.clear()
 
     async def stop() -> None:
-        await asyncio.sleep(0.1)
+        await until(lambda: world.cdn.asked)
         await world.bot.moderation.finish(0.1)
 
     task = asyncio.create_task(stop())
@@ -212,6 +216,7 @@ async def test_what_does_not_finish_in_time_is_logged(world: SimulatedServer, ca
     (entry,) = [
         each for each in caplog.records if each.message == "stopped before the pictures of a message were checked"
     ]
+    world.cdn.released.set()
     assert entry.message_id == message.id
     assert world.bot.services.judge.admitted == 0
 

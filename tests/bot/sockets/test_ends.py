@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import os
 import shutil
 import signal
@@ -24,13 +25,17 @@ async def test_what_is_under_way_at_a_stop_is_finished_first(
     discord_: DiscordServer, workspace: tuple[str, ...], tmp_path: Path, number: int
 ) -> None:
     server = discord_
-    slow = server.fail("GET", "/attachments/*", delay=0.5, times=6)
-    async with BotProcess(server, tmp_path, *workspace) as bot:
+    released = asyncio.Event()
+    held = server.fail("GET", "/attachments/*", hold=released, times=6)
+    async with BotProcess(server, tmp_path, "--grace", "120", "--seconds", "120", *workspace) as bot:
         await bot.connected()
         sent = [await server.post(server.channel, server.user, "", [blue(seed)]) for seed in range(6)]
-        await bot.until(lambda: not slow["times"])
+        await bot.until(lambda: not held["times"])
         assert not any(bot.verdicts(message) for message in sent)
-        assert await bot.stopped(number) == 0
+        bot.process.send_signal(number)
+        await bot.until(lambda: "stopping after the messages in progress" in bot.text())
+        released.set()
+        assert await bot.stopped(None) == 0
         assert [bot.verdicts(message) for message in sent] == [["clean"]] * 6
         assert not server.sessions, "it did not say goodbye"
         assert bot.log()[-1]["event"] == "stopped"
@@ -63,7 +68,7 @@ async def test_a_look_for_a_new_tag_that_hangs_holds_no_stop_up(
         await bot.connected()
         hang.touch()
         await bot.until(hangs.exists)
-        assert await bot.stopped(seconds=20) == 0
+        assert await bot.stopped() == 0
 
 
 @pytest.mark.parametrize(
