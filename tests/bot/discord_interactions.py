@@ -1,4 +1,4 @@
-"""Slash commands, menus, buttons and forms of the tests' Discord server, and what the bot answers to them."""
+"""Slash commands and buttons of the tests' Discord server, and what the bot answers to them."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from discord_api import Api
 from discord_http import RefusedError, missing, read, reply
 from discord_state import EPHEMERAL, LOADING, Json, Window, rest, stamp
 
-OF_OPTION = {6: "users", 7: "channels", 8: "roles", 11: "attachments"}
+CHANNEL = 7  # type of an option
 
 
 @dataclass
@@ -55,9 +55,7 @@ class Interactions(Api):
         return super().routes() | {
             "POST /interactions/{interaction}/{token}/callback": self._callback,
             f"POST {webhook}": self._followup,
-            f"GET {webhook}/messages/{{which}}": self._get_answer,
             f"PATCH {webhook}/messages/{{which}}": self._patch_answer,
-            f"DELETE {webhook}/messages/{{which}}": self._delete_answer,
         }
 
     # What users do.
@@ -83,15 +81,13 @@ class Interactions(Api):
         self.emit("INTERACTION_CREATE", payload)
         return made
 
-    async def click(self, message: int, custom_id: str, user: int, values: list[str] | None = None) -> Interaction:
-        """A user presses a button, or chooses `values` of a select, that the message has."""
+    async def click(self, message: int, custom_id: str, user: int) -> Interaction:
+        """A user presses a button of a message."""
         made = self.messages[message]
         found = next((part for part in walk(made["components"]) if part.get("custom_id") == custom_id), None)
         if found is None or found.get("disabled"):
             raise LookupError(f"nothing to press: {custom_id}")
         data = {"custom_id": custom_id, "component_type": found["type"], "id": found.get("id", 1)}
-        if values is not None:
-            data["values"] = values
         return self._interact(3, data, user, int(made["channel_id"]), message)
 
     async def slash(self, name: str, options: Json | None, user: int, channel: int) -> Interaction:
@@ -110,7 +106,7 @@ class Interactions(Api):
         lost = [name for name, option in known.items() if option.get("required") and name not in (options or {})]
         if lost:
             raise LookupError(f"the command asks for {lost}")
-        inner["options"] = [self._option(known[key], value, guild, resolved) for key, value in (options or {}).items()]
+        inner["options"] = [self._option(known[key], value, resolved) for key, value in (options or {}).items()]
         return self._interact(2, data | ({"resolved": resolved} if resolved else {}), user, channel)
 
     def _command(self, name: str, kind: int, guild: int) -> Json:
@@ -119,60 +115,19 @@ class Interactions(Api):
                 return command
         raise LookupError(f"no such command was synced: {name}")
 
-    def _option(self, option: Json, value: Any, guild: int, resolved: Json) -> Json:
-        kind = option["type"]
-        if kind == 9:
-            kind = 6 if value in self.users else 8
-        if kind in OF_OPTION:
-            whole = self.guilds.get(guild, {"roles": {}, "members": {}})
-            known = {6: self.users, 7: self.channels, 8: whole["roles"]}.get(kind, {})
-            key = value["id"] if kind == 11 else str(value)
-            resolved.setdefault(OF_OPTION[kind], {})[key] = value if kind == 11 else known[value]
-            if kind == 6 and value in whole["members"]:
-                member = {k: v for k, v in whole["members"][value].items() if k not in ("user", "deaf", "mute")}
-                member["permissions"] = self.permissions_of(whole, value)
-                resolved.setdefault("members", {})[key] = member
-            if kind == 7:
-                resolved["channels"][key] = known[value] | {"permissions": str((1 << 53) - 1)}
-            value = key
+    def _option(self, option: Json, value: Any, resolved: Json) -> Json:
+        if option["type"] == CHANNEL:
+            channel = self.channels[value] | {"permissions": str((1 << 53) - 1)}
+            resolved.setdefault("channels", {})[str(value)] = channel
+            value = str(value)
         return {"name": option["name"], "type": option["type"], "value": value}
 
-    async def menu(self, name: str, target: int, user: int, channel: int) -> Interaction:
-        """A user picks an entry of the bot's in the menu of a message or of another user."""
-        kind = 3 if target in self.messages else 2
-        command = self._command(name, kind, int(self.channels[channel].get("guild_id") or 0))
-        resolved: Json = {}
-        if kind == 3:
-            resolved["messages"] = {str(target): rest(self.messages[target])}
-        else:
-            self._option({"type": 6, "name": ""}, target, int(self.channels[channel].get("guild_id") or 0), resolved)
-        data = {key: command[key] for key in ("id", "name", "type", "guild_id") if key in command}
-        return self._interact(2, data | {"target_id": str(target), "resolved": resolved}, user, channel)
-
-    async def submit(self, form: Interaction, values: dict[str, str]) -> Interaction:
-        """A user sends the form that the bot answered `form` with; `values` by custom id."""
-        shown = form.callback["data"]
-        rows = []
-        for row in shown["components"]:
-            item = row.get("component") or row["components"][0]
-            filled = {"type": item["type"], "custom_id": item["custom_id"], "id": 2}
-            filled |= {"value": values.get(item["custom_id"], "")} if item["type"] == 4 else {"values": []}
-            rows.append(
-                {
-                    "type": row["type"],
-                    "id": 1,
-                    **({"component": filled} if "component" in row else {"components": [filled]}),
-                }
-            )
-        data = {"custom_id": shown["custom_id"], "components": rows}
-        return self._interact(5, data, form.user, form.channel, form.message)
-
     async def answer(self, interaction: Interaction, seconds: float = 120.0) -> Json:
-        """Wait for the bot's answer: the message it wrote or edited, else its bare callback (a form, a silent nod)."""
+        """Wait for the bot's answer: the message it wrote or edited, else its bare callback (a silent nod)."""
         async with asyncio.timeout(seconds):
             await interaction.done.wait()
         message = interaction.followups[-1] if interaction.followups else interaction.original
-        shows = message in self.messages and interaction.callback["type"] not in (6, 9)
+        shows = message in self.messages and interaction.callback["type"] != 6
         return self.messages[message] if shows else interaction.callback
 
     # What the bot answers.
@@ -238,16 +193,9 @@ class Interactions(Api):
             raise missing("message")
         return made, self.messages[id]
 
-    async def _get_answer(self, request: web.Request) -> web.Response:
-        return reply(rest(self._which(request)[1]))
-
     async def _patch_answer(self, request: web.Request) -> web.Response:
         made, message = self._which(request)
         payload, files = await read(request)
         changed = self.rewrite(message, payload, files, flags=message["flags"] & ~LOADING, edited_timestamp=stamp())
         made.done.set()
         return reply(rest(changed))
-
-    async def _delete_answer(self, request: web.Request) -> web.Response:
-        self.remove(int(self._which(request)[1]["id"]))
-        return reply()

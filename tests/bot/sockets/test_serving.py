@@ -98,44 +98,6 @@ async def test_what_discord_does_not_do_is_left_to_the_moderators(bot: BotProces
     assert (await bot.metrics())[refused] == before + 2
 
 
-async def test_moderators_who_cannot_be_told_are_counted(bot: BotProcess, room: Room) -> None:
-    server, other = bot.server, await Room.furnished(bot.server)
-    untold = 'mlpy_errors_total{where="mod-log"}'
-    before = (await bot.metrics()).get(untold, 0)
-    server.fail("POST", f"/channels/{room.modlog}/*", 503, times=99)
-    server.fail("POST", f"/channels/{other.modlog}/*", reset=True, times=99)
-    sent = [await each.post(red(6)) for each in (room, other)]
-
-    def logged() -> set[int]:
-        return {line["message_id"] for line in bot.log() if line["event"].startswith("could not post to the mod-log")}
-
-    await bot.until(lambda: logged() == set(sent))
-    assert (await bot.metrics())[untold] == before + 2
-    assert [bot.verdicts(message) for message in sent] == [["flagged"]] * 2
-
-
-async def test_a_cdn_in_trouble(bot: BotProcess) -> None:
-    server, sent = bot.server, {}
-    for name, faults, verdict, statuses in (
-        ("limited", [{"status": 429, "headers": {"Retry-After": "1"}}], "clean", [429, 200]),
-        ("failing", [{"status": 500}, {"status": 500}], "clean", [500, 500, 200]),
-        ("cut", [{"cut": 100}], "clean", [200, 200]),
-        ("always-cut", [{"cut": 100, "times": 3}], "unreachable", [200, 200, 200]),
-        ("elsewhere", [{"redirect": True}], "outside", [302]),
-    ):
-        for fault in faults:
-            server.fail("GET", f"/attachments/*/{name}.png", **fault)
-        message = await server.post(server.channel, server.user, name, [(f"{name}.png", blue(len(name)))])
-        sent[message] = ([verdict], statuses)
-    await bot.until(lambda: all(map(bot.verdicts, sent)))
-
-    def asked(message: int) -> list[int]:
-        url = server.messages[message]["attachments"][0]["url"]
-        return server.asked("GET", url.removeprefix(server.cdn).partition("?")[0])
-
-    assert {message: (bot.verdicts(message), asked(message)) for message in sent} == sent
-
-
 async def test_what_was_missed_while_away_is_judged_once(bot: BotProcess) -> None:
     server = bot.server
     before, identifies, resumes = await bot.metrics(), server.identifies, server.resumes
