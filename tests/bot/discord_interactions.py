@@ -61,10 +61,12 @@ class Interactions(Api):
     # What users do.
 
     def _interact(self, kind: int, data: Json, user: int, channel: int, message: int | None = None) -> Interaction:
-        made = Interaction(self.snowflake(), secrets.token_hex(32), kind, channel, user, message, time.monotonic())
-        self.interactions[made.token] = made
+        interaction = Interaction(
+            self.snowflake(), secrets.token_hex(32), kind, channel, user, message, time.monotonic()
+        )
+        self.interactions[interaction.token] = interaction
         place = self.channels[channel]
-        payload = {"id": str(made.id), "token": made.token, "type": kind, "data": data, "version": 1,
+        payload = {"id": str(interaction.id), "token": interaction.token, "type": kind, "data": data, "version": 1,
                    "application_id": str(self.bot), "channel_id": str(channel), "channel": place, "locale": "en-US",
                    "entitlements": [], "attachment_size_limit": self.limit, "context": 0 if "guild_id" in place else 1,
                    "authorizing_integration_owners": {"0": place.get("guild_id", "0")}}  # fmt: skip
@@ -79,16 +81,16 @@ class Interactions(Api):
         if message is not None:
             payload["message"] = rest(self.messages[message])
         self.emit("INTERACTION_CREATE", payload)
-        return made
+        return interaction
 
     async def click(self, message: int, custom_id: str, user: int) -> Interaction:
         """A user presses a button of a message."""
-        made = self.messages[message]
-        found = next((part for part in walk(made["components"]) if part.get("custom_id") == custom_id), None)
-        if found is None or found.get("disabled"):
+        entry = self.messages[message]
+        component = next((part for part in walk(entry["components"]) if part.get("custom_id") == custom_id), None)
+        if component is None or component.get("disabled"):
             raise LookupError(f"nothing to press: {custom_id}")
-        data = {"custom_id": custom_id, "component_type": found["type"], "id": found.get("id", 1)}
-        return self._interact(3, data, user, int(made["channel_id"]), message)
+        data = {"custom_id": custom_id, "component_type": component["type"], "id": component.get("id", 1)}
+        return self._interact(3, data, user, int(entry["channel_id"]), message)
 
     async def slash(self, name: str, options: Json | None, user: int, channel: int) -> Interaction:
         """A user sends a command that the bot synced: "name", or "group name"."""
@@ -138,36 +140,37 @@ class Interactions(Api):
             raise missing(kind)
         return found
 
-    def _answer(self, made: Interaction, payload: Json, files: Any, flags: int) -> Json:
-        meta = {"id": str(made.id), "type": made.type, "user": self.users[made.user],
-                "authorizing_integration_owners": {"0": self.channels[made.channel].get("guild_id", "0")}}  # fmt: skip
-        return self.write(made.channel, payload, files, flags=flags, application_id=str(self.bot),
+    def _answer(self, interaction: Interaction, payload: Json, files: Any, flags: int) -> Json:
+        owner = self.channels[interaction.channel].get("guild_id", "0")
+        meta = {"id": str(interaction.id), "type": interaction.type, "user": self.users[interaction.user],
+                "authorizing_integration_owners": {"0": owner}}  # fmt: skip
+        return self.write(interaction.channel, payload, files, flags=flags, application_id=str(self.bot),
                           webhook_id=str(self.bot), interaction_metadata=meta)  # fmt: skip
 
     async def _callback(self, request: web.Request) -> web.Response:
-        made = self._known(request, "interaction")
-        late = time.monotonic() - made.sent > self.patience
-        if late or str(made.id) != request.match_info["interaction"]:
+        interaction = self._known(request, "interaction")
+        late = time.monotonic() - interaction.sent > self.patience
+        if late or str(interaction.id) != request.match_info["interaction"]:
             raise missing("interaction")
-        if made.callback:
+        if interaction.callback:
             raise RefusedError(400, 40060, "Interaction has already been acknowledged.")
         body, files = await read(request)
         kind, data = body["type"], body.get("data") or {}
         message = None
         if kind in (4, 5):
             flags = (data.get("flags") or 0) | (LOADING if kind == 5 else 0)
-            message = self._answer(made, data, files, flags)
-            made.original = int(message["id"])
+            message = self._answer(interaction, data, files, flags)
+            interaction.original = int(message["id"])
         elif kind in (6, 7):
-            made.original = made.message
+            interaction.original = interaction.message
             if kind == 7:
-                message = self.rewrite(self.messages[made.message], data, files, edited_timestamp=stamp())
-        made.callback = {"type": kind, "data": data}
+                message = self.rewrite(self.messages[interaction.message], data, files, edited_timestamp=stamp())
+        interaction.callback = {"type": kind, "data": data}
         if kind != 5:
-            made.done.set()
+            interaction.done.set()
         if request.query.get("with_response") not in ("1", "true"):
             return reply()
-        about = {"id": str(made.id), "type": made.type, "response_message_loading": kind == 5,
+        about = {"id": str(interaction.id), "type": interaction.type, "response_message_loading": kind == 5,
                  "response_message_ephemeral": bool(message and message["flags"] & EPHEMERAL)}  # fmt: skip
         if message:
             about["response_message_id"] = message["id"]
@@ -175,27 +178,27 @@ class Interactions(Api):
         return reply({"interaction": about})
 
     async def _followup(self, request: web.Request) -> web.Response:
-        made = self._known(request, "webhook")
+        interaction = self._known(request, "webhook")
         payload, files = await read(request)
-        first = self.messages.get(made.original or 0)
+        first = self.messages.get(interaction.original or 0)
         if first and first["flags"] & LOADING:  # the first message after "thinking" takes its place
             message = self.rewrite(first, payload, files, flags=first["flags"] & ~LOADING)
         else:
-            message = self._answer(made, payload, files, payload.get("flags") or 0)
-            made.followups.append(int(message["id"]))
-        made.done.set()
+            message = self._answer(interaction, payload, files, payload.get("flags") or 0)
+            interaction.followups.append(int(message["id"]))
+        interaction.done.set()
         return reply(rest(message))
 
     def _which(self, request: web.Request) -> tuple[Interaction, Json]:
-        made, which = self._known(request, "webhook"), request.match_info["which"]
-        id = made.original if which == "@original" else int(which)
-        if id not in self.messages or id not in (made.original, *made.followups):
+        interaction, which = self._known(request, "webhook"), request.match_info["which"]
+        id = interaction.original if which == "@original" else int(which)
+        if id not in self.messages or id not in (interaction.original, *interaction.followups):
             raise missing("message")
-        return made, self.messages[id]
+        return interaction, self.messages[id]
 
     async def _patch_answer(self, request: web.Request) -> web.Response:
-        made, message = self._which(request)
+        interaction, message = self._which(request)
         payload, files = await read(request)
         changed = self.rewrite(message, payload, files, flags=message["flags"] & ~LOADING, edited_timestamp=stamp())
-        made.done.set()
+        interaction.done.set()
         return reply(rest(changed))

@@ -128,7 +128,7 @@ async def test_limits_and_failures_are_waited_out(server, bot):
     assert server.unknown == [("GET", "/nowhere")]
 
 
-async def test_what_was_missed_comes_with_the_resume(server, bot):
+async def test_missed_events_arrive_after_a_resume(server, bot):
     await server.post(server.channel, server.user, "before")
     await server.drop(away=0.3)
     for text in ("one", "two"):
@@ -207,7 +207,7 @@ async def test_shards_and_what_the_intents_leave_out():
         assert not server.sessions  # it left for good
 
 
-async def test_who_may_come_in():
+async def test_a_login_needs_the_token_and_the_intents():
     async with DiscordServer(privileged=False) as server:
         with pytest.MonkeyPatch.context() as patch:
             server.point(patch)

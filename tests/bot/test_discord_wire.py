@@ -44,15 +44,15 @@ async def test_links_are_signed_and_expire(server):
     assert [(await fetch(server.cdn + end))[0] for end in (path, server.signed(path, seconds=-1))] == [404, 404]
 
 
-@pytest.mark.parametrize(("said", "code"), [("{", 4002), ('{"op": 8}', 4003), ('{"op": 2, "d": {}}', 4004), ("", 4009)])
-async def test_the_gateway_shuts_the_door(said, code):
+@pytest.mark.parametrize(("sent", "code"), [("{", 4002), ('{"op": 8}', 4003), ('{"op": 2, "d": {}}', 4004), ("", 4009)])
+async def test_the_gateway_closes_invalid_connections(sent, code):
     async with (
-        DiscordServer(heartbeat=60 if said else 0.1) as server,
+        DiscordServer(heartbeat=60 if sent else 0.1) as server,
         aiohttp.ClientSession() as session,
         session.ws_connect(server.gateway) as ws,
     ):
         assert (await ws.receive_json())["op"] == 10
-        if said:
-            await ws.send_str(said)
+        if sent:
+            await ws.send_str(sent)
         assert (await ws.receive()).data == code
-    assert server.silent == (not said)
+    assert server.silent == (not sent)
