@@ -176,6 +176,7 @@ def _add_limits(parser: argparse.ArgumentParser) -> None:
 
 def _secret(environment: Mapping[str, str], name: str) -> str:
     """A secret from the file that NAME_FILE names, or from the variable NAME; empty if neither is set."""
+    # A file, such as a container's secret, shows up in no list of processes or environment.
     if file := environment.get(f"{name}_FILE"):
         try:
             return Path(file).read_text(encoding="utf-8").strip()

@@ -53,7 +53,7 @@ def describe_error(error: Exception) -> str:
     """One of `DISCORD_ERRORS` as a short clause."""
     if not isinstance(error, discord.HTTPException):
         return f"the connection to Discord failed ({type(error).__name__})"
-    return f"Discord answered HTTP {error.status} ({error.text or type(error).__name__})"[:200]
+    return f"Discord answered HTTP {error.status} ({(error.text or type(error).__name__)[:160]})"
 
 
 def as_sentence(clause: str) -> str:

@@ -55,7 +55,7 @@ def is_age_restricted(channel: object, guild: discord.Guild) -> bool:
     if guild.nsfw_level in (discord.NSFWLevel.explicit, discord.NSFWLevel.age_restricted):
         return True
     if isinstance(channel, discord.Thread):
-        channel = channel.parent
+        channel = channel.parent  # a thread has no setting of its own
     return bool(getattr(channel, "nsfw", False))
 
 
@@ -213,6 +213,7 @@ class Moderation:
     async def finish(self, seconds: float) -> None:
         """Start nothing new, and let the messages in progress finish; what takes over `seconds` is cancelled."""
         self.stopping = True
+        # Without the caller's own task, which would otherwise wait for itself.
         tasks = self._in_progress.keys() - {asyncio.current_task()}
         if not tasks:
             return

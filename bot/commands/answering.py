@@ -8,7 +8,7 @@ from typing import Any
 import discord
 from discord import app_commands
 
-from bot.actions.discord_calls import as_sentence, permission_title
+from bot.actions.discord_calls import permission_title
 from bot.services import services_of
 from stages.inference import MLpyError
 
@@ -39,7 +39,7 @@ async def on_command_error(interaction: Interaction, error: app_commands.AppComm
         text = str(cause) or "You are not allowed to use this command."
     elif isinstance(cause, MLpyError):
         services_of(interaction).metrics.errors.labels("command").inc()
-        text = f"The command failed: {as_sentence(str(cause).rstrip('.'))}"
+        text = f"The command failed: {str(cause).rstrip('.')}."
     else:
         services_of(interaction).metrics.errors.labels("command").inc()
         log.error("a command failed", exc_info=cause)

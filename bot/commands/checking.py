@@ -107,7 +107,7 @@ class Checking(commands.Cog):
             await answer(interaction, "The bot cannot see that channel.")
             return
         if missing := missing_permissions(visible, view_channel=True, read_message_history=True):
-            await answer(interaction, f"Scan not started: {missing}.")
+            await answer(interaction, f"Scan not started ({missing}).")
             return
         if guild.id in self._scanning:
             await answer(interaction, "Scan not started: another scan of this server is still running.")

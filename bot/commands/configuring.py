@@ -138,7 +138,7 @@ class Configuring(commands.Cog):
     @needs_manager
     async def modlog(self, interaction: Interaction, channel: discord.TextChannel) -> None:
         if missing := modlog_permissions_missing(guild_of(interaction).get_channel(channel.id)):
-            await answer(interaction, f"Mod-log not changed: {missing}.")
+            await answer(interaction, f"Mod-log not changed ({missing}).")
             return
         await self._change(interaction, modlog=channel.id)
         await answer(interaction, f"The mod-log is now {channel.mention}.")

@@ -160,6 +160,7 @@ def _create_mirror(url: str, folder: Path, name: str) -> None:
     if head.returncode:
         raise _fetch_error(name, head, folder)
     branch = re.match(rb"ref: (refs/heads/\S+)\tHEAD", head.stdout)
+    # Created beside the mirror and renamed, so that no process finds half of one.
     try:
         aside = Path(tempfile.mkdtemp(prefix=f".{folder.name}.", dir=folder.parent))
     except OSError as error:

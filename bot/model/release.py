@@ -77,7 +77,7 @@ class Repository:
             ModelError: if there is none, or a file is missing or does not match `dvc.lock`.
         """
         repository = self._open()
-        if requested == WORKSPACE:
+        if requested == WORKSPACE:  # no commit, so neither gto nor DVC has it
             return _workspace_release(repository)
         resolved = self._resolve(repository, requested)
         commit, at = resolved.commit, repository.describe(resolved.commit)
@@ -247,6 +247,7 @@ def _cached_files(
     if all(_md5(folder / name) == file.md5 for name, file in zip(names, files, strict=True)):
         return model, sidecar
     try:
+        # Fetched beside the folder and moved into it: another process may be doing the same.
         with tempfile.TemporaryDirectory(prefix=".", dir=folder.parent) as aside:
             targets = {Path(aside, name): file for name, file in zip(names, files, strict=True)}
             fetch(targets)

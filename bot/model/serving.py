@@ -73,7 +73,7 @@ class Serving:
             ModelError: if it cannot be loaded; the old one keeps serving.
         """
         model, previous = LoadedModel.load(release), self.version
-        self.current = model
+        self.current = model  # one assignment, so that no picture sees half of the change
         log.info("model %s replaces %s", self.version, previous)
 
     async def poll(self) -> bool:

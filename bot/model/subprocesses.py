@@ -127,7 +127,7 @@ def call_dvc_worker(
         failure = answer.get("error")
     except ValueError:
         failure = result.summary
-    if failure:
+    if failure:  # of gto or DVC, or of Python itself if there is no answer
         raise ModelError(f"{purpose} failed ({_shorten(failure)}); {advice}")
     return dict(answer)
 
@@ -135,6 +135,7 @@ def call_dvc_worker(
 def _environment() -> dict[str, str]:
     """The bot's environment without its secrets and without variables of a git hook that started the bot."""
     removed = SECRET_VARIABLES | GIT_HOOK_VARIABLES
+    # Never a prompt for a password, no optional locks in somebody's working tree, and messages in English.
     inherited = {name: value for name, value in os.environ.items() if name not in removed}
     return inherited | {"GIT_TERMINAL_PROMPT": "0", "GIT_OPTIONAL_LOCKS": "0", "LC_ALL": "C.UTF-8"}
 
@@ -148,6 +149,7 @@ def _stop(process: subprocess.Popen[bytes]) -> None:
             os.killpg(process.pid, number)
         with contextlib.suppress(subprocess.TimeoutExpired):
             process.wait(STOP_SECONDS)
+    # A helper that outlived its parent may still hold the other ends open; do not wait for it.
     for pipe in (process.stdin, process.stdout, process.stderr):
         if pipe:
             with contextlib.suppress(OSError):

@@ -31,38 +31,8 @@ def configure(
     Returns:
         The handler, for the caller to remove.
     """
-    # Longest first: a secret may contain another one.
-    hidden = sorted({secret for secret in secrets if secret}, key=len, reverse=True)
-    shared: list[Processor] = [
-        structlog.stdlib.add_log_level,
-        structlog.stdlib.add_logger_name,
-        _add_extra,
-        structlog.processors.TimeStamper(fmt="iso", utc=True),
-        structlog.processors.format_exc_info,
-    ]
-
-    def add_model(_logger: Any, _name: str, values: EventDict) -> EventDict:
-        values.setdefault("model", version())
-        return values
-
-    def hide_secrets(_logger: Any, _name: str, line: str | bytes) -> str:
-        text = line if isinstance(line, str) else line.decode()
-        for secret in hidden:
-            text = text.replace(secret, "[hidden]")
-        return INTERACTION_TOKEN.sub(r"\1[hidden]", text)
-
-    # Secrets are replaced in the finished line: they may be anywhere in it, such as in a traceback.
     handler = logging.StreamHandler(stream)
-    formatter = structlog.stdlib.ProcessorFormatter(
-        foreign_pre_chain=shared,
-        processors=[
-            structlog.stdlib.ProcessorFormatter.remove_processors_meta,
-            add_model,
-            structlog.processors.JSONRenderer(ensure_ascii=False, default=str),
-            hide_secrets,  # type: ignore[list-item]
-        ],
-    )
-    handler.setFormatter(formatter)
+    handler.setFormatter(_formatter(secrets, version))
     root = logging.getLogger()
     root.handlers = [handler]
     root.setLevel(level)
@@ -73,6 +43,39 @@ def configure(
     for name in ("discord.gateway", "discord.http", "discord.webhook"):
         logging.getLogger(name).setLevel(max(logging.INFO, root.level))
     return handler
+
+
+def _formatter(secrets: Iterable[str], version: Callable[[], str]) -> logging.Formatter:
+    # Longest first: a secret may contain another one.
+    hidden = sorted({secret for secret in secrets if secret}, key=len, reverse=True)
+
+    def add_model(_logger: Any, _name: str, values: EventDict) -> EventDict:
+        values.setdefault("model", version())  # called for each line: the model may be replaced at any time
+        return values
+
+    def hide_secrets(_logger: Any, _name: str, line: str | bytes) -> str:
+        text = line if isinstance(line, str) else line.decode()
+        for secret in hidden:
+            text = text.replace(secret, "[hidden]")
+        return INTERACTION_TOKEN.sub(r"\1[hidden]", text)
+
+    before: list[Processor] = [
+        structlog.stdlib.add_log_level,
+        structlog.stdlib.add_logger_name,
+        _add_extra,
+        structlog.processors.TimeStamper(fmt="iso", utc=True),
+        structlog.processors.format_exc_info,
+    ]
+    return structlog.stdlib.ProcessorFormatter(
+        foreign_pre_chain=before,
+        processors=[
+            structlog.stdlib.ProcessorFormatter.remove_processors_meta,
+            add_model,
+            structlog.processors.JSONRenderer(ensure_ascii=False, default=str),
+            # Last, on the finished line: a secret may be anywhere in it, such as in a traceback.
+            hide_secrets,  # type: ignore[list-item]
+        ],
+    )
 
 
 def _add_extra(_logger: Any, _name: str, values: EventDict) -> EventDict:

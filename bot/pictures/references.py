@@ -38,6 +38,7 @@ def references(message: discord.Message) -> list[Reference]:
     """
     by_key: dict[str, Reference] = {}
     parts: list[tuple[str, discord.Message | discord.MessageSnapshot]] = [("", message)]
+    # A forwarded message has no content of its own; Discord sends copies of the originals.
     parts += [("forwarded ", snapshot) for snapshot in message.message_snapshots]
     for origin, part in parts:
         for reference in (

@@ -99,6 +99,7 @@ class GuildPolicy:
         values = asdict(self)
         for name in ("exempt_roles", "exempt_channels"):
             values[name] = sorted(values[name])
+        # An older version in the meantime must not delete a newer one's settings.
         return json.dumps({**values.pop("unknown"), **values}, sort_keys=True)
 
     @classmethod

@@ -107,6 +107,7 @@ class BotDatabase:
 
     async def __aexit__(self, *_: object) -> None:
         await self.flush()
+        # The log is the last place where these decisions can be kept.
         for _table, row in self._backlog:
             log.error("a row was lost because the database is away: %s", row)
         await self._engine.dispose()
@@ -143,6 +144,7 @@ class BotDatabase:
             StoreError: if the database is away.
         """
         # One statement: if two processes delete and insert at once, one of them fails.
+        # SQLAlchemy has ON CONFLICT only in the dialects.
         statement = (sqlite if self._sqlite else postgresql).insert(table).values(row)
         keys = {column.name for column in table.primary_key}
         updates = {name: statement.excluded[name] for name in row.keys() - keys}

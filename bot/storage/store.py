@@ -42,6 +42,7 @@ class BotStore(BotDatabase):
         Raises:
             StoreError: if they are not in memory and the database is away.
         """
+        # Other processes serve other guilds, so this one's copy cannot become outdated.
         if guild not in self._policies:
             rows = await self.query(select(policies.c.policy).where(policies.c.guild_id == guild))
             _remember(self._policies, guild, GuildPolicy.from_json(rows[0]["policy"]) if rows else GuildPolicy())

@@ -8,7 +8,7 @@ from typing import Any
 
 from aiohttp import web
 from discord_http import Http, RefusedError, missing, read, reply
-from discord_state import LOADING, Json, rest, stamp
+from discord_state import LOADING, Json, rest
 
 SENDABLE = ("content", "embeds", "components", "sticker_ids", "poll")
 MANAGE_MESSAGES, MODERATE_MEMBERS = 1 << 13, 1 << 40
@@ -52,29 +52,15 @@ class Api(Http):
         one, member = channel + "/messages/{message}", guild + "/members/{user}"
         return {
             "GET /users/@me": self._value(lambda _: self.users[self.bot]),
-            "GET /users/{user}": self._value(lambda at: self.users[at["user"]]),
-            "POST /users/@me/channels": self._direct,
             "GET /applications/@me": self._value(lambda _: self._application()),
             "GET /oauth2/applications/@me": self._value(lambda _: self._application()),
             "GET /gateway": self._value(lambda _: {"url": self.gateway}),
             "GET /gateway/bot": self._value(lambda _: self._gateway_bot()),
             f"GET {app}/commands": self._value(lambda _: self.commands.get(None, [])),
             f"PUT {app}/commands": self._put_commands,
-            f"GET {app}/guilds/{{guild}}/commands": self._value(lambda at: self.commands.get(at["guild"], [])),
-            f"PUT {app}/guilds/{{guild}}/commands": self._put_commands,
-            f"GET {channel}": self._value(lambda at: self.channels[at["channel"]]),
-            f"POST {channel}/typing": self._value(lambda _: None),
-            f"GET {channel}/messages": self._history,
             f"POST {channel}/messages": self._post_message,
-            f"POST {channel}/messages/bulk-delete": self._bulk_delete,
-            f"GET {one}": self._value(lambda at: rest(self.messages[at["message"]])),
-            f"PATCH {one}": self._patch_message,
             f"DELETE {one}": self._value(self._delete_message),
-            f"GET {guild}": self._value(lambda at: self.guild_get(self.guilds[at["guild"]])),
-            f"GET {guild}/channels": self._value(lambda at: list(self.guilds[at["guild"]]["channels"].values())),
-            f"GET {guild}/roles": self._value(lambda at: list(self.guilds[at["guild"]]["roles"].values())),
             f"GET {member}": self._value(lambda at: self.guilds[at["guild"]]["members"][at["user"]]),
-            f"PATCH {member}": self._patch_member,
         }
 
     def place(self, request: web.Request) -> dict[str, int]:
@@ -128,18 +114,6 @@ class Api(Http):
             for command in (await read(request))[0]
         ]
         return reply(self.commands[guild])
-
-    async def _direct(self, request: web.Request) -> web.Response:
-        user = int((await read(request))[0]["recipient_id"])
-        if user not in self.users:
-            raise missing("user")
-        for channel in self.channels.values():
-            if channel["type"] == 1 and channel["recipients"][0]["id"] == str(user):
-                return reply(channel)
-        id = self.snowflake()
-        self.channels[id] = {"id": str(id), "type": 1, "recipients": [self.users[user]], "last_message_id": None,
-                             "flags": 0}  # fmt: skip
-        return reply(self.channels[id])
 
     # Messages.
 
@@ -198,44 +172,8 @@ class Api(Http):
         self.nonces[nonce] = int(made["id"])
         return reply(rest(made))
 
-    async def _patch_message(self, request: web.Request) -> web.Response:
-        message = self.messages[self.place(request)["message"]]
-        payload, files = await read(request)
-        if message["author"]["id"] != str(self.bot):
-            raise RefusedError(403, 50005, "Cannot edit a message authored by another user")
-        return reply(rest(self.rewrite(message, payload, files, edited_timestamp=stamp())))
-
     def _delete_message(self, at: dict[str, int]) -> None:
         message = self.messages[at["message"]]
         if message["author"]["id"] != str(self.bot) and "guild_id" in message:
             self.demand(int(message["guild_id"]), MANAGE_MESSAGES)
         self.remove(at["message"])
-
-    async def _history(self, request: web.Request) -> web.Response:
-        channel, query = str(self.place(request)["channel"]), request.query
-        low, high = int(query.get("after", 0)), int(query.get("before", 1 << 63))
-        found = [rest(m) for id, m in self.messages.items() if m["channel_id"] == channel and low < id < high]
-        limit = int(query.get("limit", 50))
-        return reply((found[:limit] if low else found[-limit:])[::-1])
-
-    async def _bulk_delete(self, request: web.Request) -> web.Response:
-        channel = self.channels[self.place(request)["channel"]]
-        ids = [int(id) for id in (await read(request))[0]["messages"]]
-        if not 2 <= len(ids) <= 100:
-            raise RefusedError(400, 50016, "Provided too few or too many messages to delete.")
-        found = [id for id in ids if id in self.messages]
-        for id in found:
-            self.deleted[id] = self.messages.pop(id)
-        guild = {"guild_id": channel["guild_id"]} if "guild_id" in channel else {}
-        self.emit("MESSAGE_DELETE_BULK", {"ids": [str(id) for id in found], "channel_id": channel["id"]} | guild)
-        return reply()
-
-    async def _patch_member(self, request: web.Request) -> web.Response:
-        at = self.place(request)
-        member = self.guilds[at["guild"]]["members"][at["user"]]
-        self.demand(at["guild"], MODERATE_MEMBERS)
-        if self.guilds[at["guild"]]["owner_id"] == str(at["user"]):
-            raise RefusedError(403, 50013)
-        member |= (await read(request))[0]
-        self.emit("GUILD_MEMBER_UPDATE", member | {"guild_id": str(at["guild"])})
-        return reply(member)

@@ -10,11 +10,12 @@ import time
 import zlib
 from collections import deque
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any
 
 from aiohttp import WSMsgType, web
 from discord_state import DiscordState, Json
+from waiting import until
 
 GUILDS, MEMBERS, PRESENCES, CONTENT = 1 << 0, 1 << 1, 1 << 8, 1 << 15
 NEEDS = (  # the events of a name, and the intent they need in a guild and in a direct message
@@ -91,8 +92,6 @@ class Session:
     log: deque[tuple[int, str]]
     seq: int = 0
     connection: Connection | None = None
-    resumes: int = 0
-    beats: deque[float] = field(default_factory=lambda: deque(maxlen=1000))  # when heartbeats came, of time.monotonic
 
     def add(self, event: str, body: str, *, keep: bool = True) -> None:
         self.seq += 1
@@ -112,7 +111,7 @@ class Gateway(DiscordState):
         self.connections: set[Connection] = set()
         self.gateway = self.resume_gateway = ""
         self.identifies = self.resumes = self.invalid = self.silent = 0
-        self._away = 0.0
+        self._away_until = 0.0
         super().__init__(**world)
 
     # Telling the clients.
@@ -138,10 +137,6 @@ class Gateway(DiscordState):
         own = message["author"]["id"] == str(self.bot)
         return bool(session.intents & CONTENT) or own or mentioned or "guild_id" not in message
 
-    async def dispatch(self, event: str, data: Json) -> None:
-        """Send an event to the sessions whose shard (by `guild_id`) and intents take it."""
-        self.emit(event, data)
-
     # Trouble.
 
     async def drop(self, code: int | None = 4000, *, away: float = 0.0, forget: bool = False) -> None:
@@ -149,7 +144,7 @@ class Gateway(DiscordState):
 
         With `forget` the sessions end too, so that a RESUME is refused.
         """
-        self._away = time.monotonic() + away
+        self._away_until = time.monotonic() + away
         lost = list(self.connections)
         for connection in lost:
             if connection.session:
@@ -158,29 +153,16 @@ class Gateway(DiscordState):
             self.sessions.clear()
         await asyncio.gather(*(connection.close(code) for connection in lost))
 
-    async def reconnect(self) -> None:
-        """Op 7: ask every client to come back and RESUME."""
-        for connection in self.connections:
-            connection.put(7)
-
-    async def invalidate(self, *, resumable: bool = False) -> None:
-        """Op 9: the sessions are no longer valid."""
-        for connection in self.connections:
-            connection.put(9, resumable)
-            if not resumable and connection.session:
-                self.sessions.pop(connection.session.id, None)
-
-    @property
-    def behind(self) -> int:
-        """How many payloads wait for a client that reads slowly."""
-        return sum(connection.queue.qsize() for connection in self.connections)
+    def come_back(self) -> None:
+        """End the time that `drop` is away."""
+        self._away_until = 0.0
 
     # Hearing them.
 
     async def websocket(self, request: web.Request) -> web.WebSocketResponse:
         connection = Connection(request)
         await connection.ws.prepare(request)
-        await asyncio.sleep(self._away - time.monotonic())
+        await until(lambda: time.monotonic() >= self._away_until)
         self.connections.add(connection)
         connection.writer = asyncio.create_task(connection.write())
         connection.put(10, {"heartbeat_interval": int(self.heartbeat * 1000), "_trace": ["tests"]})
@@ -217,16 +199,12 @@ class Gateway(DiscordState):
             session = connection.session
             code = None
             if op == 1:
-                if session:
-                    session.beats.append(time.monotonic())
                 connection.put(11)
             elif op in (2, 6):
                 code = 4005 if session else (self._identify if op == 2 else self._resume)(connection, data)
             elif session is None:
                 code = 4003
-            elif op == 8:
-                self._chunks(session, data)
-            elif op not in (3, 4):
+            else:
                 code = 4001
             if code:
                 return code
@@ -271,7 +249,6 @@ class Gateway(DiscordState):
         if data["seq"] > session.seq:
             return 4007
         self.resumes += 1
-        session.resumes += 1
         if session.connection:  # the client gave up on a line that we still held
             session.connection.cut()
         session.connection, connection.session = connection, session
@@ -280,19 +257,3 @@ class Gateway(DiscordState):
                 connection.queue.put_nowait(text)
         session.add("RESUMED", '{"_trace":["tests"]}', keep=False)
         return None
-
-    def _chunks(self, session: Session, asked: Json) -> None:
-        """The members of a guild, a thousand at a time."""
-        guild = self.guilds.get(int(asked["guild_id"]), {"members": {}})
-        ids, start, limit = asked.get("user_ids"), asked.get("query") or "", asked.get("limit") or None
-        wanted = {str(id) for id in (ids if isinstance(ids, list) else [ids])}
-        found = [
-            member
-            for id, member in guild["members"].items()
-            if (str(id) in wanted if ids else member["user"]["username"].startswith(start.lower()))
-        ][:limit]
-        parts = [found[at : at + 1000] for at in range(0, len(found), 1000)] or [[]]
-        for index, part in enumerate(parts):
-            chunk = {"guild_id": str(asked["guild_id"]), "members": part, "chunk_index": index,
-                     "chunk_count": len(parts), "nonce": asked.get("nonce")}  # fmt: skip
-            session.add("GUILD_MEMBERS_CHUNK", json.dumps(chunk))

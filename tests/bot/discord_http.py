@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import fnmatch
 import hashlib
-import io
 import json
 import re
 import time
@@ -14,7 +13,6 @@ from typing import Any
 from aiohttp import web
 from discord_gateway import Gateway
 from discord_state import Json, signature
-from PIL import Image
 
 API = "/api/v10"
 OPEN = re.compile(r"/gateway$|/interactions/|/webhooks/")  # no token in the header
@@ -91,10 +89,9 @@ class Http(Gateway):
 
         With a status: its `body` (a dict, or text as of a proxy), `headers`, `retry_after` and `global_` (429), and
         `after` if the request is carried out all the same. Without (the default of what follows): after a `delay`
-        (seconds); with the line cut (`reset`); a file of the CDN `slow` (seconds a tenth), ending after `cut` bytes,
-        of a false `length` (-1: none named), or by a `redirect` (a URL; True: to another name of this host).
+        (seconds) or an event (`hold`); with the line cut (`reset`).
         """
-        if {"slow", "cut", "length", "redirect", "delay", "reset"} & how.keys():
+        if {"delay", "hold", "reset"} & how.keys():
             status = None if status == 500 else status
         fault = {"method": method, "path": path, "status": status, "times": times, **how}
         self.faults.append(fault)
@@ -114,6 +111,8 @@ class Http(Gateway):
         method, path = request.method, request.path.removeprefix(API)
         fault = self._fault(method, path)
         await asyncio.sleep(fault.get("delay", 0))
+        if "hold" in fault:
+            await fault["hold"].wait()
         status = fault.get("status")
         try:
             locked = path != request.path and not OPEN.match(path)
@@ -121,7 +120,7 @@ class Http(Gateway):
                 raise RefusedError(401)
             response = web.Response(status=444)  # what is noted of a request that got no answer
             if fault.get("after") or (status is None and "reset" not in fault):
-                response = await (self._cdn(request, fault) if path == request.path else handler(request))
+                response = await (self._cdn(request) if path == request.path else handler(request))
             if status is not None:
                 response = self._failed(fault)
         except RefusedError as error:
@@ -166,42 +165,12 @@ class Http(Gateway):
 
     # The CDN.
 
-    async def _cdn(self, request: web.Request, fault: Json) -> web.StreamResponse:
-        path, query = request.path.removeprefix("/media"), request.query
+    async def _cdn(self, request: web.Request) -> web.Response:
+        path, query = request.path, request.query
         if "Authorization" in request.headers:
-            self.leaks.append(request.path)
-        data, kind = self.files.get(path) or self.uploads.get(path) or (None, "")
+            self.leaks.append(path)
+        data, kind = self.uploads.get(path) or (None, "")
         signed = signature(path, query.get("ex", ""), query.get("is", "")) == query.get("hm")
-        if path.startswith("/attachments/") and not (signed and int(query["ex"], 16) > time.time()):
-            data = None
-        if data is None:
+        if data is None or not signed or int(query["ex"], 16) <= time.time():
             return web.Response(status=404, text="This content is no longer available.")
-        if path != request.path and "format" in query:
-            return self._still(path, data, query["format"])
-        if where := fault.get("redirect"):
-            where = self.cdn.replace("127.0.0.1", "localhost") + request.path_qs if where is True else where
-            return web.Response(status=302, headers={"Location": where})
-        if not {"slow", "cut", "length"} & fault.keys():
-            return web.Response(body=data, content_type=kind)
-        answer = web.StreamResponse(headers={"Content-Type": kind})
-        length = fault.get("length", len(data))
-        answer.content_length = None if length < 0 else length
-        await answer.prepare(request)
-        sent = data[: fault.get("cut")]
-        piece = max(1, len(sent) // 10) if "slow" in fault else len(sent) + 1
-        for at in range(0, len(sent), piece):
-            await answer.write(sent[at : at + piece])
-            await asyncio.sleep(fault.get("slow", 0))
-        if len(sent) < length and request.transport:
-            request.transport.close()
-        return answer
-
-    def _still(self, path: str, data: bytes, form: str) -> web.Response:
-        """What the media proxy makes of a file: a still picture of another format."""
-        made = io.BytesIO()
-        try:
-            with Image.open(io.BytesIO(self.stills.get(path, data))) as image:
-                image.convert("RGB").save(made, form)
-        except (OSError, ValueError, KeyError):
-            return web.Response(status=415)
-        return web.Response(body=made.getvalue(), content_type=f"image/{form}")
+        return web.Response(body=data, content_type=kind)

@@ -1,4 +1,4 @@
-"""Slash commands, menus, buttons and forms of the tests' Discord server, and what the bot answers to them."""
+"""Slash commands and buttons of the tests' Discord server, and what the bot answers to them."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from discord_api import Api
 from discord_http import RefusedError, missing, read, reply
 from discord_state import EPHEMERAL, LOADING, Json, Window, rest, stamp
 
-OF_OPTION = {6: "users", 7: "channels", 8: "roles", 11: "attachments"}
+CHANNEL = 7  # type of an option
 
 
 @dataclass
@@ -44,7 +44,7 @@ def walk(components: list[Json]) -> Any:
 class Interactions(Api):
     """What users press, and the answers."""
 
-    patience = 3.0  # how many seconds the bot has for its first answer
+    patience = 120.0  # how many seconds the bot has for its first answer; Discord's 3 s may be short on a busy machine
 
     def __init__(self, *, keep: bool = True, window: int = 1000, **api: Any) -> None:
         super().__init__(keep=keep, window=window, **api)
@@ -55,18 +55,18 @@ class Interactions(Api):
         return super().routes() | {
             "POST /interactions/{interaction}/{token}/callback": self._callback,
             f"POST {webhook}": self._followup,
-            f"GET {webhook}/messages/{{which}}": self._get_answer,
             f"PATCH {webhook}/messages/{{which}}": self._patch_answer,
-            f"DELETE {webhook}/messages/{{which}}": self._delete_answer,
         }
 
     # What users do.
 
     def _interact(self, kind: int, data: Json, user: int, channel: int, message: int | None = None) -> Interaction:
-        made = Interaction(self.snowflake(), secrets.token_hex(32), kind, channel, user, message, time.monotonic())
-        self.interactions[made.token] = made
+        interaction = Interaction(
+            self.snowflake(), secrets.token_hex(32), kind, channel, user, message, time.monotonic()
+        )
+        self.interactions[interaction.token] = interaction
         place = self.channels[channel]
-        payload = {"id": str(made.id), "token": made.token, "type": kind, "data": data, "version": 1,
+        payload = {"id": str(interaction.id), "token": interaction.token, "type": kind, "data": data, "version": 1,
                    "application_id": str(self.bot), "channel_id": str(channel), "channel": place, "locale": "en-US",
                    "entitlements": [], "attachment_size_limit": self.limit, "context": 0 if "guild_id" in place else 1,
                    "authorizing_integration_owners": {"0": place.get("guild_id", "0")}}  # fmt: skip
@@ -81,18 +81,16 @@ class Interactions(Api):
         if message is not None:
             payload["message"] = rest(self.messages[message])
         self.emit("INTERACTION_CREATE", payload)
-        return made
+        return interaction
 
-    async def click(self, message: int, custom_id: str, user: int, values: list[str] | None = None) -> Interaction:
-        """A user presses a button, or chooses `values` of a select, that the message has."""
-        made = self.messages[message]
-        found = next((part for part in walk(made["components"]) if part.get("custom_id") == custom_id), None)
-        if found is None or found.get("disabled"):
+    async def click(self, message: int, custom_id: str, user: int) -> Interaction:
+        """A user presses a button of a message."""
+        entry = self.messages[message]
+        component = next((part for part in walk(entry["components"]) if part.get("custom_id") == custom_id), None)
+        if component is None or component.get("disabled"):
             raise LookupError(f"nothing to press: {custom_id}")
-        data = {"custom_id": custom_id, "component_type": found["type"], "id": found.get("id", 1)}
-        if values is not None:
-            data["values"] = values
-        return self._interact(3, data, user, int(made["channel_id"]), message)
+        data = {"custom_id": custom_id, "component_type": component["type"], "id": component.get("id", 1)}
+        return self._interact(3, data, user, int(entry["channel_id"]), message)
 
     async def slash(self, name: str, options: Json | None, user: int, channel: int) -> Interaction:
         """A user sends a command that the bot synced: "name", or "group name"."""
@@ -110,7 +108,7 @@ class Interactions(Api):
         lost = [name for name, option in known.items() if option.get("required") and name not in (options or {})]
         if lost:
             raise LookupError(f"the command asks for {lost}")
-        inner["options"] = [self._option(known[key], value, guild, resolved) for key, value in (options or {}).items()]
+        inner["options"] = [self._option(known[key], value, resolved) for key, value in (options or {}).items()]
         return self._interact(2, data | ({"resolved": resolved} if resolved else {}), user, channel)
 
     def _command(self, name: str, kind: int, guild: int) -> Json:
@@ -119,60 +117,19 @@ class Interactions(Api):
                 return command
         raise LookupError(f"no such command was synced: {name}")
 
-    def _option(self, option: Json, value: Any, guild: int, resolved: Json) -> Json:
-        kind = option["type"]
-        if kind == 9:
-            kind = 6 if value in self.users else 8
-        if kind in OF_OPTION:
-            whole = self.guilds.get(guild, {"roles": {}, "members": {}})
-            known = {6: self.users, 7: self.channels, 8: whole["roles"]}.get(kind, {})
-            key = value["id"] if kind == 11 else str(value)
-            resolved.setdefault(OF_OPTION[kind], {})[key] = value if kind == 11 else known[value]
-            if kind == 6 and value in whole["members"]:
-                member = {k: v for k, v in whole["members"][value].items() if k not in ("user", "deaf", "mute")}
-                member["permissions"] = self.permissions_of(whole, value)
-                resolved.setdefault("members", {})[key] = member
-            if kind == 7:
-                resolved["channels"][key] = known[value] | {"permissions": str((1 << 53) - 1)}
-            value = key
+    def _option(self, option: Json, value: Any, resolved: Json) -> Json:
+        if option["type"] == CHANNEL:
+            channel = self.channels[value] | {"permissions": str((1 << 53) - 1)}
+            resolved.setdefault("channels", {})[str(value)] = channel
+            value = str(value)
         return {"name": option["name"], "type": option["type"], "value": value}
 
-    async def menu(self, name: str, target: int, user: int, channel: int) -> Interaction:
-        """A user picks an entry of the bot's in the menu of a message or of another user."""
-        kind = 3 if target in self.messages else 2
-        command = self._command(name, kind, int(self.channels[channel].get("guild_id") or 0))
-        resolved: Json = {}
-        if kind == 3:
-            resolved["messages"] = {str(target): rest(self.messages[target])}
-        else:
-            self._option({"type": 6, "name": ""}, target, int(self.channels[channel].get("guild_id") or 0), resolved)
-        data = {key: command[key] for key in ("id", "name", "type", "guild_id") if key in command}
-        return self._interact(2, data | {"target_id": str(target), "resolved": resolved}, user, channel)
-
-    async def submit(self, form: Interaction, values: dict[str, str]) -> Interaction:
-        """A user sends the form that the bot answered `form` with; `values` by custom id."""
-        shown = form.callback["data"]
-        rows = []
-        for row in shown["components"]:
-            item = row.get("component") or row["components"][0]
-            filled = {"type": item["type"], "custom_id": item["custom_id"], "id": 2}
-            filled |= {"value": values.get(item["custom_id"], "")} if item["type"] == 4 else {"values": []}
-            rows.append(
-                {
-                    "type": row["type"],
-                    "id": 1,
-                    **({"component": filled} if "component" in row else {"components": [filled]}),
-                }
-            )
-        data = {"custom_id": shown["custom_id"], "components": rows}
-        return self._interact(5, data, form.user, form.channel, form.message)
-
-    async def answer(self, interaction: Interaction, seconds: float = 10.0) -> Json:
-        """Wait for the bot's answer: the message it wrote or edited, else its bare callback (a form, a silent nod)."""
+    async def answer(self, interaction: Interaction, seconds: float = 120.0) -> Json:
+        """Wait for the bot's answer: the message it wrote or edited, else its bare callback (a silent nod)."""
         async with asyncio.timeout(seconds):
             await interaction.done.wait()
         message = interaction.followups[-1] if interaction.followups else interaction.original
-        shows = message in self.messages and interaction.callback["type"] not in (6, 9)
+        shows = message in self.messages and interaction.callback["type"] != 6
         return self.messages[message] if shows else interaction.callback
 
     # What the bot answers.
@@ -183,36 +140,37 @@ class Interactions(Api):
             raise missing(kind)
         return found
 
-    def _answer(self, made: Interaction, payload: Json, files: Any, flags: int) -> Json:
-        meta = {"id": str(made.id), "type": made.type, "user": self.users[made.user],
-                "authorizing_integration_owners": {"0": self.channels[made.channel].get("guild_id", "0")}}  # fmt: skip
-        return self.write(made.channel, payload, files, flags=flags, application_id=str(self.bot),
+    def _answer(self, interaction: Interaction, payload: Json, files: Any, flags: int) -> Json:
+        owner = self.channels[interaction.channel].get("guild_id", "0")
+        meta = {"id": str(interaction.id), "type": interaction.type, "user": self.users[interaction.user],
+                "authorizing_integration_owners": {"0": owner}}  # fmt: skip
+        return self.write(interaction.channel, payload, files, flags=flags, application_id=str(self.bot),
                           webhook_id=str(self.bot), interaction_metadata=meta)  # fmt: skip
 
     async def _callback(self, request: web.Request) -> web.Response:
-        made = self._known(request, "interaction")
-        late = time.monotonic() - made.sent > self.patience
-        if late or str(made.id) != request.match_info["interaction"]:
+        interaction = self._known(request, "interaction")
+        late = time.monotonic() - interaction.sent > self.patience
+        if late or str(interaction.id) != request.match_info["interaction"]:
             raise missing("interaction")
-        if made.callback:
+        if interaction.callback:
             raise RefusedError(400, 40060, "Interaction has already been acknowledged.")
         body, files = await read(request)
         kind, data = body["type"], body.get("data") or {}
         message = None
         if kind in (4, 5):
             flags = (data.get("flags") or 0) | (LOADING if kind == 5 else 0)
-            message = self._answer(made, data, files, flags)
-            made.original = int(message["id"])
+            message = self._answer(interaction, data, files, flags)
+            interaction.original = int(message["id"])
         elif kind in (6, 7):
-            made.original = made.message
+            interaction.original = interaction.message
             if kind == 7:
-                message = self.rewrite(self.messages[made.message], data, files, edited_timestamp=stamp())
-        made.callback = {"type": kind, "data": data}
+                message = self.rewrite(self.messages[interaction.message], data, files, edited_timestamp=stamp())
+        interaction.callback = {"type": kind, "data": data}
         if kind != 5:
-            made.done.set()
+            interaction.done.set()
         if request.query.get("with_response") not in ("1", "true"):
             return reply()
-        about = {"id": str(made.id), "type": made.type, "response_message_loading": kind == 5,
+        about = {"id": str(interaction.id), "type": interaction.type, "response_message_loading": kind == 5,
                  "response_message_ephemeral": bool(message and message["flags"] & EPHEMERAL)}  # fmt: skip
         if message:
             about["response_message_id"] = message["id"]
@@ -220,34 +178,27 @@ class Interactions(Api):
         return reply({"interaction": about})
 
     async def _followup(self, request: web.Request) -> web.Response:
-        made = self._known(request, "webhook")
+        interaction = self._known(request, "webhook")
         payload, files = await read(request)
-        first = self.messages.get(made.original or 0)
+        first = self.messages.get(interaction.original or 0)
         if first and first["flags"] & LOADING:  # the first message after "thinking" takes its place
             message = self.rewrite(first, payload, files, flags=first["flags"] & ~LOADING)
         else:
-            message = self._answer(made, payload, files, payload.get("flags") or 0)
-            made.followups.append(int(message["id"]))
-        made.done.set()
+            message = self._answer(interaction, payload, files, payload.get("flags") or 0)
+            interaction.followups.append(int(message["id"]))
+        interaction.done.set()
         return reply(rest(message))
 
     def _which(self, request: web.Request) -> tuple[Interaction, Json]:
-        made, which = self._known(request, "webhook"), request.match_info["which"]
-        id = made.original if which == "@original" else int(which)
-        if id not in self.messages or id not in (made.original, *made.followups):
+        interaction, which = self._known(request, "webhook"), request.match_info["which"]
+        id = interaction.original if which == "@original" else int(which)
+        if id not in self.messages or id not in (interaction.original, *interaction.followups):
             raise missing("message")
-        return made, self.messages[id]
-
-    async def _get_answer(self, request: web.Request) -> web.Response:
-        return reply(rest(self._which(request)[1]))
+        return interaction, self.messages[id]
 
     async def _patch_answer(self, request: web.Request) -> web.Response:
-        made, message = self._which(request)
+        interaction, message = self._which(request)
         payload, files = await read(request)
         changed = self.rewrite(message, payload, files, flags=message["flags"] & ~LOADING, edited_timestamp=stamp())
-        made.done.set()
+        interaction.done.set()
         return reply(rest(changed))
-
-    async def _delete_answer(self, request: web.Request) -> web.Response:
-        self.remove(int(self._which(request)[1]["id"]))
-        return reply()

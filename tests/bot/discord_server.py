@@ -7,9 +7,7 @@ It speaks the HTTP API, the gateway and the CDN on one port of 127.0.0.1 to an u
 from __future__ import annotations
 
 import asyncio
-import itertools
 from collections.abc import Callable
-from pathlib import PurePosixPath
 from typing import Any, Self
 
 import discord
@@ -17,11 +15,12 @@ import yarl
 from aiohttp import web
 from discord_http import API
 from discord_interactions import Interaction, Interactions
-from discord_state import Json, stamp
+from discord_state import Json
+from waiting import until
 
 __all__ = ["DiscordServer", "Interaction"]
 
-Picture = bytes | tuple[str, bytes] | tuple[str, bytes, Json]
+Picture = bytes | tuple[str, bytes]
 
 
 class DiscordServer(Interactions):
@@ -57,7 +56,6 @@ class DiscordServer(Interactions):
         """Lead this process's client here, by pytest's monkeypatch (which undoes it)."""
         patch.setattr(discord.http.Route, "BASE", self.api)
         patch.setattr(discord.gateway.DiscordWebSocket, "DEFAULT_GATEWAY", yarl.URL(self.gateway))
-        patch.setattr(discord.asset.Asset, "BASE", self.cdn)  # stickers, avatars, emoji
 
     # What users do.
 
@@ -71,13 +69,12 @@ class DiscordServer(Interactions):
     ) -> int:
         """A user writes a message; returns its id.
 
-        Pictures are bytes, (name, bytes), or (name, bytes, what the attachment says instead of the truth, and the
-        `still` of a video); `more` goes into the message as it is.
+        Pictures are bytes or (name, bytes); `more` goes into the message as it is.
         """
         attachments = []
         for picture in pictures:
-            name, data, *says = (None, picture) if isinstance(picture, bytes) else picture
-            attachments.append(self.store(channel, data, name, **(says[0] if says else {})))
+            name, data = (None, picture) if isinstance(picture, bytes) else picture
+            attachments.append(self.store(channel, data, name))
         parts = {"nonce": str(self.snowflake()), "attachments": attachments} | more
         if "message_reference" in more and "type" not in more:
             forwarded = more["message_reference"].get("type") == 1
@@ -86,28 +83,9 @@ class DiscordServer(Interactions):
         await asyncio.sleep(0)  # so that a loop of posts lets the sockets work
         return int(made["id"])
 
-    async def edit(self, message: int, content: str | None = None, **more: Any) -> None:
-        """A message changes: its author's words, or the embeds that Discord adds to its links a little later."""
-        if content is not None:
-            more |= {"content": content, "edited_timestamp": stamp()}
-        self.change(self.messages[message], **more)
-
-    async def delete(self, message: int) -> None:
-        """A user takes a message away."""
-        self.remove(message)
-
-    def embed(self, data: bytes, name: str = "picture.png") -> Json:
-        """The embed of a link to a picture, which is on the CDN as if it were its host."""
-        url = self.host(data, f"/linked/{self.snowflake()}/{PurePosixPath(name).name}")
-        return {"type": "image", "url": url, "thumbnail": {"url": url, "proxy_url": url, "width": 64, "height": 64}}
-
-    async def until(self, true: Callable[[], Any], seconds: float = 5.0) -> None:
-        """Wait for something to come true."""
-        async with asyncio.timeout(seconds):
-            for pause in itertools.repeat(0.01):
-                if true():
-                    return
-                await asyncio.sleep(pause)
+    async def until(self, true: Callable[[], Any], seconds: float = 120.0) -> None:
+        """Wait for something to come true; `seconds` only ends a test that hangs."""
+        await until(true, seconds)
 
     # What the bot did.
 

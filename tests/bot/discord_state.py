@@ -60,14 +60,12 @@ class DiscordState:
         self.messages: dict[int, Json] = Window(size)
         self.deleted: dict[int, Json] = Window(size)
         self.uploads: dict[str, tuple[bytes, str]] = Window(size)  # attachments by path: the body and its type
-        self.stills: dict[str, bytes] = Window(size)
-        self.files: dict[str, tuple[bytes, str]] = {}  # all else the CDN has: stickers, avatars, linked pictures
         self.nonces: dict[tuple[int, str], int] = Window(1000)
         self.requests: Any = [] if keep else deque(maxlen=size)
         self.counts: Counter[str] = Counter()
         self.users: dict[int, Json] = {}
         self.guilds: dict[int, Json] = {}
-        self.channels: dict[int, Json] = {}  # channels, threads and direct messages
+        self.channels: dict[int, Json] = {}
         self.commands: dict[int | None, list[Json]] = {}  # None: the global ones
         self._last = 0
         self._born = int((time.time() - 30 * 86_400) * 1000) - EPOCH
@@ -102,7 +100,7 @@ class DiscordState:
                  "default_message_notifications": 0, "explicit_content_filter": 0, "afk_timeout": 300,
                  "premium_tier": 0, "premium_subscription_count": 0, "system_channel_id": None, "emojis": [],
                  "stickers": [], "system_channel_flags": 0, "afk_channel_id": None, "max_members": 500_000,
-                 "roles": {}, "channels": {}, "threads": {}, "members": {}} | more  # fmt: skip
+                 "roles": {}, "channels": {}, "members": {}} | more  # fmt: skip
         guild["roles"][id] = self._role(id, "@everyone", EVERYONE, 0)
         self.guilds[id] = guild
         role = self.snowflake()
@@ -130,44 +128,23 @@ class DiscordState:
         channel = {"id": str(id), "type": kind, "name": name, "guild_id": guild["id"], "parent_id": None,
                    "nsfw": False, "topic": None, "position": len(guild["channels"]), "rate_limit_per_user": 0,
                    "permission_overwrites": [], "last_message_id": None, "flags": 0} | more  # fmt: skip
-        guild["threads" if kind in (10, 11, 12) else "channels"][id] = self.channels[id] = channel
+        guild["channels"][id] = self.channels[id] = channel
         return channel
-
-    def add_role(self, guild: int, name: str, permissions: int = 0) -> int:
-        id = self.snowflake()
-        roles = self.guilds[guild]["roles"]
-        roles[id] = self._role(id, name, permissions, len(roles))
-        self.emit("GUILD_ROLE_CREATE", {"guild_id": str(guild), "role": roles[id]})
-        return id
-
-    def add_member(self, guild: int, name: str, *roles: int) -> int:
-        user = self.add_user(name)
-        member = self.guilds[guild]["members"][user] = self._member(user, list(roles))
-        self.emit("GUILD_MEMBER_ADD", member | {"guild_id": str(guild)})
-        return user
 
     def add_channel(self, guild: int, name: str, *, kind: int = 0, **more: Any) -> int:
         channel = self._channel(self.guilds[guild], name, kind, **more)
         self.emit("CHANNEL_CREATE", channel)
         return int(channel["id"])
 
-    def add_thread(self, channel: int, name: str) -> int:
-        guild = self.guilds[int(self.channels[channel]["guild_id"])]
-        meta = {"archived": False, "auto_archive_duration": 1440, "archive_timestamp": stamp(), "locked": False}
-        thread = self._channel(guild, name, 11, parent_id=str(channel), owner_id=str(self.owner), thread_metadata=meta,
-                               message_count=0, member_count=1, total_message_sent=0)  # fmt: skip
-        self.emit("THREAD_CREATE", thread | {"newly_created": True})
-        return int(thread["id"])
-
     def guild_get(self, guild: Json) -> Json:
         """A guild as GET /guilds/ID gives it."""
-        absent = ("channels", "threads", "members")
+        absent = ("channels", "members")
         return {k: v for k, v in guild.items() if k not in absent} | {"roles": list(guild["roles"].values())}
 
     def guild_create(self, guild: Json) -> Json:
         """A guild as the gateway gives it: of the members, the bot alone."""
         return self.guild_get(guild) | {
-            "channels": list(guild["channels"].values()), "threads": list(guild["threads"].values()),
+            "channels": list(guild["channels"].values()), "threads": [],
             "members": [guild["members"][self.bot]], "member_count": len(guild["members"]), "large": False,
             "unavailable": False, "joined_at": guild["members"][self.bot]["joined_at"], "presences": [],
             "voice_states": [], "stage_instances": [], "guild_scheduled_events": [], "soundboard_sounds": [],
@@ -183,10 +160,8 @@ class DiscordState:
 
     # Messages.
 
-    def store(
-        self, channel: int, data: bytes, name: str | None = None, still: bytes | None = None, **more: Any
-    ) -> Json:
-        """Put a file on the CDN; returns the attachment of a message. The media proxy shows a video's `still`."""
+    def store(self, channel: int, data: bytes, name: str | None = None, **more: Any) -> Json:
+        """Put a file on the CDN; returns the attachment of a message."""
         id, size = self.snowflake(), {}
         try:
             with Image.open(io.BytesIO(data)) as image:
@@ -198,8 +173,6 @@ class DiscordState:
         kind = mimetypes.guess_type(name)[0] or "application/octet-stream"
         path = f"/attachments/{channel}/{id}/{name}"
         self.uploads[path] = data, kind
-        if still:
-            self.stills[path] = still
         link = self.signed(path)
         return {"id": str(id), "filename": name, "size": len(data), "url": self.cdn + link,
                 "proxy_url": f"{self.cdn}/media{link}", "content_type": kind} | size | more  # fmt: skip
@@ -207,11 +180,6 @@ class DiscordState:
     def signed(self, path: str, *, seconds: float = 86_400) -> str:
         ex, issued = f"{int(time.time() + seconds):x}", f"{int(time.time()):x}"
         return f"{path}?ex={ex}&is={issued}&hm={signature(path, ex, issued)}&"
-
-    def host(self, data: bytes, path: str) -> str:
-        """Put a file at a path of its own (a sticker, an avatar, a picture that a link leads to); returns its URL."""
-        self.files[path] = data, mimetypes.guess_type(path)[0] or "application/octet-stream"
-        return self.cdn + path
 
     def message(self, channel: int, author: int, content: str = "", **more: Any) -> Json:
         """A new message, kept and told."""

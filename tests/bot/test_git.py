@@ -7,7 +7,7 @@ import socket
 import sys
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from threading import Timer
+from types import SimpleNamespace
 
 import pytest
 from repository import GitProject, run
@@ -33,7 +33,7 @@ def copies(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 @pytest.mark.parametrize(
     "rev", ["", "absent", "--all", "^HEAD", "first..HEAD", "HEAD\n", "\0", "HEAD:file", "🐴" * 300]
 )
-def test_what_is_no_commit_is_refused(plain: GitProject, rev: str) -> None:
+def test_an_invalid_revision_is_refused(plain: GitProject, rev: str) -> None:
     with pytest.raises(
         ModelError, match=r"ours has no branch, tag or commit '.*; list the tags with `git tag`, or name a model"
     ):
@@ -41,7 +41,7 @@ def test_what_is_no_commit_is_refused(plain: GitProject, rev: str) -> None:
 
 
 @pytest.mark.parametrize("where", ["absent/folder", "--upload-pack=touch x", "ext::sh -c true", "ftp://host/x", "a\0b"])
-def test_what_is_no_place_is_refused(where: str) -> None:
+def test_an_invalid_repository_address_is_refused(where: str) -> None:
     with pytest.raises(
         ModelError, match="is neither a folder nor a URL that git can fetch; write it as https://, ssh://"
     ):
@@ -53,12 +53,12 @@ def test_a_folder_without_git_is_refused(tmp_path: Path) -> None:
         Repository(str(tmp_path)).latest("main")
 
 
-def test_a_hook_that_starts_us_does_not_say_where_we_are(plain: GitProject, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_variables_of_a_git_hook_are_ignored(plain: GitProject, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("GIT_DIR", "/nowhere")
     assert Repository(str(plain.folder)).latest("main") == plain.git("--git-dir=.git", "rev-parse", "main")
 
 
-def test_a_machine_without_git_is_told(plain: GitProject, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_missing_git_is_reported(plain: GitProject, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("PATH", "/nowhere")
     with pytest.raises(ModelError, match=r"reading .*ours needs git, which is not installed"):
         Repository(str(plain.folder)).latest("main")
@@ -86,7 +86,9 @@ def test_a_branch_that_was_rewritten_is_followed(plain: GitProject, tmp_path: Pa
     assert repository.latest("HEAD") == repository.latest("main") == third
 
 
-def test_a_ref_that_another_process_has_locked_is_waited_for(plain: GitProject, tmp_path: Path, copies: Path) -> None:
+def test_a_ref_that_another_process_has_locked_is_waited_for(
+    plain: GitProject, tmp_path: Path, copies: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     ours = plain.copy(tmp_path / "ours")
     repository = Repository(ours.url)
     repository.latest("main")
@@ -97,10 +99,8 @@ def test_a_ref_that_another_process_has_locked_is_waited_for(plain: GitProject, 
     ours.git("tag", "--force", "second", "first")
     with pytest.raises(ModelError, match=rf"error: cannot lock ref .*; if they are right, delete the mirror {copy}"):
         repository.latest("second")
-    timer = Timer(0.3, lock.unlink)
-    timer.start()
+    monkeypatch.setattr("bot.model.git.time", SimpleNamespace(sleep=lambda _: lock.unlink()))  # in its first pause
     assert repository.latest("second") == ours.git("rev-parse", "first")
-    timer.join()
 
 
 def test_several_processes_may_fetch_at_once(plain: GitProject, tmp_path: Path, copies: Path) -> None:
@@ -127,7 +127,7 @@ def test_several_processes_may_fetch_at_once(plain: GitProject, tmp_path: Path, 
         ("file://user:pass@word@/absent", "file:///absent"),
     ],
 )
-def test_a_password_is_not_told(url: str, shown: str, copies: Path) -> None:
+def test_errors_contain_no_password(url: str, shown: str, copies: Path) -> None:
     with pytest.raises(ModelError) as caught:
         Repository(url).latest("main")
     said = str(caught.value)
@@ -144,7 +144,7 @@ def test_a_copy_keeps_no_url(plain: GitProject, copies: Path) -> None:
     assert not [file for file in copy.rglob("*") if file.is_file() and plain.url.encode() in file.read_bytes()]
 
 
-def test_a_broken_copy_is_told_and_touches_no_repository_around_it(
+def test_a_broken_mirror_is_reported_and_does_not_touch_an_enclosing_repository(
     plain: GitProject, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     around = GitProject.begin(tmp_path / "around")
@@ -165,7 +165,7 @@ def test_a_broken_copy_is_told_and_touches_no_repository_around_it(
     assert repository.latest("first") == plain.git("rev-parse", "first")
 
 
-def test_a_host_that_does_not_answer_is_left(monkeypatch: pytest.MonkeyPatch, copies: Path) -> None:
+def test_a_host_that_does_not_answer_times_out(monkeypatch: pytest.MonkeyPatch, copies: Path) -> None:
     monkeypatch.setattr("bot.model.git.FETCH_SECONDS", 0.5)
     with socket.create_server(("127.0.0.1", 0)) as server:
         url = f"http://127.0.0.1:{server.getsockname()[1]}/x.git"

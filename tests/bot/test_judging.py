@@ -17,6 +17,7 @@ import numpy as np
 import pytest
 from containers import drawing, encoded
 from tinted import KINDS, SIZE, file, predictor
+from waiting import until
 
 from bot.pictures.judging import DecodedPicture, Judge, JudgeCaps, QueueFullError, decode, sha256_of, worst_frame_scores
 from stages.inference.decoding import pixels
@@ -44,7 +45,7 @@ async def make() -> AsyncIterator[Callable[..., Judge]]:
         return judges[-1]
 
     before = asyncio.all_tasks()
-    async with asyncio.timeout(60):
+    async with asyncio.timeout(240):
         yield made
     for judge in judges:
         judge.close()
@@ -60,13 +61,13 @@ def shade(number: int) -> tuple[int, int, int]:
     return (number * 37 % 256, number * 101 % 256, number * 59 % 256)
 
 
-def test_what_is_seen_of_a_picture(models: Models) -> None:
+def test_a_picture_is_decoded_and_hashed(models: Models) -> None:
     data = encoded([drawing(0, 80, 40)], "PNG")
-    found = seen(models["binary"], data)
-    assert found.sha256 == hashlib.sha256(data).hexdigest()
-    assert (found.seen.frames == pixels(data, SIZE)[None]).all()
-    assert found.thumbnail().shape == (SIZE // 2, SIZE, 3)
-    assert found.phash == phash(found.thumbnail())
+    decoded = seen(models["binary"], data)
+    assert decoded.sha256 == hashlib.sha256(data).hexdigest()
+    assert (decoded.seen.frames == pixels(data, SIZE)[None]).all()
+    assert decoded.thumbnail().shape == (SIZE // 2, SIZE, 3)
+    assert decoded.phash == phash(decoded.thumbnail())
 
 
 @pytest.mark.parametrize(
@@ -82,7 +83,7 @@ def test_the_caps_hold(models: Models, caps: dict[str, int], data: bytes) -> Non
         decode(data, models["binary"], replace(CAPS, **caps), "")
 
 
-def test_so_many_frames_are_looked_at(models: Models) -> None:
+def test_the_number_of_frames_is_limited(models: Models) -> None:
     data = file(*map(shade, range(9)), kind="GIF")
     assert len(decode(data, models["binary"], replace(CAPS, frames=3), "").seen.frames) == 3
     cut_short = decode(data, models["binary"], replace(CAPS, seconds=0.0), "").seen
@@ -93,8 +94,8 @@ def test_so_many_frames_are_looked_at(models: Models) -> None:
 @pytest.mark.parametrize("kind", KINDS)
 async def test_the_score_of_a_still_picture_is_the_predictors(models: Models, kind: str, make: Any) -> None:
     for data in (file("red"), file("blue", kind="JPEG"), file("white", kind="WEBP")):
-        found = await make().scores(models[kind], seen(models[kind], data))
-        assert found == pytest.approx(models[kind].judge([data])[0].scores, abs=1e-6)
+        results = await make().scores(models[kind], seen(models[kind], data))
+        assert results == pytest.approx(models[kind].judge([data])[0].scores, abs=1e-6)
 
 
 @pytest.mark.parametrize(
@@ -107,16 +108,16 @@ async def test_the_worst_frame_counts(
 ) -> None:
     model = models[kind]
     frames = [model.judge([file(colour)])[0].scores for colour in order]
-    found = await make().scores(model, seen(model, file(*order, kind="GIF")))
-    assert found.keys() == frames[0].keys()
+    results = await make().scores(model, seen(model, file(*order, kind="GIF")))
+    assert results.keys() == frames[0].keys()
     for label in risen:
-        assert found[label] == pytest.approx(max(each[label] for each in frames), abs=1e-6)
+        assert results[label] == pytest.approx(max(each[label] for each in frames), abs=1e-6)
     for label in sunk:
-        assert found[label] == pytest.approx(min(each[label] for each in frames), abs=1e-6)
-    assert all(isinstance(score, float) for score in found.values()), "they go into JSON"
+        assert results[label] == pytest.approx(min(each[label] for each in frames), abs=1e-6)
+    assert all(isinstance(score, float) for score in results.values()), "they go into JSON"
 
 
-def test_of_one_frame_the_worst_is_itself(models: Models) -> None:
+def test_the_worst_of_one_frame_is_itself(models: Models) -> None:
     assert worst_frame_scores(np.array([[0.25, 0.75]], np.float32), models["binary"]) == {"red": 0.25, "blue": 0.75}
 
 
@@ -148,13 +149,13 @@ async def test_a_batch_gives_the_scores_of_one_by_one(models: Models, tmp_path: 
 async def test_pictures_for_different_models_are_kept_apart(models: Models, make: Any) -> None:
     judge = make()
     asked = [(models[KINDS[number % 3]], file(shade(number))) for number in range(30)]
-    found = await asyncio.gather(*(judge.scores(model, seen(model, data)) for model, data in asked))
-    for (model, data), scores in zip(asked, found, strict=True):
+    results = await asyncio.gather(*(judge.scores(model, seen(model, data)) for model, data in asked))
+    for (model, data), scores in zip(asked, results, strict=True):
         assert scores == pytest.approx(model.judge([data])[0].scores, abs=1e-6)
 
 
 @pytest.mark.parametrize("threads", [1, 2, 3])
-async def test_no_picture_is_forgotten_however_they_come(models: Models, threads: int, make: Any) -> None:
+async def test_every_picture_is_scored_in_any_order_of_arrival(models: Models, threads: int, make: Any) -> None:
     judge, model = make(threads=threads, batch=2), models["binary"]
     one = seen(model, file("red"))
 
@@ -162,13 +163,13 @@ async def test_no_picture_is_forgotten_however_they_come(models: Models, threads
         for _ in range(times):
             await judge.scores(model, one)  # the next one is asked for in the moment that the queue runs empty
 
-    async with asyncio.timeout(20):
+    async with asyncio.timeout(120):
         await ask(30)
         await asyncio.gather(*(ask(20) for _ in range(threads)))
         await asyncio.gather(*(ask(10) for _ in range(30)))
 
 
-async def test_a_failure_reaches_each_asker_and_the_next_are_judged(models: Models, make: Any) -> None:
+async def test_a_failure_reaches_all_callers_and_later_pictures_are_scored(models: Models, make: Any) -> None:
     judge, model = make(threads=1), models["binary"]
     good = seen(model, file("red"))
     bad = replace(good, seen=replace(good.seen, frames=np.zeros((1, 16, 16, 3), np.uint8)))
@@ -181,32 +182,39 @@ async def test_a_failure_reaches_each_asker_and_the_next_are_judged(models: Mode
     assert mixed[-1] == await judge.scores(model, good)
 
 
-async def test_an_asker_that_leaves_takes_nobody_with_it(models: Models, make: Any) -> None:
+async def test_a_cancelled_caller_does_not_affect_others(models: Models, make: Any) -> None:
     judge, model = make(threads=1, batch=3), models["binary"]
     looks = [seen(model, file(shade(number))) for number in range(12)]
     tasks = [asyncio.create_task(judge.scores(model, each)) for each in looks]
     await asyncio.sleep(0)
     for task in tasks[::2]:
         task.cancel()
-    found = await asyncio.gather(*tasks, return_exceptions=True)
-    for number, scores in enumerate(found):
+    results = await asyncio.gather(*tasks, return_exceptions=True)
+    for number, scores in enumerate(results):
         assert isinstance(scores, asyncio.CancelledError) if number % 2 == 0 else scores["red"] >= 0
 
 
-async def test_whoever_waits_when_the_threads_end_is_told(models: Models, make: Any) -> None:
+async def test_closing_the_judge_ends_waiting_calls(models: Models, make: Any) -> None:
     judge, model = make(threads=1, batch=1), models["binary"]
-    blocked = asyncio.create_task(judge.run_in_thread(time.sleep, 0.3))
-    await asyncio.sleep(0.05)
+    started, release = threading.Event(), threading.Event()
+
+    def block() -> None:
+        started.set()
+        release.wait(240)
+
+    blocked = asyncio.create_task(judge.run_in_thread(block))
+    await until(started.is_set)
     tasks = [asyncio.create_task(judge.scores(model, seen(model, file("red")))) for _ in range(5)]
-    await asyncio.sleep(0.05)
+    await until(lambda: len(judge._score_queue) == 4)  # the thread's next work holds the first one
     judge.close()
-    async with asyncio.timeout(5):
-        found = await asyncio.gather(*tasks, judge.scores(model, seen(model, file("red"))), return_exceptions=True)
+    async with asyncio.timeout(120):
+        results = await asyncio.gather(*tasks, judge.scores(model, seen(model, file("red"))), return_exceptions=True)
+        release.set()
         await blocked
-    assert all(isinstance(each, (asyncio.CancelledError, RuntimeError)) for each in found)
+    assert all(isinstance(each, (asyncio.CancelledError, RuntimeError)) for each in results)
 
 
-async def test_the_queue_turns_away_what_is_one_too_many(make: Any) -> None:
+async def test_a_full_queue_refuses_pictures(make: Any) -> None:
     judge = make()
     places = [judge.admit() for _ in range(CAPS.queue)]
     for _ in range(3):
@@ -231,20 +239,20 @@ async def test_the_queue_turns_away_what_is_one_too_many(make: Any) -> None:
 
 async def _admitted(judge: Judge) -> None:
     with judge.admit():
-        await asyncio.sleep(10)
+        await asyncio.Event().wait()
 
 
-async def test_the_event_loop_is_never_held_up(models: Models, make: Any) -> None:
+async def test_the_event_loop_is_never_blocked(models: Models, make: Any) -> None:
     judge, model = make(queue=50), models["binary"]
     data = encoded([drawing(0, 1300, 900)], "PNG")
-    gaps: list[float] = []
+    bursts: list[float] = []
 
     async def tick() -> None:
-        last = time.monotonic()
+        last = time.thread_time()
         while True:
             await asyncio.sleep(0.005)
-            gaps.append(time.monotonic() - last)
-            last = time.monotonic()
+            bursts.append(time.thread_time() - last)
+            last = time.thread_time()
 
     async def judged(number: int) -> dict[str, float]:
         with judge.admit():
@@ -253,17 +261,19 @@ async def test_the_event_loop_is_never_held_up(models: Models, make: Any) -> Non
             return await judge.scores(model, await judge.run_in_thread(decode, mine, model, judge.caps, sha256))
 
     ticking = asyncio.create_task(tick())
-    start = time.monotonic()
+    start = time.process_time()
     assert len(await asyncio.gather(*map(judged, range(50)))) == 50
-    took = time.monotonic() - start
+    took = time.process_time() - start
     ticking.cancel()
     await asyncio.gather(ticking, return_exceptions=True)
-    assert max(gaps) < took / 3, "in the loop's own thread, one gap would be nearly all of it"
-    assert len(gaps) > took / 0.05
+    # Of the processor's time, which other processes on the machine do not change.
+    assert max(bursts) < took / 10, "in the loop's own thread, one burst would be nearly all of it"
+    assert sum(bursts) < took / 2, "the worker threads do most of it"
+    assert len(bursts) > 20
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="only Linux has a priority for each thread")
-async def test_worker_threads_let_the_loop_go_first(make: Any) -> None:
+async def test_worker_threads_have_a_lower_priority(make: Any) -> None:
     def priority() -> tuple[int, int]:
         return threading.get_native_id(), os.getpriority(os.PRIO_PROCESS, threading.get_native_id())
 

@@ -18,14 +18,14 @@ MERGES = "a: &a {x: y}\n" + "".join(
 ALIASES = MERGES.replace("{<<: ", "").replace("]}", "]")
 
 
-def test_the_lock_tells_both_files() -> None:
+def test_the_lock_has_both_files() -> None:
     entries = LockedFile("models/moderator.onnx", A), LockedFile("models/moderator.json", B)
     assert locked_files(YAML.encode(), BOTH.encode(), "moderator", "x") == entries
     assert locked_files(YAML.replace("models/", "./models//").encode(), BOTH.encode(), "moderator", "x") == entries
 
 
 @pytest.mark.parametrize(
-    ("definition", "said"),
+    ("definition", "message"),
     [
         (None, "there is no dvc.yaml of x at 1; run `dvc repro` and commit the file"),
         ("[]", "dvc.yaml of x at 1 is not a mapping; correct it"),
@@ -38,13 +38,13 @@ def test_the_lock_tells_both_files() -> None:
         (YAML.replace("models/moderator", "x" * 10_000), r"path 'x{80}', which is not|has no x+\.onnx"),
     ],
 )
-def test_a_definition_that_does_not_tell_is_refused(definition: str | None, said: str) -> None:
-    with pytest.raises(ModelError, match=said):
+def test_an_invalid_dvc_yaml_is_refused(definition: str | None, message: str) -> None:
+    with pytest.raises(ModelError, match=message):
         locked_files(definition.encode() if definition else None, BOTH.encode(), "moderator", "x at 1")
 
 
 @pytest.mark.parametrize(
-    ("lock", "said"),
+    ("lock", "message"),
     [
         (None, "there is no dvc.lock of x at 1; run `dvc repro` and commit the file"),
         (b"", "dvc.lock of x at 1 is not a mapping; correct it"),
@@ -68,7 +68,7 @@ def test_a_definition_that_does_not_tell_is_refused(definition: str | None, said
     ],
     ids=range(16),
 )
-def test_a_lock_that_does_not_tell_is_refused(lock: bytes | None, said: str) -> None:
-    with pytest.raises(ModelError, match=said) as caught:
+def test_an_invalid_dvc_lock_is_refused(lock: bytes | None, message: str) -> None:
+    with pytest.raises(ModelError, match=message) as caught:
         locked_files(YAML.encode(), lock, "moderator", "x at 1")
     assert len(str(caught.value)) < 400

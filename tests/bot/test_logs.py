@@ -23,12 +23,12 @@ def written(*entries: object) -> str:
     return stream.getvalue()
 
 
-def test_a_secret_is_blotted_out() -> None:
+def test_a_secret_is_hidden() -> None:
     (line,) = written("the token is s3cret").splitlines()
     assert json.loads(line)["event"] == "the token is [hidden]"
 
 
-def test_an_interactions_token_is_blotted_out_of_its_address() -> None:
+def test_an_interactions_token_is_hidden_in_addresses() -> None:
     text = written(
         "PATCH http://127.0.0.1:1/api/v10/webhooks/123/aW50ZXJhY3Rpb24/messages/@original failed",
         "POST https://discord.com/api/v10/interactions/456/aW50ZXJhY3Rpb24/callback",

@@ -79,7 +79,7 @@ def test_rules_of_another_version_are_read() -> None:
     assert json.loads(policy.to_json())["badge"] == 1
 
 
-def test_nothing_stored_is_the_most_careful_of_settings() -> None:
+def test_the_default_settings_are_the_most_careful() -> None:
     policy = GuildPolicy.from_json("{}")
     assert policy == GuildPolicy()
     assert (policy.mode, policy.skip_age_gated, policy.rules) == (Mode.SHADOW, True, None)
@@ -89,15 +89,15 @@ def test_nothing_stored_is_the_most_careful_of_settings() -> None:
     ("kind", "labels"),
     [("binary", ["red"]), ("multiclass", ["red", "green"]), ("multilabel", ["red", "green", "blue"])],
 )
-def test_without_rules_of_its_own_a_guild_flags_from_the_models_thresholds_on(kind: str, labels: list[str]) -> None:
-    found = GuildPolicy().effective_rules(sidecar(kind))
-    assert found == tuple(ModerationRule(label, 0.6, Action.FLAG) for label in labels)
+def test_the_default_rules_flag_from_the_models_thresholds(kind: str, labels: list[str]) -> None:
+    effective = GuildPolicy().effective_rules(sidecar(kind))
+    assert effective == tuple(ModerationRule(label, 0.6, Action.FLAG) for label in labels)
     assert GuildPolicy(rules=()).effective_rules(sidecar(kind)) == (), "a guild may want none"
 
 
 @settings(deadline=None)
 @given(policies, rules)
-def test_a_rule_takes_the_place_of_that_of_its_label_and_action(policy: GuildPolicy, rule: ModerationRule) -> None:
+def test_a_rule_replaces_the_one_of_the_same_label_and_action(policy: GuildPolicy, rule: ModerationRule) -> None:
     model = sidecar("multiclass")
     changed = policy.with_rule(model, rule)
     others = [each for each in policy.effective_rules(model) if (each.label, each.action) != (rule.label, rule.action)]
@@ -120,7 +120,7 @@ RULES = (
 
 
 @pytest.mark.parametrize(
-    ("given", "expected"),
+    ("picture_scores", "expected"),
     [
         ({"red": 0.95}, RuleOutcome(Action.DELETE, True, "red", 0.95, 0.9)),
         ({"red": 0.9}, RuleOutcome(Action.DELETE, True, "red", 0.9, 0.9)),
@@ -137,9 +137,9 @@ RULES = (
     ],
     ids=lambda value: repr(value) if isinstance(value, dict) else "",
 )
-def test_what_the_rules_make_of_scores(given: dict[str, float], expected: RuleOutcome) -> None:
-    assert apply_rules(given, RULES) == expected
-    assert apply_rules(given, RULES[::-1]) == expected, "their order says nothing"
+def test_rules_are_applied_to_scores(picture_scores: dict[str, float], expected: RuleOutcome) -> None:
+    assert apply_rules(picture_scores, RULES) == expected
+    assert apply_rules(picture_scores, RULES[::-1]) == expected, "their order says nothing"
 
 
 @pytest.mark.parametrize("reason", UNJUDGED)
@@ -161,37 +161,37 @@ def test_a_higher_score_is_never_milder(
 @settings(deadline=None)
 @given(scores, st.lists(rules), rules)
 def test_one_more_rule_is_never_milder(
-    found: dict[str, float], kept: list[ModerationRule], more: ModerationRule
+    picture_scores: dict[str, float], kept: list[ModerationRule], more: ModerationRule
 ) -> None:
-    assert apply_rules(found, [*kept, more]).action >= apply_rules(found, kept).action
+    assert apply_rules(picture_scores, [*kept, more]).action >= apply_rules(picture_scores, kept).action
 
 
 @settings(deadline=None)
 @given(scores, st.lists(rules))
-def test_an_outcome_names_the_rule_that_was_met(found: dict[str, float], kept: list[ModerationRule]) -> None:
-    made = apply_rules(found, kept)
-    met = [rule for rule in kept if rule.label in found and found[rule.label] >= rule.threshold]
-    assert (made.threshold is None) == (not met)
-    assert made.action == max((rule.action for rule in met), default=Action.LOG)
-    assert made.score == found.get(made.label, 0.0)
+def test_an_outcome_names_the_rule_that_was_met(picture_scores: dict[str, float], kept: list[ModerationRule]) -> None:
+    result = apply_rules(picture_scores, kept)
+    met = [rule for rule in kept if rule.label in picture_scores and picture_scores[rule.label] >= rule.threshold]
+    assert (result.threshold is None) == (not met)
+    assert result.action == max((rule.action for rule in met), default=Action.LOG)
+    assert result.score == picture_scores.get(result.label, 0.0)
     if met:
         assert any(
-            (each.label, each.threshold, each.action) == (made.label, made.threshold, made.action) for each in met
+            (each.label, each.threshold, each.action) == (result.label, result.threshold, result.action) for each in met
         )
 
 
 @settings(deadline=None)
 @given(st.sampled_from(LABELS), st.lists(rules))
 def test_what_a_moderator_refused_is_at_least_deleted(label: str, kept: list[ModerationRule]) -> None:
-    made = refused_outcome(label, kept)
-    assert made.action == max(Action.DELETE, *(rule.action for rule in kept if rule.label == label), Action.LOG)
-    assert isinstance(made.action, Action)
-    assert (made.label, made.score) == (label, 1.0)
+    result = refused_outcome(label, kept)
+    assert result.action == max(Action.DELETE, *(rule.action for rule in kept if rule.label == label), Action.LOG)
+    assert isinstance(result.action, Action)
+    assert (result.label, result.score) == (label, 1.0)
 
 
 @settings(deadline=None)
 @given(st.sampled_from(Action))
-def test_modes_hold_back(action: Action) -> None:
+def test_modes_limit_actions(action: Action) -> None:
     assert limit_action(Mode.SHADOW, action) is Action.LOG
     assert limit_action(Mode.REVIEW, action) is min(action, Action.FLAG)
     assert limit_action(Mode.ENFORCE, action) is action
@@ -200,13 +200,13 @@ def test_modes_hold_back(action: Action) -> None:
 @settings(deadline=None)
 @given(st.lists(outcomes))
 def test_a_message_is_as_bad_as_its_worst_picture(every: list[RuleOutcome]) -> None:
-    made = merge_outcomes(iter(every))
-    assert made.action == max((each.action for each in every), default=Action.LOG)
-    assert made.ping == any(each.ping for each in every)
+    result = merge_outcomes(iter(every))
+    assert result.action == max((each.action for each in every), default=Action.LOG)
+    assert result.ping == any(each.ping for each in every)
     assert (
-        made == RuleOutcome()
+        result == RuleOutcome()
         if not every
-        else replace(made, ping=False) in [replace(each, ping=False) for each in every]
+        else replace(result, ping=False) in [replace(each, ping=False) for each in every]
     )
 
 

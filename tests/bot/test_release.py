@@ -109,7 +109,7 @@ def test_a_stage_is_followed_on_another_machine(
     assert served() == first
 
 
-def test_a_rev_is_named_by_the_version_registered_for_it(registered: GitProject, tmp_path: Path, warm: Path) -> None:
+def test_a_revision_has_the_version_registered_for_it(registered: GitProject, tmp_path: Path, warm: Path) -> None:
     ours = registered.copy(tmp_path / "ours")
     first, second = ours.git("rev-parse", "first"), ours.git("rev-parse", "second")
     path, url = Repository(str(ours.folder)), Repository(ours.url)
@@ -121,9 +121,9 @@ def test_a_rev_is_named_by_the_version_registered_for_it(registered: GitProject,
         ("HEAD~1", "moderator@v1.0.0", first),
         ("moderator#prod#2", "moderator@v2.0.0", second),
     ):
-        found = path.release(asked)
-        assert (found.version, found.commit) == (version, commit), asked
-        assert url.release(asked) == found
+        release = path.release(asked)
+        assert (release.version, release.commit) == (version, commit), asked
+        assert url.release(asked) == release
         assert path.latest(asked) == url.latest(asked) == commit, asked
     for tag, version in (("v1.0.0!", first[:12]), ("v1.0.0#7", "v1.0.0"), ("v1.0.0!#8", first[:12])):
         ours.tag(f"moderator@{tag}", "first", 100 + len(tag))
@@ -178,12 +178,12 @@ def test_several_processes_may_do_it_at_once(registered: GitProject, cache: Path
     assert len(kept(cache)) == 3, "a folder with two files, and nothing beside it"
 
 
-def test_the_workspace_is_what_its_lock_says(registered: GitProject, tmp_path: Path, cache: Path) -> None:
+def test_the_workspaces_files_must_match_its_lock(registered: GitProject, tmp_path: Path, cache: Path) -> None:
     ours = registered.copy(tmp_path / "ours")
     repository = Repository(str(ours.folder))
-    found = repository.release("workspace")
-    assert (found.version, found.commit, repository.latest("workspace")) == ("moderator@workspace", "", "")
-    assert found.model.read_bytes() == (ours.folder / "models/moderator.onnx").read_bytes()
+    release = repository.release("workspace")
+    assert (release.version, release.commit, repository.latest("workspace")) == ("moderator@workspace", "", "")
+    assert release.model.read_bytes() == (ours.folder / "models/moderator.onnx").read_bytes()
     before = kept(cache)
     for name in ("moderator.json", "moderator.onnx"):
         file = ours.folder / "models" / name
@@ -200,31 +200,31 @@ def test_the_workspace_is_what_its_lock_says(registered: GitProject, tmp_path: P
             repository.release("workspace")
         file.write_bytes(content)
     assert kept(cache) == before
-    assert repository.release("workspace") == found
+    assert repository.release("workspace") == release
 
 
-def test_a_kept_file_that_was_changed_is_fetched_anew(
+def test_a_damaged_file_in_the_cache_is_fetched_again(
     trained: GitProject, registered: GitProject, tmp_path: Path, cache: Path
 ) -> None:
     warm = trained.folder.parent / "cache"
     shutil.copytree(warm, cache)
     ours = registered.copy(tmp_path / "ours")
     repository = Repository(str(ours.folder))
-    found = repository.release("main")
-    right = {file: file.read_bytes() for file in (found.model, found.sidecar)}
+    release = repository.release("main")
+    right = {file: file.read_bytes() for file in (release.model, release.sidecar)}
     for file in right:
         file.write_bytes(b"another")
-    assert repository.release("main") == found
+    assert repository.release("main") == release
     assert {file: file.read_bytes() for file in right} == right
 
-    found.model.unlink()
+    release.model.unlink()
     shutil.rmtree(ours.folder / ".dvc/cache")
     ours.remote(tmp_path / "nowhere")
     with pytest.raises(
         ModelError, match=r"neither DVC's cache nor its remote has models/moderator.onnx of .* at \w{12};"
     ):
         repository.release("main")
-    assert not found.model.exists()
+    assert not release.model.exists()
     assert len(kept(cache)) == len(kept(warm)) - 1
 
 
@@ -250,7 +250,7 @@ def test_what_dvc_has_under_a_wrong_md5_is_refused(
     assert kept(cache) == []
 
 
-def test_a_remote_that_cannot_be_asked_is_told(registered: GitProject, tmp_path: Path, cache: Path) -> None:
+def test_an_unreachable_remote_is_reported(registered: GitProject, tmp_path: Path, cache: Path) -> None:
     ours = registered.clone(tmp_path / "ours")
     run(ours.folder, "dvc", "remote", "add", "--local", "--force", "storage", "ssh://user:password@127.0.0.1/x")
     with pytest.raises(
@@ -279,7 +279,7 @@ def test_a_commit_without_a_lock_is_refused(registered: GitProject, tmp_path: Pa
             repository.release(asked)
 
 
-def test_a_cache_that_cannot_be_written_is_told(
+def test_an_unwritable_cache_is_reported(
     registered: GitProject, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     (tmp_path / "file").touch()

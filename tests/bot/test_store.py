@@ -167,7 +167,7 @@ async def test_of_many_moderators_at_once_one_is_first(store: BotStore, other: B
     assert (await store.decisions_on(1005))["attachment:1"].state == OPEN
 
 
-async def test_a_click_comes_with_its_time_and_once(store: BotStore, clock: Clock) -> None:
+async def test_a_decision_is_settled_once_with_the_time(store: BotStore, clock: Clock) -> None:
     await open_ones(store, 1)
     assert not await store.settle(8, APPROVED, 5)
     assert await store.settle(7, APPROVED, None)
@@ -175,7 +175,7 @@ async def test_a_click_comes_with_its_time_and_once(store: BotStore, clock: Cloc
     assert not await store.settle(7, APPROVED, 5)
 
 
-async def test_what_could_not_be_done_is_open_again(store: BotStore) -> None:
+async def test_a_failed_action_reopens_the_decision(store: BotStore) -> None:
     every = await open_ones(store, 1, 2)
     await store.settle(7, DELETED, 5)
     await store.reopen(7, APPROVED)
@@ -238,7 +238,7 @@ async def test_a_users_rows_are_removed_in_one_guild_or_in_all(store: BotStore) 
     assert await store.settle(rows[3].message_id, DELETED, 1), "moderators can still look at it"
 
 
-async def test_nothing_is_kept_of_a_guild_that_was_left(store: BotStore, other: BotStore) -> None:
+async def test_forget_guild_deletes_all_rows_of_a_guild(store: BotStore, other: BotStore) -> None:
     for guild in (10, 11):
         await store.set_policy(guild, POLICY)
         await store.record(decision(guild, guild_id=guild))
@@ -254,7 +254,7 @@ async def test_nothing_is_kept_of_a_guild_that_was_left(store: BotStore, other: 
         assert await each.find_scores(f"{1:064x}", "m" * 32)
 
 
-async def test_what_is_too_old_is_swept_by_the_clock(store: BotStore, other: BotStore, clock: Clock) -> None:
+async def test_rows_older_than_the_retention_are_deleted(store: BotStore, other: BotStore, clock: Clock) -> None:
     now = int(clock.time)
     ages = (0, 30 * DAY, 30 * DAY + 1, 31 * DAY)
     for number, age in enumerate(ages):
@@ -280,7 +280,7 @@ async def test_what_is_too_old_is_swept_by_the_clock(store: BotStore, other: Bot
     assert await other.policy(10) == POLICY
 
 
-async def test_values_of_the_bots_own(store: BotStore, other: BotStore) -> None:
+async def test_the_bots_own_values_are_stored(store: BotStore, other: BotStore) -> None:
     assert await store.get("commands") is None
     await asyncio.gather(*(each.put("commands", "first") for each in (store, other)))
     await store.put("commands", "second")

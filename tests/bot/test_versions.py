@@ -43,12 +43,12 @@ def tagged(tmp_path_factory: pytest.TempPathFactory) -> GitProject:
         ("unregistered#prod", "first"),
     ],
 )
-def test_gtos_answer_is_taken(tagged: GitProject, asked: str, rev: str) -> None:
+def test_gto_resolves_stages_and_versions(tagged: GitProject, asked: str, rev: str) -> None:
     assert Repository(str(tagged.folder)).latest(asked) == tagged.git("rev-parse", rev)
 
 
 @pytest.mark.parametrize(
-    ("asked", "said"),
+    ("asked", "message"),
     [
         (
             "moderator#dev",
@@ -81,12 +81,14 @@ def test_gtos_answer_is_taken(tagged: GitProject, asked: str, rev: str) -> None:
         ),
     ],
 )
-def test_what_gto_does_not_know_is_told_with_what_it_knows(tagged: GitProject, asked: str, said: str) -> None:
-    with pytest.raises(ModelError, match=said):
+def test_names_unknown_to_gto_are_reported_with_the_known_versions(
+    tagged: GitProject, asked: str, message: str
+) -> None:
+    with pytest.raises(ModelError, match=message):
         Repository(str(tagged.folder)).latest(asked)
 
 
-def test_tags_that_gto_cannot_read_are_told(tagged: GitProject, tmp_path: Path) -> None:
+def test_tags_that_gto_cannot_read_are_reported(tagged: GitProject, tmp_path: Path) -> None:
     ours = tagged.copy(tmp_path / "ours")
     ours.tag("moderator@v9.0.0", "HEAD:file", 200)
     with pytest.raises(
@@ -95,7 +97,7 @@ def test_tags_that_gto_cannot_read_are_told(tagged: GitProject, tmp_path: Path) 
         Repository(str(ours.folder)).latest("moderator#prod")
 
 
-def test_gto_is_asked_anew_only_if_a_tag_changed(
+def test_gto_is_asked_again_only_after_a_tag_changed(
     tagged: GitProject, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     ours = tagged.copy(tmp_path / "ours")

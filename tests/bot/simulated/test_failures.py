@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 from tiny import blue, red, redness
+from waiting import until
 from world import SimulatedServer
 
 from bot.pictures.judging import Judge
@@ -22,7 +23,7 @@ def counted(world: SimulatedServer, name: str, **labels: str) -> float:
     return world.bot.services.metrics.registry.get_sample_value(name, labels) or 0.0
 
 
-async def test_discords_refusal_leaves_it_to_the_moderators(world: SimulatedServer) -> None:
+async def test_a_refused_deletion_is_left_to_the_moderators(world: SimulatedServer) -> None:
     await world.policy(Mode.ENFORCE, rules=DELETE)
     world.env.inject_error("DELETE", "/channels/*/messages/*", status=503, times=None)
     await world.post(red())
@@ -34,7 +35,7 @@ async def test_discords_refusal_leaves_it_to_the_moderators(world: SimulatedServ
     assert counted(world, "mlpy_actions_total", action="delete", result="refused") == 1
 
 
-async def test_discord_is_asked_again_where_its_servers_falter(world: SimulatedServer) -> None:
+async def test_calls_to_discord_are_retried_on_5xx(world: SimulatedServer) -> None:
     await world.policy(Mode.ENFORCE, rules=DELETE)
     world.env.inject_error("DELETE", "/channels/*/messages/*", status=503, times=2)
     await world.post(red())
@@ -43,7 +44,7 @@ async def test_discord_is_asked_again_where_its_servers_falter(world: SimulatedS
     assert (decision.done, decision.detail) == (Action.DELETE, "")
 
 
-async def test_a_message_that_its_author_deleted_first_is_dealt_with(world: SimulatedServer) -> None:
+async def test_a_message_that_its_author_already_deleted_counts_as_deleted(world: SimulatedServer) -> None:
     await world.policy(Mode.ENFORCE, rules=DELETE)
     world.env.inject_error("DELETE", "/channels/*/messages/*", status=404, code=10008, message="Unknown Message")
     await world.post(red())
@@ -51,7 +52,7 @@ async def test_a_message_that_its_author_deleted_first_is_dealt_with(world: Simu
     assert (decision.done, decision.detail) == (Action.DELETE, "the author had already deleted it")
 
 
-async def test_a_modlog_that_is_gone_is_logged_and_counted(
+async def test_a_failed_modlog_entry_is_logged_and_counted(
     world: SimulatedServer, caplog: pytest.LogCaptureFixture
 ) -> None:
     await world.policy(Mode.ENFORCE, rules=DELETE)
@@ -63,9 +64,7 @@ async def test_a_modlog_that_is_gone_is_logged_and_counted(
 
 
 @pytest.mark.parametrize("faults", [[(500, {})], [(429, {"Retry-After": "0.01"})], [(503, {}), (500, {})]])
-async def test_a_cdn_that_falters_is_asked_again(
-    world: SimulatedServer, faults: list[tuple[int, dict[str, str]]]
-) -> None:
+async def test_failed_downloads_are_retried(world: SimulatedServer, faults: list[tuple[int, dict[str, str]]]) -> None:
     world.cdn.faults = faults
     await world.post(red())
     assert [each.verdict for each in await world.decisions()] == ["flagged"]
@@ -79,7 +78,7 @@ async def test_a_cdn_that_falters_is_asked_again(
         ((200, {"Content-Encoding": "gzip"}), "corrupt"),
     ],
 )
-async def test_a_picture_that_cannot_be_had_has_a_verdict(
+async def test_a_failed_download_has_a_verdict(
     world: SimulatedServer, fault: tuple[int, dict[str, str]], verdict: str
 ) -> None:
     world.cdn.faults = [fault] * 3
@@ -89,7 +88,7 @@ async def test_a_picture_that_cannot_be_had_has_a_verdict(
     assert counted(world, "mlpy_pictures_total", verdict=verdict, origin="unjudged") == 1
 
 
-async def test_a_full_queue_turns_pictures_away_by_the_policy(
+async def test_pictures_beyond_the_queue_follow_the_rule_for_overloaded(
     world: SimulatedServer, caplog: pytest.LogCaptureFixture
 ) -> None:
     caplog.set_level(logging.INFO)
@@ -104,9 +103,7 @@ async def test_a_full_queue_turns_pictures_away_by_the_policy(
     assert world.bot.services.judge.admitted == 0
 
 
-async def test_what_fails_in_the_bot_itself_has_a_verdict(
-    world: SimulatedServer, monkeypatch: pytest.MonkeyPatch
-) -> None:
+async def test_an_internal_error_has_a_verdict(world: SimulatedServer, monkeypatch: pytest.MonkeyPatch) -> None:
     def broken(_self: Judge, *_: object) -> None:
         raise RuntimeError("out of cheese")
 
@@ -145,7 +142,7 @@ async def test_a_click_without_a_database_can_be_repeated(world: SimulatedServer
 async def test_a_command_without_a_database_says_so(world: SimulatedServer) -> None:
     await _lose(world)
     result = await world.manager.slash(world.general, "channel clear")
-    assert "The command failed: The database does not answer" in result.response.content
+    assert "The command failed: the database does not answer" in result.response.content
     await _return(world)
 
 
@@ -164,7 +161,7 @@ async def _return(world: SimulatedServer) -> None:
         each.rename(each.with_name(each.name.replace("away", "bot")))
 
 
-async def test_old_decisions_are_swept_away(world: SimulatedServer) -> None:
+async def test_old_decisions_are_deleted(world: SimulatedServer) -> None:
     await world.post(red())
     world.now += 89 * 86400
     await world.env.advance_time(3601)
@@ -174,7 +171,7 @@ async def test_old_decisions_are_swept_away(world: SimulatedServer) -> None:
     assert await world.decisions() == []
 
 
-async def test_nothing_is_kept_of_a_server_that_the_bot_has_left(world: SimulatedServer) -> None:
+async def test_the_data_of_a_server_is_deleted_when_the_bot_leaves(world: SimulatedServer) -> None:
     await world.policy(Mode.REVIEW)
     await world.post(red())
     world.env.backend.remove_guild(world.guild.id)
@@ -183,27 +180,32 @@ async def test_nothing_is_kept_of_a_server_that_the_bot_has_left(world: Simulate
     assert (await world.bot.services.store.policy(world.guild.id)).mode is Mode.SHADOW
 
 
-async def test_a_stop_lets_what_is_under_way_finish(world: SimulatedServer) -> None:
+async def test_a_stop_finishes_the_messages_in_progress(world: SimulatedServer) -> None:
     await world.policy(Mode.ENFORCE, rules=DELETE)
-    world.cdn.delay = 0.3
-    asyncio.get_running_loop().call_later(0.1, lambda: stopped.append(asyncio.ensure_future(stop())))
-    stopped: list[asyncio.Future[None]] = []
+    world.cdn.released.clear()
 
     async def stop() -> None:
-        await world.bot.moderation.finish(5.0)
+        await until(lambda: world.cdn.asked)
+        finishing = asyncio.create_task(world.bot.moderation.finish(120.0))
+        await until(lambda: world.bot.moderation.stopping)
+        world.cdn.released.set()
+        await finishing
 
+    stopped = asyncio.create_task(stop())
     await world.post(red())
-    await asyncio.gather(*stopped)
+    await stopped
     assert world.posts(world.general) == []
     await world.post(red(seed=4))
     assert len(await world.decisions()) == 1, "nothing new is begun"
 
 
-async def test_what_does_not_finish_in_time_is_logged(world: SimulatedServer, caplog: pytest.LogCaptureFixture) -> None:
-    world.cdn.delay = 1.0
+async def test_messages_not_finished_in_time_are_logged(
+    world: SimulatedServer, caplog: pytest.LogCaptureFixture
+) -> None:
+    world.cdn.released.clear()
 
     async def stop() -> None:
-        await asyncio.sleep(0.1)
+        await until(lambda: world.cdn.asked)
         await world.bot.moderation.finish(0.1)
 
     task = asyncio.create_task(stop())
@@ -212,6 +214,7 @@ async def test_what_does_not_finish_in_time_is_logged(world: SimulatedServer, ca
     (entry,) = [
         each for each in caplog.records if each.message == "stopped before the pictures of a message were checked"
     ]
+    world.cdn.released.set()
     assert entry.message_id == message.id
     assert world.bot.services.judge.admitted == 0
 

@@ -36,7 +36,7 @@ async def test_shadow_says_what_enforce_would_have_done(world: SimulatedServer) 
     assert len(world.posts(world.general)) == 1
 
 
-async def test_review_tells_moderators_and_touches_nothing(world: SimulatedServer) -> None:
+async def test_review_posts_to_the_modlog_and_leaves_the_message(world: SimulatedServer) -> None:
     await world.policy(Mode.REVIEW, rules=DELETES)
     await world.post(red())
     assert len(world.posts(world.general)) == 1
@@ -48,7 +48,7 @@ async def test_review_tells_moderators_and_touches_nothing(world: SimulatedServe
     assert [each.filename for each in entry.attachments] == ["SPOILER_blurred-0.jpg"]
 
 
-async def test_a_clean_picture_is_no_news(world: SimulatedServer) -> None:
+async def test_a_clean_picture_is_not_posted_to_the_modlog(world: SimulatedServer) -> None:
     await world.policy(Mode.ENFORCE, rules=DELETES)
     await world.post(blue())
     assert world.entries() == []
@@ -79,7 +79,7 @@ async def test_enforce_times_out(world: SimulatedServer) -> None:
     assert timed_out(world)
 
 
-async def test_who_ranks_too_high_for_a_time_out_is_only_deleted(world: SimulatedServer) -> None:
+async def test_the_message_of_a_higher_ranked_author_is_only_deleted(world: SimulatedServer) -> None:
     await world.policy(Mode.ENFORCE, rules=(ModerationRule("flagged", 0.9, Action.TIMEOUT),))
     high = world.guild.create_role("High", position=50)
     await world.post(red(), by=world.guild.add_member(world.env.create_user("boss"), roles=[high]))

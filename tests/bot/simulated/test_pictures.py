@@ -91,7 +91,7 @@ async def test_the_worst_frame_of_an_animation_counts(
     assert decision.score > 0.9
 
 
-async def test_only_so_many_pictures_of_a_message_are_looked_at(
+async def test_the_number_of_pictures_per_message_is_limited(
     world: SimulatedServer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("bot.actions.moderation.MAX_PICTURES", 2)
@@ -118,7 +118,7 @@ async def test_people_who_speak_through_a_webhook_are_not_skipped(world: Simulat
     assert await verdicts(world) == {"embed": "flagged"}
 
 
-async def test_exempt_roles_and_channels_are_left_alone(world: SimulatedServer) -> None:
+async def test_exempt_roles_and_channels_are_skipped(world: SimulatedServer) -> None:
     await world.policy(Mode.SHADOW, exempt_roles=frozenset({world.mods.id}))
     await world.post(red(), by=world.mod)
     assert await world.decisions() == []

@@ -103,7 +103,7 @@ async def test_a_wrong_time_out_is_lifted(world: SimulatedServer) -> None:
     assert not members[world.alice.id].timed_out_until
 
 
-async def test_a_time_out_that_cannot_be_lifted_is_told(world: SimulatedServer) -> None:
+async def test_a_time_out_that_cannot_be_lifted_is_reported(world: SimulatedServer) -> None:
     await world.policy(Mode.ENFORCE, rules=(ModerationRule("flagged", 0.6, Action.TIMEOUT),))
     await world.post(red())
     world.forbid(moderate_members=True)
@@ -130,7 +130,7 @@ async def test_the_same_bytes_again_follow_the_moderator_not_the_model(
     assert len(world.entries()) == 1
 
 
-async def test_a_near_picture_follows_the_moderator_too(world: SimulatedServer, flagged: discord.Message) -> None:
+async def test_a_similar_picture_follows_the_moderator_too(world: SimulatedServer, flagged: discord.Message) -> None:
     await world.policy(Mode.ENFORCE, rules=RULES)
     await world.mod.click(flagged, label="Delete")
     await world.post(red(kind="JPEG", quality=60))
@@ -145,7 +145,7 @@ async def test_another_picture_does_not(world: SimulatedServer, flagged: discord
     assert len(world.entries()) == 2
 
 
-async def test_the_same_bytes_are_not_put_before_the_model_again(world: SimulatedServer) -> None:
+async def test_the_same_bytes_are_scored_once(world: SimulatedServer) -> None:
     await world.post(red())
     await world.post(red())
     assert sorted(each.origin for each in await world.decisions()) == ["cache", "model"]

@@ -42,14 +42,16 @@ class SimulatedCdn:
         self.faults: list[tuple[int, dict[str, str]]] = []
         """Answers given before anything else: status and headers."""
         self.asked: list[str] = []
-        self.delay = 0.0
+        self.released = asyncio.Event()
+        """Files are given only while it is set."""
+        self.released.set()
         self.still = b""
         """What the media proxy makes of anything that is asked for as a PNG."""
         self.blobs: Callable[[str], bytes | None] = lambda _: None
 
     async def answer(self, request: web.Request) -> web.Response:
         self.asked.append(request.path)
-        await asyncio.sleep(self.delay)
+        await self.released.wait()
         if self.faults:
             status, headers = self.faults.pop(0)
             return web.Response(status=status, headers=headers)
@@ -75,7 +77,7 @@ class SimulatedServer:
             model="workspace",
             origins=frozenset({cdn.base}),
             judge=JudgeCaps(threads=1, max_bytes=2_000_000, max_pixels=1_000_000),
-            fetch=FetchCaps(max_bytes=2_000_000, seconds=2.0, pause=0.01),
+            fetch=FetchCaps(max_bytes=2_000_000, seconds=120.0, pause=0.01),
         )
         release = Release("moderator@v1.0.0", "1" * 40, MD5, model, model.with_suffix(".json"))
         self.serving = Serving(Repository(), "workspace", LoadedModel.load(release))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import os
 import shutil
 import signal
@@ -20,23 +21,27 @@ pytestmark = pytest.mark.asyncio(loop_scope="module")
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
-async def test_what_is_under_way_at_a_stop_is_finished_first(
+async def test_a_stop_finishes_the_pictures_in_progress(
     discord_: DiscordServer, workspace: tuple[str, ...], tmp_path: Path, number: int
 ) -> None:
     server = discord_
-    slow = server.fail("GET", "/attachments/*", delay=0.5, times=6)
-    async with BotProcess(server, tmp_path, *workspace) as bot:
+    released = asyncio.Event()
+    held = server.fail("GET", "/attachments/*", hold=released, times=6)
+    async with BotProcess(server, tmp_path, "--grace", "120", "--seconds", "120", *workspace) as bot:
         await bot.connected()
         sent = [await server.post(server.channel, server.user, "", [blue(seed)]) for seed in range(6)]
-        await bot.until(lambda: not slow["times"])
+        await bot.until(lambda: not held["times"])
         assert not any(bot.verdicts(message) for message in sent)
-        assert await bot.stopped(number) == 0
+        bot.process.send_signal(number)
+        await bot.until(lambda: "stopping after the messages in progress" in bot.text())
+        released.set()
+        assert await bot.stopped(None) == 0
         assert [bot.verdicts(message) for message in sent] == [["clean"]] * 6
         assert not server.sessions, "it did not say goodbye"
         assert bot.log()[-1]["event"] == "stopped"
 
 
-async def test_what_cannot_be_finished_in_time_is_logged(
+async def test_pictures_not_finished_in_time_are_logged(
     discord_: DiscordServer, workspace: tuple[str, ...], tmp_path: Path
 ) -> None:
     server = discord_
@@ -51,7 +56,7 @@ async def test_what_cannot_be_finished_in_time_is_logged(
         assert "Traceback" not in bot.text()
 
 
-async def test_a_look_for_a_new_tag_that_hangs_holds_no_stop_up(
+async def test_a_hanging_check_for_a_new_tag_does_not_delay_a_stop(
     project: GitProject, discord_: DiscordServer, tmp_path: Path
 ) -> None:
     hang, hangs, git = (tmp_path / name for name in ("hang", "hangs", "git"))
@@ -63,11 +68,11 @@ async def test_a_look_for_a_new_tag_that_hangs_holds_no_stop_up(
         await bot.connected()
         hang.touch()
         await bot.until(hangs.exists)
-        assert await bot.stopped(seconds=20) == 0
+        assert await bot.stopped() == 0
 
 
 @pytest.mark.parametrize(
-    ("trouble", "said"),
+    ("trouble", "message"),
     [
         ({"token": "another"}, "Discord rejected the token"),
         ({"privileged": False}, "rejected the Message Content intent"),
@@ -75,8 +80,8 @@ async def test_a_look_for_a_new_tag_that_hangs_holds_no_stop_up(
     ],
     ids=["token", "intent", "outage"],
 )
-async def test_who_may_not_come_in_is_told_in_a_sentence(
-    workspace: tuple[str, ...], tmp_path: Path, trouble: dict[str, Any], said: str
+async def test_a_refused_login_is_reported_in_one_sentence(
+    workspace: tuple[str, ...], tmp_path: Path, trouble: dict[str, Any], message: str
 ) -> None:
     trouble = {"token": TOKEN} | trouble
     api = {"MLPY_DISCORD_API": trouble.pop("api")} if "api" in trouble else {}
@@ -86,12 +91,12 @@ async def test_who_may_not_come_in_is_told_in_a_sentence(
     ):
         assert await bot.stopped(None) == 1
         (error,) = [line["event"] for line in bot.log() if line["level"] == "error"]
-        assert said in error
+        assert message in error
         assert "Traceback" not in bot.text()
         assert TOKEN not in bot.text()
 
 
-async def test_a_port_that_is_taken_is_told_in_a_sentence(
+async def test_a_port_in_use_is_reported_in_one_sentence(
     discord_: DiscordServer, workspace: tuple[str, ...], tmp_path: Path
 ) -> None:
     bot = BotProcess(discord_, tmp_path, *workspace)
@@ -111,7 +116,7 @@ async def test_it_can_be_stopped_while_the_gateway_is_out_of_reach(
         assert await bot.stopped() == 0
 
 
-async def test_a_token_that_is_taken_away_ends_it_with_a_sentence(
+async def test_a_revoked_token_ends_the_process_with_one_sentence(
     discord_: DiscordServer, workspace: tuple[str, ...], tmp_path: Path
 ) -> None:
     async with BotProcess(discord_, tmp_path, *workspace) as bot:
