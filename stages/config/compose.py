@@ -11,7 +11,7 @@ import hydra
 import yaml
 from hydra.errors import HydraException
 from omegaconf import OmegaConf
-from omegaconf.errors import OmegaConfBaseException
+from omegaconf.errors import KeyValidationError, OmegaConfBaseException
 
 from stages.config.download import Download
 from stages.config.extract import Extract
@@ -42,9 +42,19 @@ def compose(overrides: Sequence[str] = (), conf: Path = paths.CONF) -> str:
             config = hydra.compose("config", overrides=list(overrides))
         OmegaConf.resolve(config)
     except (HydraException, OmegaConfBaseException) as error:
-        raise ParamsError(f"conf/ does not compose: {' '.join(str(error).split())}") from error
+        raise ParamsError(f"conf/ does not compose: {_reason(error)}") from error
     check(OmegaConf.to_container(config))  # type: ignore[arg-type]
     return OmegaConf.to_yaml(config)  # as DVC does in `dvc exp run`, so that both write the same bytes
+
+
+def _reason(error: Exception) -> str:
+    """What Hydra or OmegaConf says, or the cause of it: Hydra's exception may say nothing itself."""
+    if isinstance(cause := error.__cause__, KeyValidationError):
+        return (
+            f"{cause.full_key} has the key {cause.key!r}, which is not text: YAML reads null and ~ as no value, so put "
+            "the name in quotes"
+        )
+    return " ".join((str(error) or str(error.__cause__ or type(error).__name__)).split())
 
 
 def check(values: dict[str, Any]) -> None:

@@ -12,6 +12,7 @@ import contextlib
 import fcntl
 import functools
 import os
+import re
 import secrets
 from collections.abc import Iterator
 from dataclasses import dataclass, field
@@ -30,6 +31,12 @@ from stages.workspace.cache import cache_root
 from stages.workspace.errors import DatabaseError
 
 URL = "MLPY_DATABASE_URL"
+URL_FORM = re.compile(
+    r"postgres(?:ql)?://(?:(?:[\w.~!$&'()*+,;=-]|%[0-9A-Fa-f]{2})*(?::(?:[\w.~!$&'()*+,;=-]|%[0-9A-Fa-f]{2})*)?@)?"
+    r"(?:[\w.,~-]|%[0-9A-Fa-f]{2}|\[[0-9A-Fa-f:.]+\])*(?::\d*(?:,[\w.~-]*:\d*)*)?(?:/[^/?#@]*)?(?:\?[^#]*)?",
+    re.ASCII,
+)
+"""user:password@hosts:ports/database?parameters, with nothing unencoded in user and password."""
 PREFIX = "mlpy_"
 PARTIAL = "_partial"
 NAME_DIGITS = 40
@@ -181,6 +188,12 @@ def _configured_server() -> Server | None:
     if not url:
         configured = any(os.environ.get(name) for name in ("PGHOST", "PGHOSTADDR", "PGSERVICE"))
         return Server({}) if configured else None
+    if "://" in url and not URL_FORM.fullmatch(url):
+        # libpq would take a part of the password for the host or the port, and quote it in its error.
+        raise DatabaseError(
+            f"{URL} is not a PostgreSQL URL; write it as postgresql://user:password@host:port/database, with special "
+            "characters of the user name and the password percent-encoded (@ is %40, / is %2F, : is %3A, # is %23)"
+        )
     try:
         parameters = parse_dsn(url)
     except psycopg2.Error:

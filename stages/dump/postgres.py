@@ -24,7 +24,7 @@ import psycopg2
 from psycopg2.extensions import connection as Connection  # noqa: N812 (a class with a function's name)
 from psycopg2.extensions import make_dsn
 
-from stages.dump.programs import binary, run, server_user
+from stages.dump.programs import binary, own_environment, run, server_user
 from stages.workspace.errors import DatabaseError
 
 SUPERUSER = "postgres"
@@ -55,14 +55,17 @@ class Server:
     parameters: Mapping[str, str]
     """libpq's connection parameters, without the password."""
     password: str | None = field(default=None, repr=False)
+    embedded: bool = False
+    """Ours, which libpq's variables in the environment do not concern."""
 
     def dsn(self, database: str = "postgres") -> str:
         """A libpq connection string without the password, for psycopg2 and for `pg_dump -d`."""
         return make_dsn(**{**self.parameters, "dbname": database})
 
     def environment(self) -> dict[str, str]:
-        """Variables for PostgreSQL's programs: the password, which the process list would show in `dsn`."""
-        return {"PGPASSWORD": self.password} if self.password else {}
+        """The environment of programs that connect: with the password, which the process list would show in `dsn`."""
+        secret = {"PGPASSWORD": self.password} if self.password else {}
+        return own_environment(libpq=not self.embedded) | secret
 
     def connect(self, database: str = "postgres") -> Connection:
         """Open a connection in autocommit mode.
@@ -72,7 +75,8 @@ class Server:
         """
         secret: dict[str, Any] = {"password": self.password} if self.password else {}
         try:
-            connection: Connection = psycopg2.connect(self.dsn(database), **secret)
+            with _without_libpq_variables() if self.embedded else contextlib.nullcontext():
+                connection: Connection = psycopg2.connect(self.dsn(database), **secret)
         except psycopg2.Error as error:
             reason = " ".join(str(error).split()) or "no reason given"
             raise DatabaseError(
@@ -80,6 +84,16 @@ class Server:
             ) from None
         connection.autocommit = True
         return connection
+
+
+@contextlib.contextmanager
+def _without_libpq_variables() -> Iterator[None]:
+    """Hide PG* from libpq, which reads the environment in this process, too, whenever it connects."""
+    hidden = {name: os.environ.pop(name) for name in list(os.environ) if name.startswith("PG")}
+    try:
+        yield
+    finally:
+        os.environ.update(hidden)
 
 
 @contextlib.contextmanager
@@ -162,7 +176,7 @@ def _running(folder: Path) -> Server | None:
     sockets = _socket_folder(folder)
     if sockets is None:
         return None
-    server = Server({"host": str(sockets), "port": PORT, "user": SUPERUSER})
+    server = _embedded(sockets)
     try:
         server.connect().close()
     except DatabaseError:
@@ -177,6 +191,10 @@ def _socket_folder(folder: Path) -> Path | None:
     except FileNotFoundError:
         return None
     return Path(lines[4]) if len(lines) > 4 and lines[4] else None
+
+
+def _embedded(sockets: Path) -> Server:
+    return Server({"host": str(sockets), "port": PORT, "user": SUPERUSER}, embedded=True)
 
 
 def _start(folder: Path) -> Server:
@@ -200,7 +218,7 @@ def _start(folder: Path) -> Server:
     except BaseException:
         shutil.rmtree(sockets, ignore_errors=True)
         raise
-    return Server({"host": str(sockets), "port": PORT, "user": SUPERUSER})
+    return _embedded(sockets)
 
 
 def _initialise(folder: Path, user: pwd.struct_passwd | None) -> None:

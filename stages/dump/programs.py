@@ -102,7 +102,7 @@ def run(
     Args:
         command: the program and its arguments.
         error: what to raise if it fails.
-        environment: variables to add to this process's own.
+        environment: the program's environment, as `own_environment` makes it; by default without libpq's variables.
         user: whom to run it as; by default the current user.
         folder: its working directory.
         watch: called with its process id about three times per second.
@@ -119,7 +119,7 @@ def run(
             stdout=output,  # files, not pipes: a server that pg_ctl starts would keep a pipe open
             stderr=complaints,
             cwd=folder,
-            env={**_inherited(), "LC_ALL": "C", **(environment or {})},
+            env={**(own_environment() if environment is None else environment), "LC_ALL": "C"},
             start_new_session=True,  # so that Ctrl-C reaches this process alone, which then stops the program
             user=user.pw_uid if user else None,
             group=user.pw_gid if user else None,
@@ -155,7 +155,7 @@ def streamed(command: Sequence[str | Path], without: bytes, error: type[MLpyErro
             stdin=subprocess.DEVNULL,
             stdout=subprocess.PIPE,
             stderr=complaints,
-            env={**_inherited(), "LC_ALL": "C"},
+            env={**own_environment(), "LC_ALL": "C"},
             start_new_session=True,
         )
         assert process.stdout  # noqa: S101 (for the type checker: it is a pipe)
@@ -181,9 +181,18 @@ def _feed(source: IO[bytes], target: int, without: bytes) -> None:
         shutil.copyfileobj(source, sink, 1 << 20)
 
 
-def _inherited() -> dict[str, str]:
-    """The environment without MLPY_DATABASE_URL: a server may run as another user, who must not see its password."""
-    return {name: value for name, value in os.environ.items() if name != "MLPY_DATABASE_URL"}
+def own_environment(libpq: bool = False) -> dict[str, str]:
+    """The environment of this process for a PostgreSQL program.
+
+    Without MLPY_DATABASE_URL, as a server may run as another user, who must not see its password. Libpq's variables
+    (PGPORT, PGSSLMODE, PGOPTIONS ...) stay only with `libpq`: they are meant for the user's own server, and would keep
+    the embedded one from starting or change what it writes.
+    """
+    return {
+        name: value
+        for name, value in os.environ.items()
+        if name != "MLPY_DATABASE_URL" and (libpq or not name.startswith("PG"))
+    }
 
 
 def _text(file: IO[bytes]) -> str:

@@ -105,7 +105,7 @@ def _dump(tables: Mapping[str, Iterable[Row]], folder: Path, target: Path) -> No
         except psycopg2.Error as error:
             reason = (str(error).splitlines() or [type(error).__name__])[0]
             raise DatabaseError(f"PostgreSQL rejected the board's rows: {reason}") from error
-        run([binary("pg_dump"), "-Fc", "-f", target, "-d", server.dsn("board")])
+        run([binary("pg_dump"), "-Fc", "-f", target, "-d", server.dsn("board")], environment=server.environment())
 
 
 def _insert(cursor: psycopg2.extensions.cursor, table: str, rows: Sequence[Row]) -> None:

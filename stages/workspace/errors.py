@@ -9,6 +9,8 @@ import sys
 from collections.abc import Callable
 from typing import NoReturn
 
+from stages.workspace.storage import storage_trouble
+
 log = logging.getLogger(__name__)
 
 
@@ -54,9 +56,10 @@ class ModelError(MLpyError):
 
 
 def run(main: Callable[[], int | None]) -> NoReturn:
-    """Run a command's `main` and exit: with its exit code, 1 on an `MLpyError`, 130 on Ctrl-C, 143 on SIGTERM.
+    """Run a command's `main` and exit: with its exit code, 130 on Ctrl-C, 143 on SIGTERM.
 
-    Any other exception is a bug and keeps its traceback.
+    An `MLpyError`, or a disk or folder that cannot be used, is one sentence and exit code 1. Any other exception is a
+    bug and keeps its traceback.
     """
     logging.basicConfig(level=os.environ.get("MLPY_LOG", "INFO"), format="%(message)s", stream=sys.stderr)
     # SIGTERM's default action would skip `finally` blocks, and leave a database server running.
@@ -69,4 +72,9 @@ def run(main: Callable[[], int | None]) -> NoReturn:
     except KeyboardInterrupt:
         log.error("interrupted; finished work is kept")
         code = 130
+    except Exception as error:
+        if not (sentence := storage_trouble(error)):
+            raise
+        log.error("error: %s", sentence)
+        code = 1
     sys.exit(code)

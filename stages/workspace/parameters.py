@@ -78,6 +78,11 @@ def validated(kind: type[Section], values: object) -> Section:
     name = kind.__name__.lower()
     if not isinstance(values, dict):
         raise ParamsError(f"params.yaml has no section `{name}`; write it from conf/ with `python -m stages.config`")
+    if (key := _not_text(name, values)) is not None:
+        raise ParamsError(
+            f"{key[0]} has the key {key[1]!r}, which is not text: YAML reads yes, no, on, off, true, false, null and "
+            "numbers as values, so put the name in quotes"
+        )
     unset = next((key for key, value in _leaves(name, values) if value == "???"), None)
     if unset:  # Hydra's mark for a mandatory value; as a plain string it would pass for a text parameter
         raise ParamsError(f"{unset} has no value; set it in conf/ or with -S {unset}=...")
@@ -180,6 +185,17 @@ def _parameters(
         parameter = at._replace(key=f"{at.key}.{name}")
         yield parameter
         yield from _parameters(child, definitions, mapping.get(name), parameter)
+
+
+def _not_text(place: str, values: object) -> tuple[str, object] | None:
+    """The first mapping with a key that is not text: its place in dots, and the key."""
+    if isinstance(values, dict):
+        for key, value in values.items():
+            if not isinstance(key, str):
+                return place, key
+            if found := _not_text(f"{place}.{key}", value):
+                return found
+    return None
 
 
 def _leaves(key: str, value: object) -> Iterator[tuple[str, object]]:

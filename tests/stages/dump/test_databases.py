@@ -4,14 +4,18 @@ from __future__ import annotations
 
 import contextlib
 import os
+import re
 import subprocess
 import sys
 from pathlib import Path
 from typing import Any
 
 import pytest
+from hypothesis import example, given
+from hypothesis import strategies as st
 
 from stages.dump import databases, postgres
+from stages.philomena import board
 from stages.workspace.errors import DatabaseError
 
 ROOT = Path(__file__).parents[3]
@@ -108,3 +112,55 @@ def test_a_password_is_in_no_error_of_an_address(
     with pytest.raises(DatabaseError) as error:
         databases.new().__enter__()
     assert SECRET not in str(error.value)
+
+
+FOREIGN = {
+    "PGPORT": "5433",
+    "PGSSLMODE": "verify-full",
+    "PGSSLROOTCERT": "/no/such/file",
+    "PGOPTIONS": "-c search_path=nowhere",
+    "PGCLIENTENCODING": "LATIN1",
+    "PGTARGETSESSIONATTRS": "read-only",
+    "PGUSER": "nobody",
+    "PGDATABASE": "nowhere",
+    "PGPASSFILE": "/no/such/file",
+    "PGTZ": "Asia/Tokyo",
+    "PGDATESTYLE": "German",
+    "PGAPPNAME": "another",
+}
+"""Variables of a user's own server, of which none names a host."""
+
+
+def test_the_embedded_server_ignores_libpqs_variables(workplace: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    tag = {"id": 1, "name": "étoile", "slug": "etoile", "category": None}
+    board.write_dump({"tags": [tag]}, workplace / "cluster", workplace / "plain.pgdump")
+    for name, value in FOREIGN.items():
+        monkeypatch.setenv(name, value)
+    board.write_dump({"tags": [tag]}, workplace / "cluster", workplace / "foreign.pgdump")
+    assert (workplace / "foreign.pgdump").read_bytes() == (workplace / "plain.pgdump").read_bytes()
+    assert {name: os.environ[name] for name in FOREIGN} == FOREIGN, "they are hidden, not deleted"
+
+
+@given(
+    st.text("KXZJ@/:#?%&= é\\'", min_size=4, max_size=20), st.sampled_from(["127.0.0.1:1", "[::1]:1", "localhost:1"])
+)
+@example("KXZJ@KXZJ", "127.0.0.1:1")
+@example("KXZJ/KXZJ", "127.0.0.1:1")
+@example("KXZJ#KXZJ", "127.0.0.1:1")
+@example("KXZJ:KXZJ", "127.0.0.1:1")
+@example("KXZJ%KXZJ", "127.0.0.1:1")
+def test_no_part_of_a_password_is_in_an_error(password: str, address: str) -> None:
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("MLPY_DATABASE_URL", f"postgresql://user:{password}@{address}/board")
+        with pytest.raises(DatabaseError) as caught, databases.cached("0" * 64):
+            pass
+    assert not re.search("[KXZJ]", str(caught.value))
+
+
+def test_a_password_with_special_characters_is_to_be_percent_encoded(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("MLPY_DATABASE_URL", "postgresql://user:a@b@127.0.0.1/board")
+    with pytest.raises(DatabaseError, match=r"percent-encoded \(@ is %40"), databases.cached("0" * 64):
+        pass
+    monkeypatch.setenv("MLPY_DATABASE_URL", "postgresql://user:a%40b@127.0.0.1:1/board")
+    with pytest.raises(DatabaseError, match="cannot connect to PostgreSQL"), databases.cached("0" * 64):
+        pass

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import shutil
 import subprocess
 import sys
 from collections.abc import Callable
@@ -226,3 +227,17 @@ def test_dvc_repro_warns_that_params_yaml_differs_from_conf(
         check=True,
     )
     assert ("split.folds: params.yaml has 4, conf/ composes 5" in done.stderr) == warns
+
+
+@pytest.mark.parametrize(
+    "words", ["yes: {any: [flag]}\n      no: {rest: true}", "null: {any: [flag]}\n      1: {rest: true}"]
+)
+def test_a_label_that_yaml_reads_as_a_value_is_to_be_quoted(tmp_path: Path, words: str) -> None:
+    conf = Path(shutil.copytree(ROOT / "conf", tmp_path / "conf"))
+    text = f"# @package _global_\nextract:\n  policy:\n    name: norway\n    kind: binary\n    labels:\n      {words}\n"
+    (conf / "policy/norway.yaml").write_text(text)
+    (tmp_path / "params.yaml").write_text((ROOT / "params.yaml").read_text())
+    done = command(tmp_path, "policy=norway")
+    assert done.returncode == 1
+    assert "extract.policy.labels has the key " in done.stderr
+    assert "put the name in quotes" in done.stderr
