@@ -2,14 +2,19 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import re
 import shutil
 import subprocess
+import time
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
+import forks
+import psutil
 import pytest
 from filelock import FileLock
 
@@ -19,7 +24,10 @@ ROOT = Path(__file__).parents[1]
 
 
 class Clone:
-    """A clone of this checkout, with what is not committed yet, and a cache root of its own; or the one in `folder`."""
+    """A clone of this checkout, with what is not committed yet, and a cache root of its own; or the one in `folder`.
+
+    In `environment` each stage runs on a new Python, as a user's does; in `forking`, those that import torch are forks.
+    """
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder / "a clone"
@@ -58,20 +66,43 @@ class Clone:
         self.run("git", "add", "--all")
         self.run("git", "commit", "--allow-empty", "-qm", "As it stands")
 
-    def run(self, *command: str) -> str:
+    @property
+    def forking(self) -> dict[str, str]:
+        return {**self.environment, "PATH": f"{forks.forking(*forks.TRAINING)}:{self.environment['PATH']}"}
+
+    def run(self, *command: str, forking: bool = False) -> str:
+        if (
+            command[0] == "dvc"
+        ):  # which else waits three seconds for another DVC to finish, and a busy machine takes longer
+            command = ("dvc", "--wait-for-lock", *command[1:])
         done = subprocess.run(
-            command, cwd=self.folder, env=self.environment, capture_output=True, text=True, check=False
+            command,
+            cwd=self.folder,
+            env=self.forking if forking else self.environment,
+            capture_output=True,
+            text=True,
+            check=False,
         )
         assert done.returncode == 0, f"{' '.join(command)}\n{done.stdout}\n{done.stderr}"
         return done.stdout
 
-    def experiment(self, *overrides: str) -> set[str]:
+    def experiment(self, *overrides: str, forking: bool = False) -> set[str]:
         """`dvc exp run` of the smoke experiment with more overrides -> the stages that really ran."""
         words = [word for override in ("experiment=smoke", *overrides) for word in ("-S", override)]
-        return set(re.findall(r"Running stage '(?:[\w/.]+:)?(\w+)'", self.run("dvc", "exp", "run", *words)))
+        return set(
+            re.findall(r"Running stage '(?:[\w/.]+:)?(\w+)'", self.run("dvc", "exp", "run", *words, forking=forking))
+        )
 
     def json(self, path: Path) -> Any:
         return json.loads((self.folder / path).read_text())
+
+
+def ended(processes: Iterable[psutil.Process]) -> None:
+    """Return when all of these processes have ended."""
+    for process in processes:
+        with contextlib.suppress(psutil.NoSuchProcess):
+            while process.is_running() and process.status() != psutil.STATUS_ZOMBIE:
+                time.sleep(0.02)
 
 
 def after_smoke(factory: pytest.TempPathFactory) -> Clone:

@@ -10,6 +10,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
+import forks
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -82,18 +83,21 @@ def put_params(folder: Path, model: str = "probe", **values: Any) -> None:
     (folder / "params.yaml").write_text(yaml.safe_dump({"train": section}))
 
 
+def environment(cache: Path) -> dict[str, str]:
+    kept = {name: value for name, value in os.environ.items() if not name.startswith(("DVC", "MLPY", "PYTHON"))}
+    return kept | {"PYTHONPATH": str(ROOT), "MLPY_CACHE": str(cache)}
+
+
 def started(folder: Path, cache: Path) -> subprocess.Popen[str]:
-    environment = {name: value for name, value in os.environ.items() if not name.startswith(("DVC", "MLPY", "PYTHON"))}
     return subprocess.Popen(
         [sys.executable, "-m", "stages.train"],
         cwd=folder,
-        env=environment | {"PYTHONPATH": str(ROOT), "MLPY_CACHE": str(cache)},
+        env=environment(cache),
         stderr=subprocess.PIPE,
         text=True,
     )
 
 
 def run(folder: Path, cache: Path) -> tuple[int, str]:
-    running = started(folder, cache)
-    said = running.communicate(timeout=200)[1]
-    return running.returncode, said
+    done = forks.run(forks.TRAINING, "stages.train", folder=folder, environment=environment(cache))
+    return done.returncode, done.stderr

@@ -11,7 +11,7 @@ from clones import ROOT, Clone, after_smoke
 
 from stages.workspace import paths
 
-pytestmark = [pytest.mark.timeout(900), pytest.mark.slow]
+pytestmark = pytest.mark.slow
 GUIDE = (ROOT / "conf/README.md").read_text()
 
 
@@ -24,7 +24,7 @@ def clone(tmp_path_factory: pytest.TempPathFactory) -> Clone:
 
 def test_a_failed_run_is_undone(clone: Clone) -> None:
     wrong = ["dvc", "exp", "run", "-S", "experiment=smoke", "-S", "split.seed=1", "-S", "train.model.backbone=nonsense"]
-    run = subprocess.run(wrong, cwd=clone.folder, env=clone.environment, capture_output=True, text=True, check=False)
+    run = subprocess.run(wrong, cwd=clone.folder, env=clone.forking, capture_output=True, text=True, check=False)
     assert run.returncode != 0
     assert "error: train.model.backbone" in run.stdout + run.stderr
     assert not (clone.folder / paths.MODEL).exists()

@@ -16,7 +16,7 @@ from pathlib import Path
 import pytest
 from clones import ROOT, Clone
 from moto.server import ThreadedMotoServer
-from repository import IDENTITY, PIPELINE, Project
+from repository import IDENTITY, PIPELINE, GitProject
 from tiny import redness
 
 BIN = Path(sys.executable).parent
@@ -116,7 +116,7 @@ def there(tmp_path_factory: pytest.TempPathFactory, endpoint: str) -> Machine:
     machine.run("git", "add", "--all")
     machine.run("git", "commit", "--quiet", "--message", "Served before")
     machine.run("dvc", "push", "--quiet")
-    Project(machine.folder).tags([("moderator@v1.1.0", "HEAD")])
+    GitProject(machine.folder).tags([("moderator@v1.1.0", "HEAD")])
     redness(machine.folder / "source/moderator.onnx", 20)
     machine.run("git", "add", "source")
     machine.follow(THERE)

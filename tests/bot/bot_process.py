@@ -71,7 +71,7 @@ class BotProcess:
             await self.process.wait()
         await self._session.close()
 
-    async def until(self, true: Callable[[], Any], seconds: float = 120.0) -> None:
+    async def until(self, true: Callable[[], Any], seconds: float = 1800.0) -> None:
         """Wait for something to come true, as long as the process lives."""
         await self.server.until(lambda: self.process.returncode is not None or true(), seconds)
         assert self.process.returncode is None, self.text()
@@ -80,7 +80,7 @@ class BotProcess:
         """Wait until it hears of messages."""
         await self.until(lambda: len(self.server.sessions) > 0)
 
-    async def stopped(self, number: int | None = signal.SIGTERM, seconds: float = 120.0) -> int:
+    async def stopped(self, number: int | None = signal.SIGTERM, seconds: float = 1800.0) -> int:
         """Its exit code, after that signal."""
         if number is not None:
             self.process.send_signal(number)
@@ -117,7 +117,7 @@ class BotProcess:
         async with self._session.get(path) as response:
             return response.status, await response.text()
 
-    async def healthy(self, seconds: float = 120.0, **expected: object) -> dict[str, Any]:
+    async def healthy(self, seconds: float = 1800.0, **expected: object) -> dict[str, Any]:
         """What /healthz says as soon as all is well and it says that."""
         async with asyncio.timeout(seconds):
             while self.process.returncode is None:

@@ -44,7 +44,7 @@ def walk(components: list[Json]) -> Any:
 class Interactions(Api):
     """What users press, and the answers."""
 
-    patience = 120.0  # how many seconds the bot has for its first answer; Discord's 3 s may be short on a busy machine
+    patience = 600.0  # how many seconds the bot has for its first answer; Discord's 3 s may be short on a busy machine
 
     def __init__(self, *, keep: bool = True, window: int = 1000, **api: Any) -> None:
         super().__init__(keep=keep, window=window, **api)
@@ -124,7 +124,7 @@ class Interactions(Api):
             value = str(value)
         return {"name": option["name"], "type": option["type"], "value": value}
 
-    async def answer(self, interaction: Interaction, seconds: float = 120.0) -> Json:
+    async def answer(self, interaction: Interaction, seconds: float = 1800.0) -> Json:
         """Wait for the bot's answer: the message it wrote or edited, else its bare callback (a silent nod)."""
         async with asyncio.timeout(seconds):
             await interaction.done.wait()

@@ -83,7 +83,7 @@ class DiscordServer(Interactions):
         await asyncio.sleep(0)  # so that a loop of posts lets the sockets work
         return int(made["id"])
 
-    async def until(self, true: Callable[[], Any], seconds: float = 120.0) -> None:
+    async def until(self, true: Callable[[], Any], seconds: float = 1800.0) -> None:
         """Wait for something to come true; `seconds` only ends a test that hangs."""
         await until(true, seconds)
 

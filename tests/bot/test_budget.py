@@ -17,7 +17,7 @@ BUDGET = 10
 @pytest.fixture
 async def judge() -> AsyncIterator[Judge]:
     judge = Judge(JudgeCaps(budget=BUDGET))
-    async with asyncio.timeout(120):
+    async with asyncio.timeout(1800):
         yield judge
         await settled()
         await nothing_is_held(judge)
@@ -103,7 +103,7 @@ async def test_a_caller_cancelled_while_being_admitted_reserves_nothing(judge: J
     judge.release(10)
 
 
-@settings(max_examples=80, deadline=None)
+@settings(max_examples=80)
 @given(
     st.lists(
         st.tuples(st.integers(1, 14), st.integers(0, 6), st.integers(0, 6), st.none() | st.integers(0, 12)),
@@ -145,7 +145,7 @@ def test_under_concurrency_the_budget_holds_and_nobody_waits_for_ever(
                 if each[3] == turn:
                     task.cancel()
             await asyncio.sleep(0)
-        async with asyncio.timeout(120):
+        async with asyncio.timeout(1800):
             done = await asyncio.gather(*tasks, return_exceptions=True)
         assert not [each for each in done if each and not isinstance(each, asyncio.CancelledError)]
         assert all(done[number] is None for number, each in enumerate(asked) if each[3] is None)

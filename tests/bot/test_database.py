@@ -253,12 +253,12 @@ async def test_a_hanging_server_blocks_nobody(postgres: Postgres, monkeypatch: p
     async with BotStore(place.url) as store:
         await asyncio.gather(*(store.get("schema") for _ in range(4)))
         with postgres.hung():
-            async with asyncio.timeout(120):  # without limits of its own it would wait for ever
+            async with asyncio.timeout(1800):  # without limits of its own it would wait for ever
                 await asyncio.gather(*(store.record(decision(number)) for number in range(30)))
                 asked = await asyncio.gather(*(store.get("schema") for _ in range(30)), return_exceptions=True)
             assert {type(each) for each in asked} == {StoreError}
             assert store.waiting == 30
-        async with asyncio.timeout(120):
+        async with asyncio.timeout(1800):
             while not await store.flush():
                 pass
     assert len(await kept(place)) == 30

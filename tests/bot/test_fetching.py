@@ -117,7 +117,7 @@ def pauses(monkeypatch: pytest.MonkeyPatch) -> list[float]:
     pauses: list[float] = []
 
     def timeout(seconds: float) -> asyncio.Timeout:
-        limits.append((asyncio.timeout(120), seconds))
+        limits.append((asyncio.timeout(1800), seconds))
         return limits[-1][0]
 
     async def sleep(seconds: float) -> None:
@@ -161,7 +161,7 @@ async def test_a_redirect_to_another_host_is_never_followed(cdn: FaultyCdn, fetc
 @pytest.mark.parametrize("path", ["stalled-0", "stalled-50", "pieces-1", "reset"])
 async def test_all_tries_together_end_in_time(cdn: FaultyCdn, path: str) -> None:
     async with Fetcher([cdn.origin], FetchCaps(100_000, seconds=0.15, tries=1000, pause=0.04)) as fetcher:
-        async with asyncio.timeout(120):
+        async with asyncio.timeout(1800):
             assert await refused(fetcher, cdn.url(path)) == "timed_out"
 
 
@@ -251,7 +251,7 @@ async def test_only_discords_hosts_are_asked(url: str) -> None:
         assert await refused(fetcher, url) == "outside"
 
 
-@settings(deadline=None, max_examples=60)
+@settings(max_examples=60)
 @given(st.text(max_size=30))
 def test_any_url_raises_only_the_documented_errors(text: str) -> None:
     async def ask() -> None:

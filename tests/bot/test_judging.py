@@ -45,7 +45,7 @@ async def make() -> AsyncIterator[Callable[..., Judge]]:
         return judges[-1]
 
     before = asyncio.all_tasks()
-    async with asyncio.timeout(240):
+    async with asyncio.timeout(1800):
         yield made
     for judge in judges:
         judge.close()
@@ -163,7 +163,7 @@ async def test_every_picture_is_scored_in_any_order_of_arrival(models: Models, t
         for _ in range(times):
             await judge.scores(model, one)  # the next one is asked for in the moment that the queue runs empty
 
-    async with asyncio.timeout(120):
+    async with asyncio.timeout(1800):
         await ask(30)
         await asyncio.gather(*(ask(20) for _ in range(threads)))
         await asyncio.gather(*(ask(10) for _ in range(30)))
@@ -200,14 +200,14 @@ async def test_closing_the_judge_ends_waiting_calls(models: Models, make: Any) -
 
     def block() -> None:
         started.set()
-        release.wait(240)
+        release.wait(1800)
 
     blocked = asyncio.create_task(judge.run_in_thread(block))
     await until(started.is_set)
     tasks = [asyncio.create_task(judge.scores(model, seen(model, file("red")))) for _ in range(5)]
     await until(lambda: len(judge._score_queue) == 4)  # the thread's next work holds the first one
     judge.close()
-    async with asyncio.timeout(120):
+    async with asyncio.timeout(1800):
         results = await asyncio.gather(*tasks, judge.scores(model, seen(model, file("red"))), return_exceptions=True)
         release.set()
         await blocked

@@ -7,7 +7,7 @@ import math
 from dataclasses import asdict, replace
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from tinted import sidecar
 
@@ -51,7 +51,6 @@ policies = st.builds(
 )
 
 
-@settings(deadline=None)
 @given(policies)
 def test_settings_come_back_as_they_were_stored(policy: GuildPolicy) -> None:
     again = GuildPolicy.from_json(policy.to_json())
@@ -61,7 +60,6 @@ def test_settings_come_back_as_they_were_stored(policy: GuildPolicy) -> None:
     assert all(isinstance(rule.action, Action) for rule in again.rules or ())
 
 
-@settings(deadline=None)
 @given(policies, st.sets(st.sampled_from(sorted(asdict(GuildPolicy())))))
 def test_settings_of_an_older_version_lack_fields_and_get_todays_defaults(
     policy: GuildPolicy, absent: set[str]
@@ -95,7 +93,6 @@ def test_the_default_rules_flag_from_the_models_thresholds(kind: str, labels: li
     assert GuildPolicy(rules=()).effective_rules(sidecar(kind)) == (), "a guild may want none"
 
 
-@settings(deadline=None)
 @given(policies, rules)
 def test_a_rule_replaces_the_one_of_the_same_label_and_action(policy: GuildPolicy, rule: ModerationRule) -> None:
     model = sidecar("multiclass")
@@ -148,7 +145,6 @@ def test_a_picture_that_cannot_be_judged_is_let_through_unless_a_rule_says_other
     assert apply_rules({reason: 1.0}, [*RULES[:4], ModerationRule(reason, 1.0, Action.DELETE)]).action is Action.DELETE
 
 
-@settings(deadline=None)
 @given(scores, st.lists(rules), st.sampled_from(LABELS), shares)
 def test_a_higher_score_is_never_milder(
     before: dict[str, float], kept: list[ModerationRule], label: str, score: float
@@ -158,7 +154,6 @@ def test_a_higher_score_is_never_milder(
     assert apply_rules(after, kept).ping >= apply_rules(before, kept).ping
 
 
-@settings(deadline=None)
 @given(scores, st.lists(rules), rules)
 def test_one_more_rule_is_never_milder(
     picture_scores: dict[str, float], kept: list[ModerationRule], more: ModerationRule
@@ -166,7 +161,6 @@ def test_one_more_rule_is_never_milder(
     assert apply_rules(picture_scores, [*kept, more]).action >= apply_rules(picture_scores, kept).action
 
 
-@settings(deadline=None)
 @given(scores, st.lists(rules))
 def test_an_outcome_names_the_rule_that_was_met(picture_scores: dict[str, float], kept: list[ModerationRule]) -> None:
     result = apply_rules(picture_scores, kept)
@@ -180,7 +174,6 @@ def test_an_outcome_names_the_rule_that_was_met(picture_scores: dict[str, float]
         )
 
 
-@settings(deadline=None)
 @given(st.sampled_from(LABELS), st.lists(rules))
 def test_what_a_moderator_refused_is_at_least_deleted(label: str, kept: list[ModerationRule]) -> None:
     result = refused_outcome(label, kept)
@@ -189,7 +182,6 @@ def test_what_a_moderator_refused_is_at_least_deleted(label: str, kept: list[Mod
     assert (result.label, result.score) == (label, 1.0)
 
 
-@settings(deadline=None)
 @given(st.sampled_from(Action))
 def test_modes_limit_actions(action: Action) -> None:
     assert limit_action(Mode.SHADOW, action) is Action.LOG
@@ -197,7 +189,6 @@ def test_modes_limit_actions(action: Action) -> None:
     assert limit_action(Mode.ENFORCE, action) is action
 
 
-@settings(deadline=None)
 @given(st.lists(outcomes))
 def test_a_message_is_as_bad_as_its_worst_picture(every: list[RuleOutcome]) -> None:
     result = merge_outcomes(iter(every))

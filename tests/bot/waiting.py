@@ -8,7 +8,7 @@ from collections.abc import Callable
 from typing import Any
 
 
-async def until(condition: Callable[[], Any], seconds: float = 120.0) -> None:
+async def until(condition: Callable[[], Any], seconds: float = 1800.0) -> None:
     """Wait until `condition` is true. `seconds` only ends a test that hangs."""
     async with asyncio.timeout(seconds):
         for pause in itertools.repeat(0.01):

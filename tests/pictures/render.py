@@ -31,9 +31,9 @@ from simcord.env import Env
 
 HERE = Path(__file__).parent
 ROOT = HERE.parents[1]
-sys.path[:0] = [str(ROOT), str(ROOT / "tests/bot/simulated"), str(ROOT / "tests/bot")]
+sys.path += [str(ROOT), str(ROOT / "tests/bot/simulated"), str(ROOT / "tests/bot")]
 
-from world import Cdn, World  # noqa: E402
+from world import SimulatedCdn, SimulatedServer  # noqa: E402
 
 from bot.rules.policy import Mode  # noqa: E402
 from stages.workspace import paths, shards  # noqa: E402
@@ -105,7 +105,7 @@ def picture(folder: Path, image_id: int) -> bytes:
 
 async def posted(model: Path, data: bytes, scratch: Path) -> str:
     """Post a picture in a simulated server in review mode; the bot's entry in the mod-log as a page of HTML."""
-    cdn = Cdn()
+    cdn = SimulatedCdn()
     app = web.Application()
     app.router.add_get("/{path:.*}", cdn.answer)
     runner = web.AppRunner(app, access_log=None)
@@ -115,7 +115,7 @@ async def posted(model: Path, data: bytes, scratch: Path) -> str:
     cdn.base = f"http://127.0.0.1:{site._server.sockets[0].getsockname()[1]}"  # type: ignore[union-attr]
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(simcord.backend.cdn, "CDN_BASE", cdn.base)
-        world = World(cdn, model, scratch)
+        world = SimulatedServer(cdn, model, scratch)
         await world.parts()
         env = Env(world.bot, shard_count=1)
         await env.start()

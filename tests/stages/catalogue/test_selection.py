@@ -92,9 +92,7 @@ def database(server: Server) -> BoardDatabase:
     return database
 
 
-@settings(
-    max_examples=150, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow]
-)
+@settings(max_examples=150, suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow])
 @given(policy=policies(), board=boards)
 def test_the_statement_selects_what_the_rules_match(
     database: BoardDatabase, policy: Policy, board: list[frozenset[int]]
@@ -123,9 +121,7 @@ def test_the_statement_selects_what_the_rules_match(
 names = st.text(st.characters(codec="utf-8", exclude_characters="\0"), min_size=1, max_size=30)
 
 
-@settings(
-    max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow]
-)
+@settings(max_examples=60, suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow])
 @given(name=names)
 def test_a_tag_name_is_found_or_refused_and_never_executed(database: BoardDatabase, name: str) -> None:
     with database.cursor() as cursor:

@@ -70,7 +70,7 @@ class DownloadProject:
         )
 
     def run(self) -> tuple[int, str]:
-        done = forks.run("stages.download", folder=self.folder, environment=self.environment())
+        done = forks.run(forks.DOWNLOADING, "stages.download", folder=self.folder, environment=self.environment())
         return done.returncode, done.stderr
 
     def environment(self) -> dict[str, str]:

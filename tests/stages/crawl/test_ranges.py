@@ -37,7 +37,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return tmp_path_factory.mktemp("catalogues")
 
 
-@settings(deadline=None, max_examples=50)
+@settings(max_examples=50)
 @given(ids=st.sets(st.integers(0, 10**12)).map(sorted), size=st.integers(1, 10**9))
 def test_every_picture_is_in_its_range_once_and_in_order(folder: Path, ids: list[int], size: int) -> None:
     ranges = IdRanges(catalogue(folder / "images.parquet", ids), size)

@@ -207,9 +207,7 @@ ACTS = st.one_of(
 
 
 @pytest.mark.usefixtures("no_patience")
-@settings(
-    max_examples=40, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow]
-)
+@settings(max_examples=40, suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow])
 @given(acts=st.lists(ACTS, max_size=12))
 def test_every_picture_stays_readable_after_any_sequence_of_operations(
     acts: list[tuple[str, int | set[int] | None]],

@@ -123,7 +123,7 @@ def linked_pairs(rules: list[LinkRule]) -> set[tuple[int, int]]:
     return pairs | {(right, left) for left, right in pairs}
 
 
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=200)
 @given(links(), st.data(), st.integers(0, 5))
 def test_new_images_never_move_old_ones(
     graph: tuple[int, list[list[int]], list[list[tuple[int, int]]]], data: st.DataObject, seed: int
@@ -135,7 +135,7 @@ def test_new_images_never_move_old_ones(
     assert after[:known].tolist() == before.tolist()
 
 
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=200)
 @given(links(), st.integers(0, 5))
 def test_no_link_joins_two_buckets_and_only_cross_split_links_are_left_out(
     graph: tuple[int, list[list[int]], list[list[tuple[int, int]]]], seed: int

@@ -14,7 +14,7 @@ def compared(codes: np.ndarray, most: int) -> np.ndarray:
     return np.argwhere(np.triu(np.bitwise_count(codes[:, None] ^ codes[None]) <= most, 1))
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(st.integers(0, 2**32), st.integers(1, 400), st.integers(0, 16), st.integers(0, 64))
 def test_hamming_finds_every_pair_and_no_other(seed: int, count: int, most: int, loose: int) -> None:
     rng = np.random.default_rng(seed)
@@ -32,7 +32,7 @@ def test_hamming_finds_every_pair_in_a_crowd_that_shares_most_keys() -> None:
     assert np.array_equal(neighbours.hamming(codes, 4), compared(codes, 4))
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(st.integers(0, 2**32), st.integers(0, 200), st.sampled_from([0.0, 0.25, 0.75]), st.integers(1, 12))
 def test_box_finds_every_pair_and_no_other(seed: int, count: int, reach: float, spread: int) -> None:
     points = np.random.default_rng(seed).integers(0, 4 * spread, (count, 5)) / 4  # exact in binary: so are the limits

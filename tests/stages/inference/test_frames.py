@@ -222,7 +222,7 @@ SEEDS = [
 CAPS = Caps(max_pixels=100_000)
 
 
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=300)
 @given(
     data=st.sampled_from(SEEDS), at=st.integers(0, 10_000), bits=st.binary(min_size=1, max_size=8), end=st.integers()
 )
@@ -231,7 +231,6 @@ def test_damaged_bytes_are_decoded_or_raise_a_picture_error(data: bytes, at: int
     check(data[:at] + bits + data[at + len(bits) : len(data) - max(0, end) % len(data)])
 
 
-@settings(deadline=None)
 @given(magic=st.sampled_from([b"", *(seed[:length] for seed in SEEDS for length in (6, 13, 40))]), data=st.binary())
 def test_random_bytes_are_decoded_or_raise_a_picture_error(magic: bytes, data: bytes) -> None:
     check(magic + data)

@@ -17,7 +17,6 @@ from stages.inference.frames import frames
 from stages.inference.phash import hash_picture, inside, phash
 
 
-@settings(deadline=None)
 @given(width=st.integers(1, 300), height=st.integers(1, 300), size=st.sampled_from([32, 33, 224]))
 def test_inside_removes_what_letterboxing_added(width: int, height: int, size: int) -> None:
     square = pixels(encoded([Image.new("RGB", (width, height), "red")], "PNG"), size)
@@ -25,7 +24,7 @@ def test_inside_removes_what_letterboxing_added(width: int, height: int, size: i
     assert inside(square, width, height).size == (square == [255, 0, 0]).all(axis=2).sum() * 3
 
 
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=25)
 @given(width=st.integers(200, 3000), height=st.integers(200, 3000))
 def test_inside_is_off_by_at_most_a_pixel_for_jpegs_in_draft_mode(width: int, height: int) -> None:
     square = pixels(encoded([Image.new("RGB", (width, height), "red")], "JPEG"), 224)

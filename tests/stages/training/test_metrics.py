@@ -19,7 +19,7 @@ def arrays(rows: list[tuple[int, bool]]) -> tuple[metrics.Floats, metrics.Flags]
     return np.array([score / 20 for score, _ in rows], np.float32), np.array([truth for _, truth in rows])
 
 
-@settings(deadline=None, max_examples=60)
+@settings(max_examples=60)
 @given(EXAMPLES)
 def test_auroc_is_the_share_of_pairs_in_order(rows: list[tuple[int, bool]]) -> None:
     scores, truth = arrays(rows)
@@ -28,7 +28,7 @@ def test_auroc_is_the_share_of_pairs_in_order(rows: list[tuple[int, bool]]) -> N
     assert metrics.of_label(scores, truth, 0.5)["auroc"] == pytest.approx(expected, abs=1e-6)
 
 
-@settings(deadline=None, max_examples=60)
+@settings(max_examples=60)
 @given(EXAMPLES, st.integers(1, 19))
 def test_a_score_at_or_above_the_threshold_is_a_positive_prediction(rows: list[tuple[int, bool]], cut: int) -> None:
     scores, truth = arrays(rows)
