@@ -33,7 +33,7 @@ from stages.workspace.errors import DatabaseError
 URL = "MLPY_DATABASE_URL"
 URL_FORM = re.compile(
     r"postgres(?:ql)?://(?:(?:[\w.~!$&'()*+,;=-]|%[0-9A-Fa-f]{2})*(?::(?:[\w.~!$&'()*+,;=-]|%[0-9A-Fa-f]{2})*)?@)?"
-    r"(?:[\w.,~-]|%[0-9A-Fa-f]{2}|\[[0-9A-Fa-f:.]+\])*(?::\d*(?:,[\w.~-]*:\d*)*)?(?:/[^/?#@]*)?(?:\?[^#]*)?",
+    r"(?:[\w.,~-]|%[0-9A-Fa-f]{2}|\[[0-9A-Fa-f:.]+\])*(?::\d*(?:,[\w.~-]*:\d*)*)?(?:/[^/?#@]*)?(?:\?[^#@]*)?",
     re.ASCII,
 )
 """user:password@hosts:ports/database?parameters, with nothing unencoded in user and password."""

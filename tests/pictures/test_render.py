@@ -15,4 +15,4 @@ async def test_an_entry_is_drawn_with_its_picture_and_buttons(tmp_path: Path) ->
     assert "data:image/jpeg;base64," in page
     assert "@alice" in page
     assert "#general › message" in page  # noqa: RUF001
-    assert [label for _, label, _ in CHOICES.values() if f">{label}</span>" not in page] == []
+    assert [choice.label for choice in CHOICES.values() if f">{choice.label}</span>" not in page] == []
