@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import json
 import logging
+import math
 import shutil
 import time
 from collections import Counter
@@ -34,7 +35,7 @@ def main() -> None:
     with opened_store(params) as store, one_crawl(params.hosts), temporary_folder(SHARDS.with_name(".outs")) as aside:
         started = time.monotonic()
         counts, crawler = download(params, store, ranges, aside)
-        report(counts, crawler, time.monotonic() - started)
+        report(counts, crawler, params.hosts, time.monotonic() - started)
         publish(aside, counts, params.max_failed)
         store.sweep()
 
@@ -86,15 +87,22 @@ def opened_host(params: Download) -> contextlib.AbstractContextManager[Mapping[s
     return remote.opened(params)
 
 
-def report(counts: Counter[str], crawler: Crawler | None, seconds: float) -> None:
-    """Log a summary, and write `crawl.json`, the one output that differs from run to run."""
-    tally: dict[str, Any] = vars(crawler.tally) if crawler else {"requests": 0}
+def report(counts: Counter[str], crawler: Crawler | None, hosts: list[str], seconds: float) -> None:
+    """Write `crawl.json`, and log what the run took.
+
+    Times, retries and pauses differ from run to run, so they are in no output, which git would show as changed after
+    each run: they go to the log and, in full, to the cache root.
+    """
     with replacing(CRAWL) as aside:
-        summary = {"pictures": dict(sorted(counts.items())), "seconds": round(seconds, 1), **tally}
-        aside.write_text(json.dumps(summary, indent=2) + "\n")
+        aside.write_text(json.dumps({"pictures": dict(sorted(counts.items()))}, indent=2) + "\n")
+    tally: dict[str, Any] = vars(crawler.tally) if crawler else {"requests": 0}
+    statistics = cache_root() / f"crawl-{'-'.join(sorted(hosts))}.json"
+    with replacing(statistics) as aside:
+        aside.write_text(json.dumps({"seconds": round(seconds, 1), **tally}, indent=2) + "\n")
     log.info(
-        "%d pictures: %s; %d requests in %.0f s",
+        "%d pictures: %s; %d requests in %.0f s%s",
         *(counts.total(), listed(counts) or "none", tally["requests"], seconds),
+        f"; details are in {statistics}" if crawler else "",
     )
 
 
@@ -108,9 +116,14 @@ def publish(folder: Path, counts: Counter[str], max_failed: float) -> None:
     total, failed = counts.total(), counts.total() - counts["ok"]
     if failed > max_failed * total:
         reasons = Counter({status: count for status, count in counts.items() if status != "ok"})
+        # Of the failures, the store remembers all but those of the host; see `PictureStore`.
+        again = counts["gave_up"]
+        share = math.ceil(100 * failed / total) / 100
         raise CrawlError(
             f"{failed} of {total} pictures failed ({listed(reasons)}), more than download.max_failed={max_failed:g}; "
-            f"see {STATUS} for the reasons; running again keeps the downloaded pictures"
+            f"running again requests {again} of them again and keeps what was downloaded, the other {failed - again} "
+            f"are not requested for a week; see {STATUS} for the reasons, or accept them with "
+            f"download.max_failed={share:g}"
         )
     shutil.rmtree(SHARDS, ignore_errors=True)
     (folder / SHARDS.name).rename(SHARDS)

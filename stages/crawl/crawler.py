@@ -51,7 +51,7 @@ class TemporaryError(Exception):
 
 @dataclass
 class Tally:
-    """Statistics of a crawl, for `crawl.json`."""
+    """Statistics of a crawl."""
 
     requests: int = 0
     retries: int = 0
@@ -83,6 +83,8 @@ class Crawler:
         self.gave_up: dict[tuple[str, str], DownloadResult] = {}
         self._resolve = resolve
         self._pace = Pace(params.rate)
+        self._throttled = 0
+        """429 answers without Retry-After since the last picture: each doubles the pause of the whole crawl."""
         self._random = random.Random()  # noqa: S311 (spreads waits; no secret depends on it)
         self._caps = Caps(params.max_bytes, params.max_pixels)
         self._decoders = ThreadPoolExecutor(2, "decoder")
@@ -160,7 +162,7 @@ class Crawler:
     async def _wait(self, attempt: int, failure: TemporaryError) -> None:
         """Back off after a failure, at least as long as the host requested."""
         seconds = backoff(attempt, self.params.backoff, self.params.max_wait, self._random)
-        seconds = max(seconds, min(failure.wait or 0.0, self.params.max_wait))
+        seconds = max(seconds, failure.wait or 0.0)
         self.tally.waited += seconds
         await asyncio.sleep(seconds)
 
@@ -212,6 +214,7 @@ class Crawler:
             if 400 <= status < 500 and status not in (408, 425, 429):
                 return DownloadResult("refused", status, "the host refused the request"), b""
             raise TemporaryError(f"the host answered {status}", status, retry_after(response.headers))
+        self._throttled = 0
         data = await self._body(response)
         if data is None:
             return DownloadResult("too_large", status, f"over {self.params.max_bytes} bytes"), b""
@@ -227,16 +230,17 @@ class Crawler:
         empty = response.status == 500 and not await response.content.read(1)
         signal_name = signals.signal(response.status, empty)
         if signal_name == "overloaded":
-            self._pause(max(self.params.pause_overloaded, min(requested or 0, self.params.max_wait)))
+            self._pause(max(self.params.pause_overloaded, requested or 0))
         elif signal_name == "blocked":
             self._pause(self.params.pause_blocked)
         elif response.status in (429, 503) and requested is not None:
-            self._pause(min(requested, self.params.max_wait))
-        elif response.status == 429:
-            self._pause(self.params.backoff)
+            self._pause(requested)
+        elif response.status == 429 and not self._pace.is_paused:  # answers from before a pause lengthen nothing
+            self._pause(min(self.params.max_wait, self.params.backoff * 2.0 ** min(self._throttled, 60)))
+            self._throttled += 1
 
     def _pause(self, seconds: float) -> None:
-        if seconds > 10:
+        if seconds > 10 and not self._pace.is_paused:  # one pause, one line
             log.info("the host requested a pause; the crawl resumes in %.0f s", seconds)
         self._pace.pause(seconds)
 

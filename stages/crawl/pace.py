@@ -8,12 +8,16 @@ import fcntl
 import logging
 import random
 from collections.abc import Iterator, Mapping
-from datetime import UTC, datetime
-from email.utils import parsedate_to_datetime
+from datetime import MAXYEAR, UTC, datetime
+from email.utils import parsedate_to_datetime, parsedate_tz
 
 from stages.workspace.cache import cache_root
 
 log = logging.getLogger(__name__)
+
+
+LONGEST = 86_400.0
+"""Seconds that a host may request; more is taken for a mistake of its own, which must not stop a crawl for years."""
 
 
 @contextlib.contextmanager
@@ -40,17 +44,24 @@ def backoff(attempt: int, base: float, cap: float, random_source: random.Random)
 
 
 def retry_after(headers: Mapping[str, str], now: datetime | None = None) -> float | None:
-    """Seconds requested by a `Retry-After` header, a number or an HTTP date; None without a valid header."""
+    """Seconds requested by a `Retry-After` header, a number or an HTTP date, at most `LONGEST`.
+
+    Returns:
+        None without a valid header. A date too far away for a calendar is the longest pause, not an error.
+    """
     value = headers.get("Retry-After", "").strip()
     if value.isdecimal():
-        return float(min(int(value[:9]), 10**8))
+        return min(float(value[:9]), LONGEST)
+    parts = parsedate_tz(value)
+    if parts is None:
+        return None
     try:
         moment = parsedate_to_datetime(value)
-    except ValueError:
-        return None
+    except (ValueError, OverflowError):
+        return LONGEST if parts[0] > MAXYEAR else None
     if moment.tzinfo is None:
         moment = moment.replace(tzinfo=UTC)
-    return max(0.0, (moment - (now or datetime.now(UTC))).total_seconds())
+    return min(max(0.0, (moment - (now or datetime.now(UTC))).total_seconds()), LONGEST)
 
 
 class Pace:
@@ -62,6 +73,10 @@ class Pace:
         self._resumes = 0.0
         self.paused = 0.0
         """Total length of all pauses in seconds."""
+
+    @property
+    def is_paused(self) -> bool:
+        return asyncio.get_running_loop().time() < self._resumes
 
     async def turn(self) -> None:
         """Wait until the next request may be sent."""

@@ -137,6 +137,33 @@ def test_too_many_failures_fail_the_stage_in_one_sentence_and_keep_the_pictures(
     assert host.requested.total() == requests_before
 
 
+def test_the_error_says_how_many_are_requested_again_and_what_would_accept_them(
+    host: FaultyHost, tmp_path: Path
+) -> None:
+    urls = {10: host.url("404/10"), 11: host.url("404/11"), 12: host.url("503/x")}
+    project = DownloadProject(tmp_path, {**pictures(host, 3), **urls})
+    code, output = project.run()
+    assert code == 1
+    error = output.splitlines()[-1]
+    assert "3 of 6 pictures failed (2 missing, 1 gave_up), more than download.max_failed=0.3" in error
+    assert "requests 1 of them again" in error
+    assert "the other 2 are not requested for a week" in error
+    requests_before = host.requested.total()
+    assert project.run()[0] == 1
+    assert host.requested.total() - requests_before == 3, "one picture, three tries"
+    accepted = re.search(r"accept them with (download\.max_failed=([\d.]+))$", error)
+    assert accepted
+    project.change(max_failed=float(accepted[2]))
+    assert project.run()[0] == 0
+
+
+def test_repeated_429_answers_double_the_pause_of_the_whole_crawl(host: FaultyHost, tmp_path: Path) -> None:
+    urls = {number: host.url(f"429/{number}") for number in range(2)}
+    project = DownloadProject(tmp_path, urls, concurrency=1, tries=3, backoff=0.05, max_wait=0.5, max_failed=1.0)
+    assert project.run()[0] == 0
+    assert project.crawl()["paused"] == pytest.approx(0.05 + 0.1 + 0.2 + 0.4 + 0.5 + 0.5)
+
+
 def test_a_refusal_is_one_sentence(host: FaultyHost, tmp_path: Path) -> None:
     code, output = DownloadProject(tmp_path, {1: host.url("403")}).run()
     assert code == 1

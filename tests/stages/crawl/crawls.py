@@ -46,7 +46,12 @@ class DownloadProject:
         self.folder = folder
         (folder / "data/extract").mkdir(parents=True)
         self.list(urls)
-        (folder / "params.yaml").write_text(yaml.safe_dump({"download": {**copy.deepcopy(SECTION), **changed}}))
+        self.change(**changed)
+
+    def change(self, **changed: object) -> None:
+        """Write the parameters."""
+        section = {**copy.deepcopy(SECTION), **changed}
+        (self.folder / "params.yaml").write_text(yaml.safe_dump({"download": section}))
 
     def list(self, urls: dict[int, str]) -> None:
         """Write the catalogue."""
@@ -81,12 +86,14 @@ class DownloadProject:
         return dict(zip(table["image_id"].to_pylist(), table["status"].to_pylist(), strict=True))
 
     def crawl(self) -> dict[str, Any]:
-        summary: dict[str, Any] = json.loads((self.folder / "data/download/crawl.json").read_text())
-        return summary
+        """What the last run wrote of itself: its output, and its statistics in the cache root."""
+        (statistics,) = (self.folder / "cache").glob("crawl-*.json")
+        files = (statistics, self.folder / "data/download/crawl.json")
+        return {name: value for file in files for name, value in json.loads(file.read_text()).items()}
 
     def outs(self) -> dict[str, str]:
         files = [*(self.folder / "data/download").glob("[!.]*"), *(self.folder / "data/download/shards").glob("*")]
-        return {file.name: hashlib.md5(file.read_bytes()).hexdigest() for file in files if file.suffix == ".parquet"}
+        return {file.name: hashlib.md5(file.read_bytes()).hexdigest() for file in files if file.is_file()}
 
     def shards(self) -> dict[str, tuple[int, int]]:
         """Inode and time of each shard, which change if it is written again."""

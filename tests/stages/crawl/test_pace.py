@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from stages.crawl.pace import Pace, backoff, retry_after
+from stages.crawl.pace import LONGEST, Pace, backoff, retry_after
 
 NOW = datetime(2026, 11, 24, 12, 0, 0, tzinfo=UTC)
 
@@ -41,11 +41,24 @@ def test_waits_use_the_whole_range() -> None:
         ("soon", None),
         ("-5", None),
         ("", None),
-        ("9" * 400, 1e8),
+        ("9" * 400, LONGEST),
+        ("86401", LONGEST),
+        ("Mon, 1 Jan 99999999999999999999 00:00:00 GMT", LONGEST),
+        ("Mon, 1 Jan 10000 00:00:00 GMT", LONGEST),
+        ("Fri, 31 Dec 9999 23:59:59 GMT", LONGEST),
+        ("Mon, 99 Jan 2026 00:00:00 GMT", None),
     ],
 )
 def test_retry_after(value: str, seconds: float | None) -> None:
     assert retry_after({"Retry-After": value}, NOW) == seconds
+
+
+@given(
+    st.text(max_size=60) | st.from_regex(r"\w{3}, \d{1,25} \w{3} \d{1,25} [\d:]{1,30} [A-Z+\d-]{1,9}", fullmatch=True)
+)
+def test_whatever_a_host_writes_is_a_pause_or_nothing(value: str) -> None:
+    seconds = retry_after({"Retry-After": value}, NOW)
+    assert seconds is None or 0 <= seconds <= LONGEST
 
 
 def test_no_header_asks_for_nothing() -> None:
