@@ -102,7 +102,8 @@ async def _serve(options: Settings, serving: Serving) -> None:
         store = await stack.enter_async_context(BotStore(options.database))
         fetcher = await stack.enter_async_context(Fetcher(options.origins, options.fetch))
         if options.check:
-            print(f"ready to serve {serving.version} (md5 {serving.current.release.md5})")  # noqa: T201
+            print(f"ready to serve {serving.version} (md5 {serving.current.release.md5})", flush=True)  # noqa: T201
+            options.require_token()  # last: the model can be checked on a machine that has no token
             return
         services = Services.assemble(options, serving, store, fetcher, judge)
         bot = Bot(services)

@@ -60,10 +60,8 @@ class Settings:
     fetch: FetchCaps = field(default_factory=FetchCaps)
 
     def __post_init__(self) -> None:
-        if not self.token:
-            raise SettingsError(
-                "there is no token; set MLPY_DISCORD_TOKEN, or MLPY_DISCORD_TOKEN_FILE to a file that contains it"
-            )
+        if not self.check:  # which loads the model first, and asks for the token then
+            self.require_token()
         if self.shard_ids is not None:
             if self.shard_count is None:
                 raise SettingsError("--shard-ids needs --shard-count, the number of shards of all processes together")
@@ -71,6 +69,13 @@ class Settings:
                 raise SettingsError(f"--shard-ids {invalid[0]} must be lower than --shard-count {self.shard_count}")
         if self.retention < 1:
             raise SettingsError("--retention must be at least 1 day")
+
+    def require_token(self) -> None:
+        """Raise a `SettingsError` if there is no token."""
+        if not self.token:
+            raise SettingsError(
+                "there is no token; set MLPY_DISCORD_TOKEN, or MLPY_DISCORD_TOKEN_FILE to a file that contains it"
+            )
 
     @property
     def secrets(self) -> tuple[str, ...]:
