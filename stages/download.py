@@ -36,7 +36,7 @@ def main() -> None:
         started = time.monotonic()
         counts, crawler = download(params, store, ranges, aside)
         report(counts, crawler, params.hosts, time.monotonic() - started)
-        publish(aside, counts, params.max_failed)
+        publish(aside, counts, params.max_failed, len(crawler.gave_up) if crawler else 0)
         store.sweep()
 
 
@@ -106,8 +106,10 @@ def report(counts: Counter[str], crawler: Crawler | None, hosts: list[str], seco
     )
 
 
-def publish(folder: Path, counts: Counter[str], max_failed: float) -> None:
+def publish(folder: Path, counts: Counter[str], max_failed: float, again: int) -> None:
     """Move the outputs into place; if too many pictures failed, only the status, which says why.
+
+    `again`: failed pictures that the store does not remember, as the host was the reason; a rerun requests them again.
 
     Raises:
         CrawlError: if a larger share than `max_failed` failed. Downloaded pictures stay in the store.
@@ -116,8 +118,6 @@ def publish(folder: Path, counts: Counter[str], max_failed: float) -> None:
     total, failed = counts.total(), counts.total() - counts["ok"]
     if failed > max_failed * total:
         reasons = Counter({status: count for status, count in counts.items() if status != "ok"})
-        # Of the failures, the store remembers all but those of the host; see `PictureStore`.
-        again = counts["gave_up"]
         share = math.ceil(100 * failed / total) / 100
         raise CrawlError(
             f"{failed} of {total} pictures failed ({listed(reasons)}), more than download.max_failed={max_failed:g}; "

@@ -38,15 +38,29 @@ LOG_INTERVAL = 600.0
 """Seconds between two log lines about progress, where there is no terminal for a progress bar."""
 CORRUPT_TRIES = 2
 """Attempts for bytes that are not a picture: a proxy's error page may be temporary, a broken file is not."""
+PAGE = "a web page instead of a picture"
+BREAKER = 50
+"""Failures in a row after which the host is taken to be out of order."""
 
 
 class TemporaryError(Exception):
-    """A failure that another attempt may not have. `wait` is the wait in seconds that the host requested, if any."""
+    """A failure that another attempt may not have.
 
-    def __init__(self, message: str, http_status: int | None = None, wait: float | None = None) -> None:
+    `wait` is the wait in seconds that the host requested, if any; `asks_to_wait`: the host works, but wants a pause.
+    """
+
+    def __init__(
+        self,
+        message: str,
+        http_status: int | None = None,
+        wait: float | None = None,
+        *,
+        asks_to_wait: bool = False,
+    ) -> None:
         super().__init__(message)
         self.http_status = http_status
         self.wait = wait
+        self.asks_to_wait = asks_to_wait
 
 
 @dataclass
@@ -83,6 +97,8 @@ class Crawler:
         self.gave_up: dict[tuple[str, str], DownloadResult] = {}
         self._resolve = resolve
         self._pace = Pace(params.rate)
+        self._host_failures: Counter[str] = Counter()
+        """Reasons of the failures since the host last served a picture, or said that it has none."""
         self._throttled = 0
         """429 answers without Retry-After since the last picture: each doubles the pause of the whole crawl."""
         self._random = random.Random()  # noqa: S311 (spreads waits; no secret depends on it)
@@ -148,16 +164,41 @@ class Crawler:
                 result, data = await self._fetch(session, URL(picture.url, encoded=True))
             except TemporaryError as error:
                 failure = error
+                if not error.asks_to_wait:
+                    self._count_host_failure(str(error))
                 continue
+            of_the_host = result.status == "refused" or result.detail == PAGE
+            if of_the_host:
+                self._count_host_failure(result.detail or "refused")
+            else:
+                self._host_failures.clear()
             if result.status == "corrupt" and (corrupt := corrupt + 1) < CORRUPT_TRIES:
                 failure = TemporaryError("not a picture")
                 continue
-            self.store.put(picture, result, data)
+            if of_the_host:  # not stored either: an outage is no property of the picture
+                self.gave_up[picture.url, picture.sha512] = result
+            else:
+                self.store.put(picture, result, data)
             return
         if corrupt:
             self.store.put(picture, result)
         else:  # not stored, so that the next run tries again
             self.gave_up[picture.url, picture.sha512] = DownloadResult("gave_up", failure.http_status, str(failure))
+
+    def _count_host_failure(self, reason: str) -> None:
+        """Note a failure that is the host's, and not the picture's.
+
+        Raises:
+            CrawlError: after `BREAKER` of them in a row. A dead host would cost all attempts of all pictures: hours.
+        """
+        self._host_failures[reason] += 1
+        if (total := self._host_failures.total()) >= BREAKER:
+            reasons = ", ".join(f"{count} times {name}" for name, count in self._host_failures.most_common(3))
+            raise CrawlError(
+                f"{' and '.join(self.params.hosts)} serves no pictures: {total} requests in a row failed ({reasons}); "
+                "run again when it works, these pictures are then requested again; if it works elsewhere, check "
+                "download.hosts and extract.root"
+            )
 
     async def _wait(self, attempt: int, failure: TemporaryError) -> None:
         """Back off after a failure, at least as long as the host requested."""
@@ -210,10 +251,12 @@ class Crawler:
                 "download.contact and lower download.rate; downloaded pictures are kept"
             )
         if status != 200:
-            await self._pause_if_asked(response)
+            asks_to_wait = await self._pause_if_asked(response)
             if 400 <= status < 500 and status not in (408, 425, 429):
                 return DownloadResult("refused", status, "the host refused the request"), b""
-            raise TemporaryError(f"the host answered {status}", status, retry_after(response.headers))
+            raise TemporaryError(
+                f"the host answered {status}", status, retry_after(response.headers), asks_to_wait=asks_to_wait
+            )
         self._throttled = 0
         data = await self._body(response)
         if data is None:
@@ -222,10 +265,13 @@ class Crawler:
         if not data:
             raise TemporaryError("empty response", status)
         # Decoding takes milliseconds to seconds: in the event loop it would stall every other download.
-        return await asyncio.get_running_loop().run_in_executor(self._decoders, self._decode, data), data
+        result = await asyncio.get_running_loop().run_in_executor(self._decoders, self._decode, data)
+        if result.status == "corrupt" and response.content_type == "text/html":
+            result = result._replace(detail=PAGE)
+        return result, data
 
-    async def _pause_if_asked(self, response: aiohttp.ClientResponse) -> None:
-        """Pause the whole crawl if a failed response concerns all of it, and not the one picture."""
+    async def _pause_if_asked(self, response: aiohttp.ClientResponse) -> bool:
+        """Pause the whole crawl if a failed response concerns all of it, and not the one picture; returns whether."""
         requested = retry_after(response.headers)
         empty = response.status == 500 and not await response.content.read(1)
         signal_name = signals.signal(response.status, empty)
@@ -235,9 +281,13 @@ class Crawler:
             self._pause(self.params.pause_blocked)
         elif response.status in (429, 503) and requested is not None:
             self._pause(requested)
-        elif response.status == 429 and not self._pace.is_paused:  # answers from before a pause lengthen nothing
-            self._pause(min(self.params.max_wait, self.params.backoff * 2.0 ** min(self._throttled, 60)))
-            self._throttled += 1
+        elif response.status == 429:
+            if not self._pace.is_paused:  # answers from before a pause lengthen nothing
+                self._pause(min(self.params.max_wait, self.params.backoff * 2.0 ** min(self._throttled, 60)))
+                self._throttled += 1
+        else:
+            return False
+        return True
 
     def _pause(self, seconds: float) -> None:
         if seconds > 10 and not self._pace.is_paused:  # one pause, one line

@@ -133,7 +133,7 @@ class PictureStore:
             query = (
                 f"WITH wanted (place, url, sha512) AS (VALUES {', '.join(['(?, ?, ?)'] * len(batch))})"  # noqa: S608 (marks only)
                 f" SELECT {COLUMNS}, place FROM wanted CROSS JOIN pictures USING (url, sha512)"
-                " WHERE status = 'ok' OR (caps = ? AND seen > ?)"
+                " WHERE status = 'ok' OR (caps = ? AND seen > ? AND status <> 'refused')"
             )
             keys = itertools.chain.from_iterable(
                 (place, picture.url, picture.sha512) for place, picture in enumerate(batch)

@@ -164,6 +164,53 @@ def test_repeated_429_answers_double_the_pause_of_the_whole_crawl(host: FaultyHo
     assert project.crawl()["paused"] == pytest.approx(0.05 + 0.1 + 0.2 + 0.4 + 0.5 + 0.5)
 
 
+@pytest.mark.parametrize(
+    ("outage", "reason"),
+    [
+        ("elsewhere", "host not allowed"),
+        ("html", "a web page instead of a picture"),
+        ("418", "the host refused the request"),
+        ("503", "the host answered 503"),
+        ("reset", "connection lost"),
+        ("loop", "too many redirects"),
+    ],
+)
+def test_an_outage_ends_the_crawl_with_its_cause_and_is_not_remembered(
+    host: FaultyHost, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, outage: str, reason: str
+) -> None:
+    project = DownloadProject(tmp_path, pictures(host, 200), rate=5000.0)
+    monkeypatch.setattr(host, "outage", outage)
+    code, output = project.run()
+    assert code == 1
+    error = output.splitlines()[-1]
+    assert error.startswith("error: 127.0.0.1 serves no pictures: 50 requests in a row failed (")
+    assert f"50 times {reason}" in error
+    assert "Traceback" not in output
+    monkeypatch.setattr(host, "outage", "")
+    assert project.run()[0] == 0
+    assert set(project.status().values()) == {"ok"}
+
+
+def test_a_few_pictures_that_only_the_host_fails_are_requested_again(
+    host: FaultyHost, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    project = DownloadProject(tmp_path, pictures(host, 5), max_failed=1.0)
+    for outage, status in (("elsewhere", "refused"), ("html", "corrupt"), ("reset", "gave_up"), ("", "ok")):
+        monkeypatch.setattr(host, "outage", outage)
+        assert project.run()[0] == 0
+        assert set(project.status().values()) == {status}
+
+
+def test_hosts_that_do_not_fit_are_refused_before_the_first_request(host: FaultyHost, tmp_path: Path) -> None:
+    project = DownloadProject(tmp_path, pictures(host, 200), hosts=["other.example.org"])
+    requests_before = host.requested.total()
+    code, output = project.run()
+    assert code == 1
+    assert "50 times host not allowed" in output.splitlines()[-1]
+    assert "check download.hosts and extract.root" in output.splitlines()[-1]
+    assert host.requested.total() == requests_before
+
+
 def test_a_refusal_is_one_sentence(host: FaultyHost, tmp_path: Path) -> None:
     code, output = DownloadProject(tmp_path, {1: host.url("403")}).run()
     assert code == 1

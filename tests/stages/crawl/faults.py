@@ -78,6 +78,8 @@ class FaultyHost:
         self.requests: list[str] = []
         self.port = 0
         self.host = "127.0.0.1"
+        self.outage = ""
+        """The name of the response to every request, while the whole host is out of order."""
 
     def url(self, path: str) -> str:
         return f"http://{self.host}:{self.port}/{path}"
@@ -91,6 +93,7 @@ class FaultyHost:
             name, _, times = path.split("/")[0].partition("~")
             if times and self.requested[path] > int(times):
                 name = "good"
+            name = self.outage or name
             if name == "reset":
                 writer.transport.abort()
                 return
