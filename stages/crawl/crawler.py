@@ -155,7 +155,7 @@ class Crawler:
     async def _settle(self, session: aiohttp.ClientSession, picture: WantedPicture) -> None:
         """Try until the picture's result is known, or the attempts are used up."""
         failure = TemporaryError("not attempted")
-        corrupt = 0
+        corrupt, of_the_host = 0, True
         for attempt in range(self.params.tries):
             if attempt:
                 self.tally.retries += 1
@@ -180,7 +180,7 @@ class Crawler:
             else:
                 self.store.put(picture, result, data)
             return
-        if corrupt:
+        if corrupt and not of_the_host:
             self.store.put(picture, result)
         else:  # not stored, so that the next run tries again
             self.gave_up[picture.url, picture.sha512] = DownloadResult("gave_up", failure.http_status, str(failure))

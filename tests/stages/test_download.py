@@ -201,6 +201,18 @@ def test_a_few_pictures_that_only_the_host_fails_are_requested_again(
         assert set(project.status().values()) == {status}
 
 
+@pytest.mark.parametrize("tries", [1, 2, 3])
+def test_a_web_page_is_not_remembered_however_many_tries_there_are(
+    host: FaultyHost, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, tries: int
+) -> None:
+    project = DownloadProject(tmp_path, pictures(host, 5), max_failed=1.0, tries=tries)
+    monkeypatch.setattr(host, "outage", "html")
+    assert project.run()[0] == 0
+    monkeypatch.setattr(host, "outage", "")
+    assert project.run()[0] == 0
+    assert set(project.status().values()) == {"ok"}
+
+
 def test_hosts_that_do_not_fit_are_refused_before_the_first_request(host: FaultyHost, tmp_path: Path) -> None:
     project = DownloadProject(tmp_path, pictures(host, 200), hosts=["other.example.org"])
     requests_before = host.requested.total()
