@@ -90,7 +90,8 @@ class Train:
     `target_rate`; or a recall of at least `target_rate`."""
     target_rate: Share
     int8_drop: NotNegative | None
-    """Export the int8 model if it lowers the validation AUROC by less than this; 0 or null never quantises."""
+    """Serve the int8 graph if that lowers the validation AUROC by less than this; 0 or null never quantises. A `probe`
+    has no drop: its heads learn from the int8 stem's features."""
     seed: Natural
     accelerator: str
     devices: Count

@@ -86,7 +86,13 @@ Write = Callable[[int, Progress, Path], None]
 """Computes one shard's rows: takes the shard's position, a progress callback, and the file to write."""
 
 
-def computed(kind: str, names: Sequence[str], ids: Sequence[Ids], write: Write) -> Rows:
+def computed(
+    kind: str,
+    names: Sequence[str],
+    ids: Sequence[Ids],
+    write: Write,
+    suffices: Callable[[int, Path], bool] | None = None,
+) -> Rows:
     """The rows of all shards, from the cache or computed with a progress bar.
 
     Args:
@@ -94,11 +100,13 @@ def computed(kind: str, names: Sequence[str], ids: Sequence[Ids], write: Write) 
         names: for each shard a hash of everything that its rows are computed from.
         ids: for each shard the ids of its pictures.
         write: computes a shard that is not cached.
+        suffices: whether a shard's cached file holds all rows that are needed; takes the shard's position and the file.
     """
     files = []
     with tqdm(total=sum(map(len, ids)), desc=kind, unit="picture", disable=None) as progress:
         for place, end in enumerate(itertools.accumulate(map(len, ids))):
-            files.append(cache.once(kind, f"{names[place]}.npy", partial(write, place, progress.update)))
+            enough = partial(suffices, place) if suffices else None
+            files.append(cache.once(kind, f"{names[place]}.npy", partial(write, place, progress.update), enough))
             progress.update(end - progress.n)  # for a cached shard, all of it at once
     return Rows(tuple(files), tuple(names), tuple(ids))
 
