@@ -19,7 +19,7 @@ from PIL import Image, ImageDraw, ImageFont, ImageOps
 from tqdm import tqdm
 
 from stages.evaluation.predictions import Predictions, balanced_sample, batches
-from stages.inference.decoding import UNCAPPED, open_checked
+from stages.inference.decoding import UNCAPPED, first_frame
 from stages.inference.predictor import BATCH, Predictor
 from stages.inference.sidecar import Sidecar, decided
 from stages.workspace import shards
@@ -133,9 +133,7 @@ def measure(
 
 def _corrupted(background: int, data: bytes) -> list[bytes]:
     """One picture under each of `CORRUPTIONS`, encoded."""
-    opened = open_checked(data, UNCAPPED)
-    opened.draft("RGB", (MAX_SIDE, MAX_SIDE))  # decodes a large JPEG at a fraction of its size
-    image: Image.Image = ImageOps.exif_transpose(opened)
+    image = first_frame(data, MAX_SIDE, UNCAPPED, background)
     image = image.convert("RGBA" if image.has_transparency_data else "RGB")
     image.thumbnail((MAX_SIDE, MAX_SIDE))
     if image.mode == "RGBA":  # JPEG has no transparency, so all corruptions start on the model's own background

@@ -43,7 +43,7 @@ class CrawlError(MLpyError):
 
 
 class PictureError(MLpyError):
-    """A picture cannot be used. `reason` is `corrupt` or `too_large`."""
+    """A picture cannot be used. `reason` is `corrupt`, `too_large`, or `timed_out`: decoding it takes too long."""
 
     def __init__(self, reason: str, detail: str) -> None:
         super().__init__(f"{reason}: {detail}")

@@ -121,10 +121,10 @@ def test_a_picture_that_cannot_be_scored_has_a_verdict_of_its_own(predictor: Pre
     assert found == Judgement(verdict=expected, detail=found.detail)
 
 
-@pytest.mark.parametrize("kind", ["PNG", "JPEG", "GIF", "WEBP"])
-def test_a_truncated_picture_is_corrupt(predictor: Predictor, encoded: Encoded, kind: str) -> None:
+@pytest.mark.parametrize("kind", ["PNG", "JPEG"])
+def test_a_truncated_picture_is_judged_as_far_as_it_goes(predictor: Predictor, encoded: Encoded, kind: str) -> None:
     data = encoded("red", kind, side=200)
-    assert predictor.judge([data[: len(data) // 2]])[0].verdict == "corrupt"
+    assert predictor.judge([data[:-20]])[0].verdict == "flagged"
 
 
 def test_the_predictors_caps_apply(made: Path, encoded: Encoded) -> None:
