@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import json
 import logging
 from collections.abc import Iterator
@@ -14,6 +15,7 @@ from tqdm import tqdm
 from stages.catalogue.images import Catalogue
 from stages.config.extract import Extract
 from stages.dump import lite
+from stages.dump.databases import BoardDatabase
 from stages.workspace import paths
 from stages.workspace.errors import run
 from stages.workspace.files import replacing
@@ -26,7 +28,12 @@ ROW_GROUP = 65_536
 
 def main() -> None:
     params = load(Extract)
-    with lite.opened(paths.LITE_DUMP) as database, database.cursor() as cursor:
+    lite.use(paths.LITE_DUMP, functools.partial(write_outs, params))
+
+
+def write_outs(params: Extract, database: BoardDatabase) -> None:
+    """Write `images.parquet` and `summary.json`."""
+    with database.cursor() as cursor:
         catalogue = Catalogue(cursor, params)
         with replacing(paths.IMAGES) as images, replacing(paths.EXTRACT_SUMMARY) as summary:
             write(catalogue, images)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Annotated
 
 from pydantic import Field
@@ -13,9 +14,13 @@ from stages.workspace.parameters import Count, section
 class Restore:
     dump: Annotated[str, Field(min_length=1)]
     """Path of the board's dump, in the custom format of `pg_dump -Fc`."""
-    sha256: Annotated[str, Field(pattern="^[0-9a-f]{64}$")] | None = None
-    """The checksum that the board publishes; null skips the comparison."""
+    sha256: Annotated[str, Field(pattern="^[0-9a-fA-F]{64}$")] | None = None
+    """The checksum that the board publishes, in upper or lower case; null skips the comparison."""
     jobs: Count = 2
     """Parallel jobs of pg_restore."""
     compression: Annotated[int, Field(ge=0, le=9)] = 1
     """zlib level of `lite.pgdump`."""
+
+    def __post_init__(self) -> None:
+        if self.dump.startswith("~"):  # DVC reads the path as well, and would look for a folder named ~
+            raise ValueError(f"restore.dump: ~ is not expanded; write the whole path: {Path(self.dump).expanduser()}")

@@ -109,11 +109,11 @@ def cluster(folder: Path) -> Iterator[Server]:
     folder = folder.absolute()
     folder.parent.mkdir(parents=True, exist_ok=True)
     with folder.with_name(f"{folder.name}.users").open("a") as users:
-        with _start_stop_lock(folder):
-            # Every user of the cluster holds this lock shared; who gets it exclusively is the last one.
-            fcntl.flock(users, fcntl.LOCK_SH)
-            server = _running(folder) or _start(folder)
         try:
+            with _start_stop_lock(folder):
+                # Every user of the cluster holds this lock shared; who gets it exclusively is the last one.
+                fcntl.flock(users, fcntl.LOCK_SH)
+                server = _running(folder) or _start(folder)
             yield server
         finally:
             with _start_stop_lock(folder):
@@ -168,7 +168,8 @@ def _control(folder: Path, program: str, *words: str | Path) -> None:
     user = server_user()
     # Another user may not enter the folders above (such as /root), but can use the working directory it is given.
     data: str | Path = "/proc/self/cwd" if user and sys.platform == "linux" else folder
-    run([binary(program), "-D", data, *words], user=user, folder=folder)
+    # pg_ctl ended halfway would leave a server that nobody knows of.
+    run([binary(program), "-D", data, *words], user=user, folder=folder, patience=60 if program == "pg_ctl" else 0)
 
 
 def _running(folder: Path) -> Server | None:

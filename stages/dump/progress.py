@@ -4,41 +4,66 @@ from __future__ import annotations
 
 import bisect
 import contextlib
+import threading
+import time
+from collections import defaultdict
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
 from tqdm import tqdm
 
+INTERVAL = 0.1
+"""Least seconds between two looks at /proc."""
+
+
+class _Parts:
+    """How far processes have read the parts of a file."""
+
+    def __init__(self, path: Path, extents: list[tuple[int, int]]) -> None:
+        self.path = path
+        self.extents = sorted(extents)
+        self.total = sum(end - start for start, end in extents)
+        self._starts = [start for start, _ in self.extents]
+        self._reached = dict.fromkeys(self._starts, 0)
+        self._entered: dict[int, set[int]] = defaultdict(set)
+
+    def read(self, process: int) -> int:
+        """Look where a process is, and return the number of bytes that all processes have read."""
+        current = set()
+        for position in _positions(process, self.path):
+            part = bisect.bisect_right(self._starts, position) - 1
+            if part >= 0 and position <= self.extents[part][1]:
+                start = self._starts[part]
+                current.add(start)
+                self._reached[start] = position - start
+        for start, end in self.extents:
+            if start in self._entered[process] - current:  # it moved on to another part
+                self._reached[start] = end - start
+        self._entered[process] |= current
+        return sum(self._reached.values())
+
 
 @contextlib.contextmanager
 def bar(path: Path, extents: list[tuple[int, int]]) -> Iterator[Callable[[int], None]]:
-    """Show a progress bar over parts of a file; yields the function that updates it, given the reader's process id.
+    """Show a progress bar over parts of a file; yields the function that updates it, given a reader's process id.
 
     `extents`: offsets of each part's first byte and of the byte after its last. Without /proc the bar jumps from
     empty to full at the end.
     """
-    extents = sorted(extents)
-    starts = [start for start, _ in extents]
-    reached = dict.fromkeys(starts, 0)
-    entered: set[int] = set()
-    total = sum(end - start for start, end in extents)
-    with tqdm(total=total, unit="B", unit_scale=True, disable=None, desc="restore") as tqdm_bar:
+    parts = _Parts(path, extents)
+    one_at_a_time = threading.Lock()
+    looked = 0.0
+    with tqdm(total=parts.total, unit="B", unit_scale=True, disable=None, desc="restore") as tqdm_bar:
 
         def update(process: int) -> None:
-            current = set()
-            for position in _positions(process, path):
-                part = bisect.bisect_right(starts, position) - 1
-                if part >= 0 and position <= extents[part][1]:
-                    current.add(starts[part])
-                    reached[starts[part]] = position - starts[part]
-            for start, end in extents:
-                if start in entered - current:  # its reader moved on to another part
-                    reached[start] = end - start
-            entered.update(current)
-            tqdm_bar.update(max(0, sum(reached.values()) - tqdm_bar.n))
+            nonlocal looked
+            with one_at_a_time:
+                if not tqdm_bar.disable and time.monotonic() > looked + INTERVAL:
+                    looked = time.monotonic()
+                    tqdm_bar.update(max(0, parts.read(process) - tqdm_bar.n))
 
         yield update
-        tqdm_bar.update(total - tqdm_bar.n)
+        tqdm_bar.update(parts.total - tqdm_bar.n)
 
 
 def _positions(process: int, path: Path) -> list[int]:
