@@ -83,9 +83,7 @@ def check_space(dump: Archive, tables: list[DumpedTable]) -> None:
         DatabaseError: if the disk that new databases are created on has less space than the tables may take.
     """
     folder = databases.disk_folder()
-    extents = dump.extents()
-    places = [extents[table.rows.id] for table in tables if table.rows.id in extents]
-    need = GROWTH * sum(end - start for start, end in places)
+    need = GROWTH * sum(dump.packed_size(table.rows) for table in tables)
     if folder and need > (free := shutil.disk_usage(folder).free):
         raise DatabaseError(
             f"restoring {dump.path} takes up to {need / 1e9:.1f} GB in {folder}, where {free / 1e9:.1f} GB are free; "

@@ -15,9 +15,9 @@ import shutil
 import stat
 import subprocess
 import tempfile
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import IO, cast
+from typing import IO
 
 from stages.workspace.errors import DatabaseError
 
@@ -131,79 +131,6 @@ def run(
         return _text(output)
 
 
-class Output:
-    """The output of a running program, for a library that reads files: what it reads to the end is complete.
-
-    A library may hide the exception of a `read`, so it is kept as `failure`.
-    """
-
-    def __init__(
-        self, program: str, process: subprocess.Popen[bytes], complaints: IO[bytes], watch: Callable[[], None]
-    ) -> None:
-        self.failure: Exception | None = None
-        self._program = program
-        self._process = process
-        self._complaints = complaints
-        self._watch = watch
-        self._waiting = b""
-
-    def read(self, size: int = -1) -> bytes:
-        """The next bytes; none at the end.
-
-        Raises:
-            FailedError: at the end, if the program failed.
-        """
-        data, self._waiting = self._waiting, b""
-        try:
-            self._watch()
-            data = data or cast(IO[bytes], self._process.stdout).read(size)
-            if not data and (code := self._process.wait()):
-                raise FailedError(_reason(self._program, _text(self._complaints), code))
-        except Exception as error:
-            self.failure = error
-            raise
-        return data
-
-    def skip_past(self, mark: bytes) -> None:
-        """Skip everything up to and including `mark`, or up to the end."""
-        seen = b""
-        while mark not in seen and (data := self.read(1 << 16)):
-            seen = seen[-len(mark) :] + data
-        self._waiting = seen.partition(mark)[2]
-
-
-class FailedError(Exception):
-    """A program failed; the message is its own."""
-
-
-@contextlib.contextmanager
-def output(command: Sequence[str | Path], stdin: str, watch: Callable[[int], None]) -> Iterator[Output]:
-    """Run a PostgreSQL program for the length of the block, and yield its output.
-
-    Args:
-        command: the program and its arguments.
-        stdin: the content of its standard input.
-        watch: called with its process id at every read; what it raises ends the reading.
-    """
-    with tempfile.TemporaryFile() as words, tempfile.TemporaryFile() as complaints:
-        words.write(stdin.encode())
-        words.seek(0)
-        process = subprocess.Popen(
-            [str(word) for word in command],
-            stdin=words,
-            stdout=subprocess.PIPE,
-            stderr=complaints,
-            env={**own_environment(), "LC_ALL": "C"},
-            start_new_session=True,
-        )
-        try:
-            with cast(IO[bytes], process.stdout):
-                yield Output(Path(command[0]).name, process, complaints, lambda: watch(process.pid))
-        finally:
-            process.terminate()
-            process.wait()
-
-
 def own_environment(libpq: bool = False) -> dict[str, str]:
     """The environment of this process for a PostgreSQL program.
 
@@ -224,17 +151,12 @@ def _text(file: IO[bytes]) -> str:
 
 
 def _failure(program: str, output: str, code: int) -> DatabaseError:
-    """The error for a failed program."""
+    """The error for a failed program: its most telling line of output, or else its exit code."""
     if "No space left on device" in output:
         return DatabaseError(
             f"{program}: the disk is full; free some space, or set MLPY_CACHE to a folder on a larger disk"
         )
-    return DatabaseError(f"{program} failed: {_reason(program, output, code)}")
-
-
-def _reason(program: str, output: str, code: int) -> str:
-    """A failed program's most telling line of output, or else its exit code."""
     lines = [line.strip() for line in output.splitlines() if line.strip()]
     first = next((line for line in lines if "rror:" in line or "ERROR" in line or "FATAL" in line), None)
     reason = first or (lines[-1] if lines else f"exit code {code}")
-    return reason.removeprefix(f"{program}: ").removeprefix("error: ")
+    return DatabaseError(f"{program} failed: {reason.removeprefix(f'{program}: ').removeprefix('error: ')}")

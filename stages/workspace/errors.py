@@ -36,7 +36,7 @@ class DumpError(MLpyError):
     """
 
     def __init__(self, problem: str, remedy: str) -> None:
-        super().__init__(f"{problem}; {remedy}")
+        super().__init__(f"{problem}: {remedy}")
         self.problem = problem
 
 

@@ -275,4 +275,4 @@ def test_without_the_lite_dump_it_says_what_to_do(workplace: Path, params: Any) 
     params(extract={"root": "http://sample.localhost/img", "policy": BINARY})
     done = extract()
     assert done.returncode == 1
-    assert done.stderr.startswith(f"error: {paths.LITE_DUMP} is missing; run `dvc repro restore`")
+    assert done.stderr.startswith(f"error: {paths.LITE_DUMP} is missing: run `dvc repro restore`")
