@@ -102,9 +102,10 @@ def test_every_image_is_kept_or_counted_under_one_reason(mess: Any, catalogue: A
         "kept": 5,
         "labels": {"flagged": 3, "clean": 2},
         "dropped": {
-            "merged": 2, "removed": 2, "format": 1, "too_small": 1, "untagged": 2, "overlap": 0, "no_label": 0,
-            "over_limit": 0,
+            "merged": 2, "removed": 2, "invalid_id": 0, "invalid_date": 0, "invalid_size": 0, "format": 1,
+            "too_small": 1, "untagged": 2, "overlap": 0, "no_label": 0, "over_limit": 0,
         },
+        "invalid_intensities": 0,
     }  # fmt: skip
 
 
