@@ -13,6 +13,8 @@ from pathlib import Path
 
 PARTIAL = ".partial"
 """Ends the name of every temporary file; `.gitignore` and `.dvcignore` know it."""
+RANDOM = "?" * 8
+"""What `mkstemp` puts into a name."""
 TEMPORARY = re.compile(rf"\.(.*)\.\w+{re.escape(PARTIAL)}")
 
 
@@ -59,7 +61,7 @@ def _locked(beside: Path) -> tuple[int, Path]:
 
 def _sweep(beside: Path) -> None:
     """Delete the temporary files for `beside` that killed processes left."""
-    for leftover in beside.parent.glob(f".{glob.escape(beside.name)}.*{PARTIAL}"):
+    for leftover in beside.parent.glob(f".{glob.escape(beside.name)}.{RANDOM}{PARTIAL}"):
         with contextlib.suppress(OSError), leftover.open("rb") as file:  # another process may sweep as well
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
             leftover.unlink()
