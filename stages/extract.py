@@ -6,8 +6,10 @@ import functools
 import json
 import logging
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
+from importlib.abc import MetaPathFinder
 from pathlib import Path
+from types import ModuleType
 
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -25,6 +27,14 @@ from stages.workspace.parameters import load
 log = logging.getLogger(__name__)
 
 ROW_GROUP = 65_536
+
+
+class WithoutPandas(MetaPathFinder):
+    """Keeps Arrow from importing pandas, which takes 0.3 s and serves conversions that nothing here needs."""
+
+    def find_spec(self, name: str, path: Sequence[str] | None, target: ModuleType | None = None) -> None:
+        if name == "pandas":
+            raise ModuleNotFoundError(name=name)
 
 
 def main() -> None:
@@ -66,5 +76,5 @@ def row_groups(batches: Iterator[pa.RecordBatch], schema: pa.Schema) -> Iterator
 
 
 if __name__ == "__main__":
-    sys.modules["pandas"] = None  # type: ignore[assignment]  # Arrow would import it, 0.3 s that nothing here needs
+    sys.meta_path.insert(0, WithoutPandas())
     run(main)
