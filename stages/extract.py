@@ -7,6 +7,7 @@ import json
 import logging
 import sys
 from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from importlib.abc import MetaPathFinder
 from pathlib import Path
 from types import ModuleType
@@ -45,6 +46,7 @@ def main() -> None:
 def write_outs(params: Extract, database: BoardDatabase) -> None:
     """Write `images.parquet` and `summary.json`."""
     with database.cursor() as cursor:
+        cursor.execute("SET work_mem = '256MB'")  # with less, PostgreSQL groups a board's tags in files
         catalogue = Catalogue(cursor, params)
         with replacing(paths.IMAGES) as images, replacing(paths.EXTRACT_SUMMARY) as summary:
             write(catalogue, images)
@@ -56,11 +58,17 @@ def write(catalogue: Catalogue, target: Path) -> None:
     """Write the catalogue as Parquet. Equal rows give equal bytes, whatever batches they arrive in."""
     with (
         pq.ParquetWriter(target, catalogue.schema, compression="zstd") as writer,
+        ThreadPoolExecutor(1) as pool,
         tqdm(unit=" images", unit_scale=True, disable=None, desc="extract") as bar,
     ):
+        writing = None
         for table in row_groups(catalogue.batches(), catalogue.schema):
-            writer.write_table(table, row_group_size=ROW_GROUP)
+            if writing:
+                writing.result()  # in a thread of its own, so that the next rows are read meanwhile
+            writing = pool.submit(writer.write_table, table, row_group_size=ROW_GROUP)
             bar.update(len(table))
+        if writing:
+            writing.result()
 
 
 def row_groups(batches: Iterator[pa.RecordBatch], schema: pa.Schema) -> Iterator[pa.Table]:
@@ -69,10 +77,10 @@ def row_groups(batches: Iterator[pa.RecordBatch], schema: pa.Schema) -> Iterator
     for batch in batches:
         waiting = pa.concat_tables([waiting, pa.Table.from_batches([batch])])
         while len(waiting) >= ROW_GROUP:
-            yield waiting.slice(0, ROW_GROUP)
+            yield waiting.slice(0, ROW_GROUP).combine_chunks()  # else the batches would decide where pages end
             waiting = waiting.slice(ROW_GROUP)
     if len(waiting):
-        yield waiting
+        yield waiting.combine_chunks()
 
 
 if __name__ == "__main__":
