@@ -1,4 +1,4 @@
-"""`make clean-cache` deletes what can be computed again, says what that frees, and keeps what was fetched or is used."""
+"""`make clean-cache` deletes what can be computed again and says what that frees; the rest is kept."""
 
 from __future__ import annotations
 
