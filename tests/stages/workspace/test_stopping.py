@@ -33,10 +33,11 @@ sys.addaudithook(count)
 try:
     runpy.run_module(f"stages.{verb}", run_name="__main__", alter_sys=True)
 finally:
-    if not moment:
+    if events < moment or not moment:
         print(events)
 """
-"""Runs a stage and sends itself a signal at its n-th event: an import, an opened file ...; with 0 it counts them."""
+"""Runs a stage and sends itself a signal at its n-th event: an import, an opened file ...; prints how many there were if
+there were fewer, and with 0."""
 
 
 @pytest.fixture(scope="module")
@@ -72,12 +73,15 @@ def test_a_signal_at_any_event_ends_a_stage(clone: Clone, stage: str) -> None:
     for turn, moment in enumerate(moments):
         number = (signal.SIGINT, signal.SIGTERM)[turn % 2]
         done = run(clone, stage, number, moment)
+        if done.stdout and turn > 5:
+            continue  # the number of events differs a little from run to run: this one had fewer
         where = f"{stage}, signal {number} at event {moment} of {events}:\n{done.stderr}"
         assert done.returncode in (128 + number, -number), where
         assert "Traceback" not in done.stderr, where
         assert "Error" not in done.stderr, where
-        after = outs(clone)
-        assert after.keys() == before.keys(), where
+        assert outs(clone).keys() == before.keys(), where
+        servers = list(Path(clone.environment["MLPY_CACHE"]).glob("postgres/*/postmaster.pid"))
+        assert not servers, where
 
 
 def command(body: str) -> subprocess.Popen[str]:
