@@ -135,7 +135,7 @@ def cached(hash: str) -> Iterator[BoardDatabase | None]:
     """The database kept under the hash of its dump, or None.
 
     Raises:
-        DamagedDatabaseError: if its server does not start.
+        DamagedDatabaseError: if its server does not start, or refuses a connection.
     """
     if server := _configured_server():
         with _maintenance(server) as cursor:
@@ -147,6 +147,7 @@ def cached(hash: str) -> Iterator[BoardDatabase | None]:
         with contextlib.ExitStack() as stack:
             try:
                 server = stack.enter_context(postgres.cluster(folder))
+                server.connect("board").close()
             except DatabaseError as error:
                 raise DamagedDatabaseError(str(error)) from error
             yield BoardDatabase(server, "board")

@@ -21,6 +21,9 @@ from typing import IO
 
 from stages.workspace.errors import DatabaseError
 
+TELLING = ("rror:", "ERROR", "FATAL", "terminated by signal", "could not")
+"""What marks the lines that say why a program failed."""
+
 
 def binary(name: str) -> Path:
     """Path of a PostgreSQL program: `initdb`, `pg_ctl`, `psql`, `pg_dump`, `pg_restore`.
@@ -127,7 +130,7 @@ def run(
             process.terminate()
             process.wait()
         if code != 0:
-            raise _failure(Path(command[0]).name, _text(complaints) + _text(output), code)
+            raise _failure(Path(command[0]).name, _text(complaints) or _text(output), code)
         return _text(output)
 
 
@@ -157,6 +160,6 @@ def _failure(program: str, output: str, code: int) -> DatabaseError:
             f"{program}: the disk is full; free some space, or set MLPY_CACHE to a folder on a larger disk"
         )
     lines = [line.strip() for line in output.splitlines() if line.strip()]
-    first = next((line for line in lines if "rror:" in line or "ERROR" in line or "FATAL" in line), None)
+    first = next((line for line in lines if any(word in line for word in TELLING)), None)
     reason = first or (lines[-1] if lines else f"exit code {code}")
     return DatabaseError(f"{program} failed: {reason.removeprefix(f'{program}: ').removeprefix('error: ')}")

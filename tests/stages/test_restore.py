@@ -165,6 +165,29 @@ def test_an_incomplete_dump_is_refused_in_one_sentence(filled: Any, workplace: P
         assert "not the published 000" in refused(params, dump=name, sha256="0" * 64)
 
 
+def test_a_checksum_may_be_in_upper_case(filled: Any, workplace: Path, params: Any) -> None:
+    path = filled.dump(workplace / "board.pgdump")
+    sha256 = hashlib.sha256(path.read_bytes()).hexdigest().upper()
+    params(restore={"dump": "board.pgdump", "sha256": sha256})
+    done = restore()
+    assert done.returncode == 0, done.stderr
+    assert "not the published" in refused_again(params, dump="board.pgdump", sha256="F" * 64)
+
+
+def refused_again(params: Any, **section: Any) -> str:
+    """The error of a failed run, where an earlier one has succeeded."""
+    params(restore=section)
+    done = restore()
+    assert done.returncode == 1
+    return done.stderr.strip().splitlines()[-1]
+
+
+def test_a_tilde_is_not_expanded_and_the_error_says_so(workplace: Path, params: Any) -> None:
+    assert refused(params, dump="~/board.pgdump") == (
+        f"restore.dump: ~ is not expanded; write the whole path: {Path('~/board.pgdump').expanduser()}"
+    )
+
+
 def test_a_dump_of_a_part_of_a_board_is_refused_in_one_sentence(filled: Any, workplace: Path, params: Any) -> None:
     filled.dump(workplace / "inserts", "--inserts")
     assert "--inserts" in refused(params, dump="inserts")

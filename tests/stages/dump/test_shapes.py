@@ -214,3 +214,29 @@ def test_a_damaged_cached_database_is_restored(two: Any, run: Any, caplog: pytes
     stages.extract.main()
     assert {row["image_id"]: row for row in pq.read_table(paths.IMAGES).to_pylist()} == plain
     assert [record.message for record in caplog.records if "the cached database is damaged" in record.message]
+
+
+DAMAGES = {
+    "control file": lambda cluster: (cluster / "global/pg_control").write_bytes(bytes(100)),
+    "catalogue": lambda cluster: [
+        path.write_bytes(b"x" * 8192) for path in (cluster / "base").glob("*/*") if path.name in ("1259", "1249")
+    ],
+    "rows": lambda cluster: [
+        path.write_bytes(b"x" * 8192)
+        for path in (cluster / "base").glob("*/*")
+        if path.name.isdigit() and int(path.name) > 16383
+    ],
+}
+
+
+@pytest.mark.parametrize("damage", DAMAGES)
+def test_damaged_files_of_the_embedded_database_are_made_anew(
+    two: Any, run: Any, monkeypatch: pytest.MonkeyPatch, damage: str
+) -> None:
+    plain = run()
+    monkeypatch.delenv("MLPY_DATABASE_URL")
+    stages.extract.main()
+    (cluster,) = [path for path in databases.disk_folder().iterdir() if path.is_dir()]  # type: ignore[union-attr]
+    DAMAGES[damage](cluster)
+    stages.extract.main()
+    assert {row["image_id"]: row for row in pq.read_table(paths.IMAGES).to_pylist()} == plain

@@ -36,8 +36,8 @@ finally:
     if events < moment or not moment:
         print(events)
 """
-"""Runs a stage and sends itself a signal at its n-th event: an import, an opened file ...; prints how many there were if
-there were fewer, and with 0."""
+"""Runs a stage and sends itself a signal at its n-th event: an import, an opened file ... With 0, or if there were fewer,
+it prints how many there were."""
 
 
 @pytest.fixture(scope="module")
