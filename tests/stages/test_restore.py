@@ -157,10 +157,7 @@ def test_an_incomplete_dump_is_refused_in_one_sentence(filled: Any, workplace: P
     assert "archive version 1.17" in refused(params, dump="newer")
     middle = max(archive.read(workplace / "board.pgdump").extents().values())[0] - 2000
     (workplace / "spoilt").write_bytes(data[:middle] + bytes(1000) + data[middle + 1000 :])
-    assert re.fullmatch(
-        r"spoilt is damaged \(pg_restore: .*could not uncompress data.*\): fetch it again",
-        refused(params, dump="spoilt"),
-    )
+    assert re.fullmatch(r"spoilt is damaged \(.+\): fetch it again", refused(params, dump="spoilt"))
     for name in ("board.pgdump", "spoilt", "cut"):
         assert "not the published 000" in refused(params, dump=name, sha256="0" * 64)
 
@@ -183,9 +180,8 @@ def refused_again(params: Any, **section: Any) -> str:
 
 
 def test_a_tilde_is_not_expanded_and_the_error_says_so(workplace: Path, params: Any) -> None:
-    assert refused(params, dump="~/board.pgdump") == (
-        f"restore.dump: ~ is not expanded; write the whole path: {Path('~/board.pgdump').expanduser()}"
-    )
+    expected = f"restore.dump: ~ is not expanded; write the whole path, {Path('~/board.pgdump').expanduser()}"
+    assert refused(params, dump="~/board.pgdump") == f"{expected}; it is '~/board.pgdump'"
 
 
 def test_a_dump_of_a_part_of_a_board_is_refused_in_one_sentence(filled: Any, workplace: Path, params: Any) -> None:

@@ -36,8 +36,8 @@ finally:
     if events < moment or not moment:
         print(events)
 """
-"""Runs a stage and sends itself a signal at its n-th event: an import, an opened file ... With 0, or if there were fewer,
-it prints how many there were."""
+"""Runs a stage and sends itself a signal at its n-th event: an import, an opened file ... If there were fewer, or with
+0, it prints how many."""
 
 
 @pytest.fixture(scope="module")
