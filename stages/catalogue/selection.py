@@ -30,11 +30,14 @@ MAX_SIDE = 32_767
 """Most pixels of a side that Philomena accepts. Source: `lib/philomena/images/image.ex`."""
 
 STATEMENT = sql.SQL("""
-WITH RECURSIVE masked AS (
-    SELECT image_id, bit_or(mask) AS mask
-    FROM image_taggings
-        JOIN {tags} numbered ON numbered.id = tag_id
-        JOIN unnest(%(numbers)s::int[], %(masks)s::varbit[]) AS policy (tag, mask) ON policy.tag = abs(number)
+WITH RECURSIVE marked AS NOT MATERIALIZED ( -- a materialised CTE would rule out parallel workers
+    SELECT id, number, is_alias, mask
+    FROM {tags} LEFT JOIN unnest(%(numbers)s::int[], %(masks)s::varbit[]) AS policy (tag, mask)
+        ON policy.tag = abs(number)
+), tagged AS (
+    SELECT image_id, bit_or(mask) AS mask, array_agg(number) AS numbers, bool_or(is_alias) AS has_alias,
+        count(*) FILTER (WHERE number > 0) AS usable
+    FROM image_taggings JOIN marked ON marked.id = tag_id
     GROUP BY image_id
 ), merges AS (
     SELECT DISTINCT image_id, target_id FROM image_duplicates WHERE image_id <> target_id
@@ -48,15 +51,16 @@ WITH RECURSIVE masked AS (
 ), facts AS (
     SELECT images.*, lower(image_format) AS extension, numbers, merged.ids AS merged_ids,
         least(image_width, image_height) AS side,
-        usable,
+        CASE WHEN NOT has_alias THEN usable -- an image may have an alias and its target, which count once
+            ELSE (SELECT count(DISTINCT number) FROM unnest(numbers) number WHERE number > 0) END AS usable,
         coalesce(mask, %(zero)s::varbit) AS mask,
         gone.image_id IS NOT NULL AS is_merged,
         coalesce(hidden_from_users, false) OR hidden.image_id IS NOT NULL AS is_removed
     FROM images
-        LEFT JOIN {grouped} grouped ON grouped.image_id = images.id
-        LEFT JOIN masked ON masked.image_id = images.id
+        LEFT JOIN tagged ON tagged.image_id = images.id
         LEFT JOIN merged ON merged.target_id = images.id
-        LEFT JOIN (SELECT DISTINCT image_id FROM merges) gone ON gone.image_id = images.id
+        LEFT JOIN (SELECT DISTINCT image_id FROM image_duplicates WHERE image_id <> target_id) gone
+            ON gone.image_id = images.id
         LEFT JOIN (SELECT DISTINCT image_id FROM image_hides) hidden ON hidden.image_id = images.id
 ), taken AS (
     SELECT *, array_remove(ARRAY[{labels}]::int[], NULL) AS labels FROM facts
@@ -163,7 +167,6 @@ def statement(params: Extract, known: Tags) -> tuple[sql.Composed, dict[str, Any
     return (
         STATEMENT.format(
             tags=sql.Identifier(tags.TABLE),
-            grouped=sql.Identifier(tags.GROUPED),
             labels=labels,
             limited=limited,
             valid_intensities=VALID_INTENSITIES,

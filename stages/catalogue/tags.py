@@ -44,21 +44,6 @@ TABLE = f"numbered_tags_{hashlib.sha256(repr((NUMBER_TAGS, UNUSABLE, RATINGS, AR
 """Table for the numbers, beside the board's own: PostgreSQL's parallel workers cannot read a temporary one. Its name
 contains a hash of the code that fills it, because another version of the code may number differently."""
 
-GROUP_TAGS = """
-SELECT pg_advisory_xact_lock(hashtext(%(name)s));
-CREATE TABLE IF NOT EXISTS {grouped} AS
-SELECT image_id, numbers, CASE WHEN NOT has_alias THEN usable -- an image may have an alias and its target
-    ELSE (SELECT count(DISTINCT number) FROM unnest(numbers) number WHERE number > 0) END AS usable
-FROM (
-    SELECT image_id, array_agg(number) AS numbers, bool_or(is_alias) AS has_alias,
-        count(*) FILTER (WHERE number > 0) AS usable
-    FROM image_taggings JOIN {table} numbered ON numbered.id = tag_id GROUP BY image_id
-) grouped;
-ANALYZE {grouped} (image_id)
-"""
-"""Gathers the numbers of each image's tags, in any order, and counts the usable tags: the same for every policy."""
-GROUPED = f"grouped_{hashlib.sha256(repr((TABLE, GROUP_TAGS)).encode()).hexdigest()[:8]}"
-
 
 @dataclass(frozen=True)
 class Tags:
@@ -105,11 +90,10 @@ class Tags:
 
 
 def number_tags(cursor: Cursor) -> Tags:
-    """Number the board's tags and group them by image, unless the database has that already, and read the numbers."""
+    """Number the board's tags, unless the database has the numbers already, and read them."""
     table = sql.Identifier(TABLE)
     values = {"name": TABLE, "unusable": list(UNUSABLE), "artist": ARTIST, "ratings": list(RATINGS)}
     cursor.execute(sql.SQL(NUMBER_TAGS).format(table=table), values)
-    cursor.execute(sql.SQL(GROUP_TAGS).format(table=table, grouped=sql.Identifier(GROUPED)), {"name": GROUPED})
     query = sql.SQL('SELECT name, number, is_alias FROM {} ORDER BY abs(number), is_alias, name COLLATE "C", id')
     columns = pa.schema({"name": pa.string(), "number": pa.int32(), "is_alias": pa.bool_()})
     rows = pa.Table.from_batches(

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from psycopg2 import sql
 
 from stages.catalogue.images import Catalogue
-from stages.catalogue.tags import GROUPED, TABLE, Tags, number_tags
+from stages.catalogue.tags import TABLE, Tags, number_tags
 from stages.config.extract import Extract, Policy, TagRule
 from stages.dump import lite
 from stages.dump.databases import BoardDatabase
@@ -99,7 +99,6 @@ def test_the_statement_selects_what_the_rules_match(
 ) -> None:
     with database.cursor() as cursor:
         cursor.execute("TRUNCATE images, image_taggings")
-        cursor.execute(sql.SQL("DROP TABLE IF EXISTS {}").format(sql.Identifier(GROUPED)))
         for id, tags in enumerate(board):
             cursor.execute(
                 "INSERT INTO images (id, created_at, image_width, image_height, image_format) "
