@@ -74,6 +74,10 @@ format: $(READY)  ## let ruff format and mend what it can
 	ruff format .
 	ruff check --fix .
 
+.PHONY: clean-cache
+clean-cache: $(READY)  ## delete from the cache root what can be computed again; CLEAN=--all for what was downloaded, too
+	@python -m stages.workspace.clean_cache $(CLEAN)
+
 .PHONY: hooks
 hooks: $(READY)  ## check params.yaml, format and lint at each commit; keep data in step with git
 	pre-commit install

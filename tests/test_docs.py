@@ -111,7 +111,7 @@ def test_the_programs_are_known(doc: Path) -> None:
 def test_make_has_the_target_and_the_variables(words: list[str]) -> None:
     makefile = (ROOT / "Makefile").read_text()
     targets = [word for word in words[1:] if "=" not in word]
-    assert set(targets) <= set(re.findall(r"^([a-z]+):", makefile, re.MULTILINE))
+    assert set(targets) <= set(re.findall(r"^([a-z-]+):", makefile, re.MULTILINE))
     variables = {word.split("=")[0] for word in words[1:] if "=" in word}
     assert {
         name for name in variables if not re.search(rf"\$\((or \$\(|filter [a-z]+,\$\()?{name}\)", makefile)

@@ -112,9 +112,17 @@ def test_a_stages_code_is_its_verb_its_section_and_at_most_five_rooms(verb: str)
 
 
 def test_packages_hold_no_code_that_is_no_dep() -> None:
-    for name in ("stages", "stages/config"):
-        tree = ast.parse((ROOT / name / "__init__.py").read_text())
-        assert all(isinstance(node, ast.Expr) for node in tree.body), f"{name}/__init__.py is a dep of no stage"
+    tree = ast.parse((ROOT / "stages/config/__init__.py").read_text())
+    assert all(isinstance(node, ast.Expr) for node in tree.body), "stages/config/__init__.py is a dep of no stage"
+
+
+def test_the_package_of_all_stages_holds_nothing_that_an_output_depends_on() -> None:
+    """`stages/__init__.py` is a dep of no stage either. It sets what Ctrl-C does, before anything is imported."""
+    docstring, *imports, statement = ast.parse((ROOT / "stages/__init__.py").read_text()).body
+    assert isinstance(docstring, ast.Expr)
+    assert [ast.unparse(node) for node in imports] == ["import signal", "import sys"]
+    assert isinstance(statement, ast.If)
+    assert [ast.unparse(node) for node in statement.body] == ["signal.signal(signal.SIGINT, signal.SIG_DFL)"]
 
 
 @pytest.mark.parametrize("verb", VERBS)

@@ -9,6 +9,7 @@ import sys
 from collections.abc import Callable
 from typing import NoReturn
 
+from stages.workspace.stopping import Stop
 from stages.workspace.storage import storage_trouble
 
 log = logging.getLogger(__name__)
@@ -27,7 +28,16 @@ class SampleError(MLpyError):
 
 
 class DumpError(MLpyError):
-    """The board's dump is missing, truncated, in another format, or lacks what a stage needs."""
+    """The board's dump is missing, damaged, in another format, or lacks what a stage needs.
+
+    Args:
+        problem: what is wrong, and with which file.
+        remedy: what to do about it.
+    """
+
+    def __init__(self, problem: str, remedy: str) -> None:
+        super().__init__(f"{problem}: {remedy}")
+        self.problem = problem
 
 
 class DatabaseError(MLpyError):
@@ -59,22 +69,27 @@ def run(main: Callable[[], int | None]) -> NoReturn:
     """Run a command's `main` and exit: with its exit code, 130 on Ctrl-C, 143 on SIGTERM.
 
     An `MLpyError`, or a disk or folder that cannot be used, is one sentence and exit code 1. Any other exception is a
-    bug and keeps its traceback.
+    bug and keeps its traceback. After a signal nothing else counts: other errors are its consequences.
     """
     logging.basicConfig(level=os.environ.get("MLPY_LOG", "INFO"), format="%(message)s", stream=sys.stderr)
-    # SIGTERM's default action would skip `finally` blocks, and leave a database server running.
-    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
+    stop = Stop()
+    stop.listen()
     try:
         code = main() or 0
-    except MLpyError as error:
-        log.error("error: %s", error)
-        code = 1
-    except KeyboardInterrupt:
+    except BaseException as error:
+        if not stop.number:
+            code = _exit_code(error)
+    finally:
+        stop.leave()
+    if stop.number == signal.SIGINT:
         log.error("interrupted; finished work is kept")
-        code = 130
-    except Exception as error:
-        if not (sentence := storage_trouble(error)):
-            raise
-        log.error("error: %s", sentence)
-        code = 1
-    sys.exit(code)
+    sys.exit(stop.exit_code or code)
+
+
+def _exit_code(error: BaseException) -> int:
+    """The exit code for an error, after its sentence is logged; a bug is raised again."""
+    sentence = str(error) if isinstance(error, MLpyError) else storage_trouble(error)
+    if not sentence:
+        raise error
+    log.error("error: %s", sentence)
+    return 1

@@ -19,8 +19,8 @@ def run_command(body: str) -> subprocess.CompletedProcess[str]:
 
 
 def test_a_users_mistake_ends_in_one_sentence() -> None:
-    done = run_command("raise DumpError('no dump at x; build it')")
-    assert (done.returncode, done.stderr, done.stdout) == (1, "error: no dump at x; build it\n", "")
+    done = run_command("raise DumpError('no dump at x', 'build it')")
+    assert (done.returncode, done.stderr, done.stdout) == (1, "error: no dump at x: build it\n", "")
 
 
 def test_a_bug_keeps_its_traceback() -> None:
