@@ -11,10 +11,14 @@ import subprocess
 import time
 from pathlib import Path
 
+import chromium
 import pandas as pd
 import psutil
 import pytest
+import yaml
 from clones import ROOT, Clone, after_smoke, ended
+from selenium.webdriver.common.by import By
+from selenium.webdriver.support.wait import WebDriverWait
 
 from stages import experiments
 from stages.config.compose import SECTIONS
@@ -93,7 +97,27 @@ def test_two_experiments_are_compared(clone: Clone, swept: pd.DataFrame) -> None
     assert differences["params"]["params.yaml"]["train.model.name"] == {"old": "probe", "new": "finetune"}
     # Only metrics that differ are listed, and on so few pictures some may be equal.
     assert {"auroc", "average_precision", "f1"} & differences["metrics"]["data/test/metrics.json"].keys()
-    assert "index.html" in clone.run("dvc", "plots", "diff", first, second)
+
+
+PLOTS = [name for plot in yaml.safe_load((ROOT / "dvc.yaml").read_text())["plots"] for name in plot]
+
+
+def test_the_plots_of_two_experiments_are_drawn_offline(
+    clone: Clone, swept: pd.DataFrame, tmp_path_factory: pytest.TempPathFactory
+) -> None:
+    compared = [swept.loc[("probe", 100), "Experiment"], swept.loc[CHOSEN, "Experiment"]]
+    drawn = json.loads(clone.run("dvc", "plots", "diff", *compared, "--json"))
+    assert drawn.get("errors", []) == []
+    assert list(drawn["data"]) == PLOTS, "and none that DVC guesses"
+    page = clone.run("dvc", "plots", "diff", *compared).splitlines()[-1]
+    with chromium.started(tmp_path_factory.mktemp("profile")) as browser:
+        browser.get(page)
+        canvases = WebDriverWait(browser, 600).until(
+            lambda page: len(found := page.find_elements(By.CSS_SELECTOR, ".vega-embed canvas")) == len(PLOTS) and found
+        )
+        assert all(canvas.size["width"] > 100 for canvas in canvases)
+        assert chromium.requested(browser) == [page], "nothing else is loaded"
+    assert "dvc_plots" not in clone.run("git", "status", "--porcelain")
 
 
 def test_the_table_has_a_row_per_setting(clone: Clone, swept: pd.DataFrame) -> None:
