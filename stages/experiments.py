@@ -112,7 +112,7 @@ def _differing(rows: pd.DataFrame) -> list[str]:
         counts = texts[name].groupby(texts[POLICY] if name.startswith(f"{LABELS}.") else lambda _: 0).nunique()
         return bool(counts.max() > 1)
 
-    return [name for name in texts if differs(name)]
+    return [name for name in map(str, texts) if differs(name)]
 
 
 def _texts(values: pd.DataFrame) -> pd.DataFrame:

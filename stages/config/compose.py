@@ -71,7 +71,7 @@ def _reason(error: Exception) -> str:
 
 def plain(config: DictConfig) -> dict[str, Any]:
     """The values of a composed configuration, without Hydra's own."""
-    parameters = OmegaConf.masked_copy(config, [key for key in config if key != "hydra"])
+    parameters = OmegaConf.masked_copy(config, [key for key in map(str, config) if key != "hydra"])
     values: dict[str, Any] = OmegaConf.to_container(parameters, resolve=True)  # type: ignore[assignment]
     return values
 
