@@ -93,7 +93,7 @@ def listing(rows: pd.DataFrame) -> pd.DataFrame:
     if rows["State"].isin(UNFINISHED).any():
         table["state"] = rows["State"].fillna("")
     table = table.join(scores.round(4).astype(object).where(scores.notna(), ""))
-    if rows[TEST_PICTURES].nunique() > 1:
+    if TEST_PICTURES in rows and rows[TEST_PICTURES].nunique() > 1:
         table["test pictures"] = rows[TEST_PICTURES].str[:8]
     for name in _differing(rows):
         table[name] = _texts(rows[[name]])[name].map(_short)
@@ -126,7 +126,7 @@ def _text(value: object) -> str:
 
 def _short(text: str) -> str:
     """A text that is short enough for a table: of a long one the start, and a checksum that tells it from others."""
-    return text if len(text) <= LONGEST else f"{text[: LONGEST - 8]}...#{zlib.crc32(text.encode()) & 0xFFFF:04x}"
+    return text if len(text) <= LONGEST else f"{text[: LONGEST - 12]}...#{zlib.crc32(text.encode()):08x}"
 
 
 def finished(rows: pd.DataFrame) -> pd.Series[bool]:
@@ -135,7 +135,7 @@ def finished(rows: pd.DataFrame) -> pd.Series[bool]:
 
 
 def _score(rows: pd.DataFrame, name: str) -> pd.Series[float]:
-    """A score of the test split for each of DVC's rows; NaN where a run has none."""
+    """A score for each of DVC's rows; NaN where a run has none."""
     # DVC prefixes a metric with its file where two files have a metric of that name, and calls nested ones
     # `recall_drop.crop`.
     columns = [
