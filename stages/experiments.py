@@ -94,7 +94,7 @@ def listing(rows: pd.DataFrame) -> pd.DataFrame:
         table["state"] = rows["State"].fillna("")
     table = table.join(scores.round(4).astype(object).where(scores.notna(), ""))
     if TEST_PICTURES in rows and rows[TEST_PICTURES].nunique() > 1:
-        table["test pictures"] = rows[TEST_PICTURES].str[:8]
+        table["test_pictures"] = rows[TEST_PICTURES].str[:8]
     for name in _differing(rows):
         table[name] = _texts(rows[[name]])[name].map(_short)
     return table.loc[scores.sort_values(CHOICE, ascending=False).index]

@@ -107,7 +107,7 @@ def test_experiments_are_listed_by_validation_score_and_unfinished_ones_last() -
     assert list(listed["experiment"]) == ["exp-1", "exp-0", "main", "exp-2"]
     assert list(listed["val.auroc"]) == [0.9, 0.7, 0.5, ""], "a failed one shows the scores of its commit in DVC"
     assert list(listed["state"]) == ["", "", "", "Failed"]
-    assert list(listed["test pictures"]) == ["fedcba98", *["01234567"] * 3]
+    assert list(listed["test_pictures"]) == ["fedcba98", *["01234567"] * 3]
     assert list(listed["train.lr"]) == ["none", "0.1", "none", "none"]
 
 
