@@ -37,7 +37,7 @@ MISTAKES = {
     "checksum": (["-S", "restore.sha256=abc"], "restore.sha256: String should match pattern"),
     "home folder": (
         ["-S", "restore.dump='~/board.pgdump'"],
-        "restore.dump: ~ is not expanded; write the whole path: /",
+        "restore.dump: ~ is not expanded; write the whole path",
     ),
     "weights' home": (["-S", "train.model.weights='~/w.pth'"], "train.model.weights: ~ is not expanded; write the "),
     "text": (["-S", "train.model.weights=null"], "~ and numbers as values, so put text in quotes"),
