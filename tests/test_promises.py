@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import re
 import subprocess
 import sys
 from functools import cache
@@ -12,6 +13,7 @@ from typing import Any, get_args, get_type_hints
 import grimp
 import pytest
 import yaml
+from dvc_render.vega import VegaRenderer
 
 from stages.config.compose import check, compose
 from stages.config.download import Download
@@ -166,3 +168,13 @@ def test_no_conf_reads_the_environment_or_the_clock() -> None:
         text = file.read_text()
         assert "${oc.env" not in text, f"{file}: a secret would land in params.yaml, and so in git"
         assert "${now" not in text, f"{file}: never reproducible"
+
+
+def test_the_page_of_plots_holds_the_libraries_that_dvcs_own_page_loads() -> None:
+    page = (ROOT / ".dvc/plots.html").read_text()
+    libraries = re.findall(r"/npm/([\w-]+)@([\d.]+)", VegaRenderer.SCRIPTS)
+    assert len(libraries) == 3
+    assert [
+        f"{name} {version}" for name, version in libraries if f"{name} {version}" not in " ".join(page.split())
+    ] == []
+    assert not re.search(r"<script[^>]*src|<link", page)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import atexit
+import functools
 import logging
 import os
 import signal
@@ -65,6 +67,39 @@ class ModelError(MLpyError):
     """A model, its side-car or a checkpoint is missing, or does not match the data or the code."""
 
 
+WAY_BACK = (
+    "`dvc exp run` has written its parameters to params.yaml, and deleted the outs of the stage that did not finish: "
+    "run it again to continue, or go back to the last commit with "
+    "`git restore params.yaml dvc.lock data && dvc checkout`"
+)
+
+
+def _with_way_back(
+    run: Callable[[Callable[[], int | None]], NoReturn],
+) -> Callable[[Callable[[], int | None]], NoReturn]:
+    """Have a stage that fails or is stopped say last how to come back, if `dvc exp run` started it in the workspace."""
+
+    @functools.wraps(run)
+    def wrapped(main: Callable[[], int | None]) -> NoReturn:
+        def noted() -> int | None:
+            code = main()
+            if not code:
+                atexit.unregister(_say_way_back)
+            return code
+
+        atexit.register(_say_way_back)
+        run(noted)
+
+    return wrapped
+
+
+def _say_way_back() -> None:
+    # A queued experiment has a folder of its own, which DVC removes.
+    if "DVC_EXP_NAME" in os.environ and os.environ.get("DVC_ROOT") == os.getcwd():  # noqa: PTH109 (text is compared)
+        log.error(WAY_BACK)
+
+
+@_with_way_back
 def run(main: Callable[[], int | None]) -> NoReturn:
     """Run a command's `main` and exit: with its exit code, 130 on Ctrl-C, 143 on SIGTERM.
 
