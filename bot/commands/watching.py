@@ -28,7 +28,6 @@ class Watching(commands.Cog):
         self._services = services
         self._teller = teller
         self._carriers = CarrierWatch(services.metrics.errors.labels("unknown carrier").inc)
-        self._tasks: set[asyncio.Task[None]] = set()
         self._parsers: dict[str, Callable[[Any], None]] = {}
 
     async def cog_load(self) -> None:
@@ -58,12 +57,7 @@ class Watching(commands.Cog):
 
     def _on_switch(self) -> None:
         """A new model serves: called in any thread."""
-        self._loop.call_soon_threadsafe(self._start_check)
-
-    def _start_check(self) -> None:
-        task = asyncio.create_task(self._check_guilds())
-        self._tasks.add(task)  # the loop itself keeps no reference
-        task.add_done_callback(self._tasks.discard)
+        self._loop.call_soon_threadsafe(self._bot.dispatch, "model_switch")
 
     async def _check_guilds(self) -> None:
         for guild in list(self._bot.guilds):
@@ -78,6 +72,11 @@ class Watching(commands.Cog):
     @commands.Cog.listener()
     async def on_ready(self) -> None:
         """The model may be another one than before the start."""
+        await self._check_guilds()
+
+    @commands.Cog.listener()
+    async def on_model_switch(self) -> None:
+        """The new model may have other labels."""
         await self._check_guilds()
 
     @commands.Cog.listener()
