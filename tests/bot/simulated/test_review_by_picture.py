@@ -139,16 +139,31 @@ async def test_an_entry_of_a_late_embed_decides_its_own_picture(world: Simulated
 async def test_more_pictures_than_a_menu_holds(world: SimulatedServer, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("bot.actions.moderation.MAX_PICTURES", 1)
     await world.policy(Mode.REVIEW, rules=RULES)
-    embeds = [
-        {"thumbnail": {"url": f"https://example.com/{n}.png", "proxy_url": f"{world.cdn.base}/{n}.png"}}
-        for n in range(30)
-    ]
     world.cdn.add("/0.png", red())
-    world.env.backend.create_message(world.general.id, world.alice.id, "", embeds=embeds[:10])
+    embeds = [{"image": picture(world, n), "thumbnail": picture(world, n + 10), "author": icon(n)} for n in range(10)]
+    world.env.backend.create_message(world.general.id, world.alice.id, "", embeds=embeds)
     await world.env.settle()
+    assert len(await states(world)) == 30
     (entry,) = world.entries()
-    await world.mod.click(entry, label="Approve all")
-    assert set((await states(world)).values()) == {"approved"}
+    keys = [option.value for option in options(entry)]
+    assert (len(keys), keys[-1]) == (MAX_LISTED, REST)
+    await world.mod.select(entry, keys[:-1])
+    await world.mod.click(world.entries()[0], label="Approve 24 pictures")
+    assert {key for key, state in (await states(world)).items() if state == "approved"} == set(keys[:-1])
+    (entry,) = world.entries()
+    assert [option.value for option in options(entry)] == [REST]
+    await world.mod.click(entry, label="Wrong verdict all")
+    assert "open" not in (await states(world)).values()
+    assert world.entries()[0].components == []
+
+
+def picture(world: SimulatedServer, number: int) -> dict[str, str]:
+    """A picture on another host."""
+    return {"url": f"https://example.com/{number}.png", "proxy_url": f"{world.cdn.base}/{number}.png"}
+
+
+def icon(number: int) -> dict[str, str]:
+    return {"name": "a", "icon_url": f"https://example.com/icon-{number}.png"}
 
 
 def test_the_rest_is_named_by_the_last_option() -> None:

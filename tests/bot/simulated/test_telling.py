@@ -12,6 +12,7 @@ from simcord.backend.models.channel import Overwrite
 from simcord.builders import ChannelHandle, UserHandle
 from simcord.enums import OverwriteType
 from tiny import blue, red, redness
+from waiting import until
 from world import SimulatedServer
 
 from bot.rules.policy import Action, GuildPolicy, Mode, ModerationRule
@@ -154,6 +155,8 @@ async def switch(world: SimulatedServer, folder: Path, *labels: str, version: st
     md5 = str(len(version)) * 32
     new = replace(release, version=version, md5=md5, model=model, sidecar=model.with_suffix(".json"))
     await asyncio.to_thread(world.serving.switch_to, new)
+    # The simulation waits for what it caused itself, which this was not.
+    await until(lambda: not any("on_model_switch" in task.get_name() for task in asyncio.all_tasks()))
     await world.env.settle()
 
 
