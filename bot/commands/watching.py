@@ -64,14 +64,15 @@ class Watching(commands.Cog):
             try:
                 policy = await self._services.store.policy(guild.id)
                 await self._teller.check_rules(guild, policy)
+                await self._teller.check_modlog(guild, policy)
             except StoreError:
                 self._services.metrics.errors.labels("store").inc()
             except Exception:  # one server must not keep the others from being told
-                log.exception("could not check a server's rules", extra={"guild_id": guild.id})
+                log.exception("could not check a server's settings", extra={"guild_id": guild.id})
 
     @commands.Cog.listener()
     async def on_ready(self) -> None:
-        """The model may be another one than before the start."""
+        """The model or the mod-log may have changed while the bot was down."""
         await self._check_guilds()
 
     @commands.Cog.listener()

@@ -103,6 +103,17 @@ async def test_moderators_are_told_once_a_day(world: SimulatedServer, system: Ch
     assert len(world.posts(system)) == 2
 
 
+async def test_a_modlog_lost_while_the_bot_was_down_is_told_at_the_start(
+    world: SimulatedServer, system: ChannelHandle
+) -> None:
+    await world.policy(Mode.REVIEW, rules=DELETE)
+    await world.bot.close()
+    world.env.backend.delete_channel(world.modlog.id)
+    await world.restart()
+    (notice,) = world.posts(system)
+    assert "Matches cannot be reviewed." in notice.content
+
+
 async def test_without_a_system_channel_the_owner_is_told(world: SimulatedServer) -> None:
     await world.policy(Mode.ENFORCE, rules=DELETE)
     await hide_modlog(world)
