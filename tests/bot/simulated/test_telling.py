@@ -214,7 +214,7 @@ async def test_rules_are_told_elsewhere_without_a_modlog(
     await world.policy(Mode.ENFORCE, rules=DELETE)
     await never_set(world)
     await switch(world, tmp_path, "explicit", "clean")
-    (notice,) = world.posts(system)
+    notice, _ = world.posts(system)
     assert "Some rules no longer apply: see `/policy show`." in notice.content
     assert "0.600" not in notice.content, "everyone can read this channel"
 
