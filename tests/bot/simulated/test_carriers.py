@@ -253,6 +253,17 @@ async def test_a_picture_that_cannot_be_decoded_here_is_judged_by_its_still(
     assert await verdicts(world) == ["flagged"]
 
 
+async def test_a_file_that_is_broken_for_the_decoder_is_judged_as_discord_shows_it(world: SimulatedServer) -> None:
+    world.cdn.still = red(kind="WEBP")
+    await world.post(red()[:60])
+    assert await verdicts(world) == ["flagged"]
+
+
+async def test_a_file_that_is_broken_for_discord_too_is_corrupt(world: SimulatedServer) -> None:
+    await world.post(red()[:60])
+    assert await verdicts(world) == ["corrupt"]
+
+
 @pytest.mark.parametrize(
     ("head", "name"),
     [
