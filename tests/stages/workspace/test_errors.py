@@ -54,7 +54,7 @@ IN_WORKSPACE = {"DVC_EXP_NAME": "exp-1a2b3", "DVC_ROOT": str(ROOT)}
 @pytest.mark.parametrize(
     "body",
     [
-        "raise DumpError('no dump at x; build it')",
+        "raise DumpError('no dump at x', 'build it')",
         "raise KeyError('ours')",
         "os.kill(os.getpid(), signal.SIGINT); time.sleep(300)",
         "os.kill(os.getpid(), signal.SIGTERM); time.sleep(300)",
