@@ -28,6 +28,8 @@ LEAST = 20
 """Training pictures that a label needs: with fewer, results are mostly chance."""
 LABELS = {"label", "labels"}
 """Columns, of which a split has one: `labels`, a list, for a multilabel policy."""
+PROVENANCE = ("artist:", "origin:", "licence:")
+"""Prefixes of tags that tell where a picture comes from and not what it shows."""
 MOST_TAGS = 2000
 """Most tags that are auxiliary targets; a board may have hundreds of thousands."""
 
@@ -84,7 +86,7 @@ def read(train: Path, val: Path, tag_min: int, heads: int = 1, seed: int = 0) ->
     Args:
         train: the train split.
         val: the val split.
-        tag_min: training pictures that a tag needs to be in the vocabulary. Artist tags never are.
+        tag_min: training pictures that a tag needs to be in the vocabulary. `PROVENANCE` tags never are.
         heads: of the network.
         seed: decides each head's part, if there are several.
 
@@ -95,7 +97,7 @@ def read(train: Path, val: Path, tag_min: int, heads: int = 1, seed: int = 0) ->
     policies = [json.loads(split.schema.metadata[b"mlpy"])["policy"] for split in tables]
     if policies[0] != policies[1]:
         raise ModelError(f"{train} and {val} are of different policies; run `dvc repro split`")
-    counts = Counter(tag for tags in tables[0]["tags"].to_pylist() for tag in tags if not tag.startswith("artist:"))
+    counts = Counter(tag for tags in tables[0]["tags"].to_pylist() for tag in tags if not tag.startswith(PROVENANCE))
     # Sorted, so that the order of outputs does not depend on the order of equal counts.
     vocabulary = tuple(sorted(tag for tag, count in counts.most_common(MOST_TAGS) if count >= tag_min))
     labels = list(policies[0]["labels"])

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import logging
 import unicodedata
 from collections.abc import Mapping
 from functools import cache, partial
@@ -12,6 +13,7 @@ from PIL import Image, ImageDraw, ImageFont
 
 from stages.sample.readers.files import Drawings, png
 
+logging.getLogger("fontTools").setLevel(logging.ERROR)  # it warns of a font's stray bytes
 SIZE = 200
 """Of the font, in px."""
 MARGIN = 20

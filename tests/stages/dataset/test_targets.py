@@ -11,6 +11,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from stages.dataset.targets import Task, read
+from stages.philomena.tags import PREFIXES
 from stages.workspace.errors import ModelError
 
 Row = dict[str, Any]
@@ -93,8 +94,9 @@ def test_tags_are_many_hot_over_the_training_splits_vocabulary(tmp_path: Path) -
     assert task.val.tags.tolist() == [[False, True]] * 4
 
 
-def test_artist_tags_are_no_targets(tmp_path: Path, val: Path) -> None:
-    train = put(tmp_path / "train.parquet", rows(40, tags=["artist:someone", "cat"]))
+def test_tags_of_provenance_are_no_targets(tmp_path: Path, val: Path) -> None:
+    tags = [*(f"{prefix}something" for prefix in PREFIXES), "cat"]
+    train = put(tmp_path / "train.parquet", rows(40, tags=tags))
     assert read(train, val, 1).vocabulary == ("cat",)
 
 
