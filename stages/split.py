@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import logging
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -116,11 +117,19 @@ def _origin_folds(pictures: pa.Table, rules: list[LinkRule], params: Split) -> I
             "split.group_by is origin, but no picture has an origin: tag; use content or artist, or tag the pictures "
             "with the collection that each is from"
         )
+    # A placeholder starts each origin's group, so that no near-duplicate draws a whole origin into another's fold.
+    holders = np.arange(origins.keys.max() + 1)
+    rules = [replace(rule, pictures=rule.pictures + len(holders)) for rule in (*rules, origins)]
+    rules[-1] = replace(
+        rules[-1],
+        pictures=np.concatenate([holders, rules[-1].pictures]),
+        keys=np.concatenate([holders, origins.keys]),
+    )
     weights = np.full(folds, 1 / folds)
-    preferred = grouping.bucket_preferences(ids, params.seed, weights)
-    preferred[origins.pictures] = (origins.keys[:, None] + params.seed + np.arange(folds)) % folds
+    turns = ((holders[:, None] + params.seed + np.arange(folds)) % folds).astype(np.uint8)
+    preferred = np.concatenate([turns, grouping.bucket_preferences(ids, params.seed, weights)])
     # A stratum for each picture: none is refused a fold that others of its label filled.
-    return _grouped([*rules, origins], preferred, weights, np.arange(len(ids)))[1]
+    return _grouped(rules, preferred, weights, np.arange(len(preferred)))[1][len(holders) :]
 
 
 def summarise(

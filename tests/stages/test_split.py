@@ -257,6 +257,22 @@ def test_grouped_by_origin_each_fold_tests_origins_that_are_in_no_other_split() 
     assert len(tested) >= 200
 
 
+def test_a_near_duplicate_of_another_origins_picture_is_left_out_and_draws_no_origin_along() -> None:
+    board = [row(seed, encoded(drawn(seed)), origin=f"o{seed % 5}") for seed in range(1, 121)]
+    put([*board, row(1000, encoded(drawn(2)), origin="new"), *(row(n, encoded(drawn(n)), origin="new") for n in NEW)])
+    folds: dict[int, int] = {}
+    for fold in range(5):
+        put_params(group_by="origin", fold=fold)
+        split.main()
+        folds |= {image: fold for image, (where, _) in results().items() if where == "test"}
+    assert [folds[first] for first in range(1, 6)] == [0, 1, 2, 3, 4], "origins take turns"
+    assert 1000 not in folds
+    assert {folds[new] for new in NEW} == {0}
+
+
+NEW = range(1001, 1021)
+
+
 def test_grouped_by_origin_without_origins_is_an_error_that_says_what_to_do() -> None:
     put(rows())
     put_params(group_by="origin")
