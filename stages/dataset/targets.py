@@ -104,8 +104,8 @@ def read(train: Path, val: Path, tag_min: int, heads: int = 1, seed: int = 0) ->
     # Sorted, so that the order of outputs does not depend on the order of equal counts.
     vocabulary = tuple(sorted(tag for tag, count in counts.most_common(MOST_TAGS) if count >= tag_min))
     labels = list(policies[0]["labels"])
-    examples = (_examples(split, labels, vocabulary) for split in tables)
-    task = replace(Task(policies[0], vocabulary, *examples), origins=_origins(tables))
+    examples = [_examples(split, labels, vocabulary) for split in tables]
+    task = Task(policies[0], vocabulary, examples[0], examples[1], _origins(tables))
     _check(task)
     return task if heads == 1 else _out_of_fold(task, tables, heads, seed)
 
