@@ -23,7 +23,7 @@ from PIL import Image
 from stages import split
 from stages.dataset import hashes
 from stages.workspace import shards
-from stages.workspace.errors import PolicyError
+from stages.workspace.errors import MLpyError, PolicyError
 from stages.workspace.paths import IMAGES, SHARDS, SPLIT_SUMMARY, SPLITS
 
 ROOT = Path(__file__).parents[2]
