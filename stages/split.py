@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import logging
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -13,7 +14,7 @@ import pyarrow.parquet as pq
 
 from stages.config.split import Split
 from stages.dataset import grouping, hashes, splits
-from stages.dataset.grouping import Ints, LinkRule
+from stages.dataset.grouping import Floats, Ints, LinkRule, Preferences
 from stages.dataset.splits import Names
 from stages.workspace import shards
 from stages.workspace.errors import MLpyError, run
@@ -26,7 +27,7 @@ log = logging.getLogger(__name__)
 LEFT_OUT = ""
 """In place of a split's name, for a picture with a cross-split link."""
 CORNERS = ("nw", "ne", "sw", "se")
-COLUMNS = ("image_id", "width", "height", "sha512", "artist", *CORNERS, "merged", "name")
+COLUMNS = ("image_id", "width", "height", "sha512", "artist", "origin", *CORNERS, "merged", "name")
 """Columns of the catalogue that the link rules read."""
 LARGE = 0.05
 """Share of all pictures from which a group is suspiciously large."""
@@ -88,11 +89,47 @@ def assign(pictures: pa.Table, rules: list[LinkRule], params: Split) -> tuple[In
     # Buckets 2f and 2f + 1 are fold f. If fold f is not the test split, 2f is for training and 2f + 1 for validation.
     weights = np.tile([1 - params.val, params.val], params.folds) / params.folds
     preferred = grouping.bucket_preferences(ids, params.seed, weights)
-    first, bucket = grouping.assign(rules, preferred, weights, splits.strata(pictures["label"]))
-    if leaking := grouping.leaking_rules(rules, bucket):
-        raise AssertionError(f"a bug in grouping: pictures linked by {', '.join(leaking)} are in different splits")
+    first, bucket = _grouped(rules, preferred, weights, splits.strata(pictures["label"]))
+    if params.group_by == "origin":
+        fold = _origin_folds(pictures, rules, params)
+        bucket = np.where((bucket < 0) | (fold < 0), -1, 2 * fold + bucket % 2)
     names = np.where(bucket // 2 == params.fold, "test", np.where(bucket % 2, "val", "train"))
     return ids[first], np.where(bucket < 0, LEFT_OUT, names)
+
+
+def _grouped(rules: list[LinkRule], preferred: Preferences, weights: Floats, strata: Ints) -> tuple[Ints, Ints]:
+    """As `grouping.assign`, and checked."""
+    first, bucket = grouping.assign(rules, preferred, weights, strata)
+    if leaking := grouping.leaking_rules(rules, bucket):
+        raise AssertionError(f"a bug in grouping: pictures linked by {', '.join(leaking)} are in different splits")
+    return first, bucket
+
+
+def _origin_folds(pictures: pa.Table, rules: list[LinkRule], params: Split) -> Ints:
+    """Each picture's fold [n], so that no origin is in two; -1 for a picture that links origins of different folds.
+
+    Origins take turns: a handful of them, assigned by hash, would leave some folds empty. New images move no old ones.
+    """
+    ids, folds = pictures["image_id"].to_numpy(), params.folds
+    origins = grouping.by_value("origin", pictures["origin"])  # numbered in the order of their first pictures
+    if not len(origins.keys):
+        raise MLpyError(
+            "split.group_by is origin, but no picture has an origin: tag; use content or artist, or tag the pictures "
+            "with the collection that each is from"
+        )
+    # A placeholder starts each origin's group, so that no near-duplicate draws a whole origin into another's fold.
+    holders = np.arange(origins.keys.max() + 1)
+    rules = [replace(rule, pictures=rule.pictures + len(holders)) for rule in (*rules, origins)]
+    rules[-1] = replace(
+        rules[-1],
+        pictures=np.concatenate([holders, rules[-1].pictures]),
+        keys=np.concatenate([holders, origins.keys]),
+    )
+    weights = np.full(folds, 1 / folds)
+    turns = ((holders[:, None] + params.seed + np.arange(folds)) % folds).astype(np.uint8)
+    preferred = np.concatenate([turns, grouping.bucket_preferences(ids, params.seed, weights)])
+    # A stratum for each picture: none is refused a fold that others of its label filled.
+    return _grouped(rules, preferred, weights, np.arange(len(preferred)))[1][len(holders) :]
 
 
 def summarise(

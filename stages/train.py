@@ -135,6 +135,7 @@ def write_sidecar(selected: SelectedModel, task: Task, params: Train) -> None:
         metrics=validation.metrics,
         precision=selected.precision,
         auroc=selected.auroc,
+        origins=task.origins,
     ).write(paths.SIDECAR)
 
 

@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
+from numpy.typing import NDArray
 from psycopg2.extensions import cursor as Cursor  # noqa: N812 (a class with a function's name)
 
 from stages.catalogue import tags
@@ -18,7 +19,7 @@ from stages.catalogue.copying import stream_query
 from stages.catalogue.selection import INVALID_INTENSITIES, REASONS, statement
 from stages.config.extract import Extract, Policy
 from stages.philomena import addresses
-from stages.philomena.tags import ARTIST
+from stages.philomena.tags import ARTIST, ORIGIN
 from stages.workspace.errors import PolicyError
 
 CORNERS = ("nw", "ne", "sw", "se")
@@ -58,6 +59,7 @@ def schema(policy: Policy) -> pa.Schema:
         ("format", TEXT),
         ("sha512", TEXT),
         ("artist", TEXT),
+        ("origin", TEXT),
         ("size", pa.int64()),
         *((corner, pa.float64()) for corner in CORNERS),
         ("merged", pa.list_(pa.int64())),
@@ -102,7 +104,7 @@ class Catalogue:
         names = pa.array(list(self.params.policy.labels)).take(labels.flatten())
         self.kept.update(_value_counts(names))
         extensions = rows["extension"].dictionary_encode()  # a handful of values: convert each only once
-        own_tags, artist = self._tags(_lists(rows["numbers"]))
+        own_tags, artist, origin = self._tags(_lists(rows["numbers"]))
         columns = {
             **{name: rows[name] for name in rows.schema.names if name in self.schema.names},
             "label": names,
@@ -114,6 +116,7 @@ class Catalogue:
             "merged": _lists(rows["merged"]),
             "tags": own_tags,
             "artist": artist,
+            "origin": origin,
         }
         return pa.RecordBatch.from_arrays([columns[name] for name in self.schema.names], schema=self.schema)
 
@@ -127,8 +130,8 @@ class Catalogue:
         words = [pc.cast(part, TEXT) for part in (pc.year(at), pc.month(at), pc.day(at), rows["image_id"])]
         return pc.binary_join_element_wise(self.params.root.rstrip("/"), *words, name, "/")
 
-    def _tags(self, numbers: pa.ListArray) -> tuple[pa.ListArray, pa.Array]:
-        """Each image's distinct tags in order, and its first artist without the prefix."""
+    def _tags(self, numbers: pa.ListArray) -> tuple[pa.ListArray, pa.Array, pa.Array]:
+        """Each image's distinct tags in order, and its first artist and origin without the prefix."""
         # Image and tag number in one integer: sorting those groups by image and orders the tags within it.
         images = np.repeat(np.arange(len(numbers)), pc.list_value_length(numbers).to_numpy())
         both = np.sort(images << 32 | np.abs(numbers.flatten().to_numpy()))
@@ -136,17 +139,21 @@ class Catalogue:
         images, indices = both >> 32, (both & 0xFFFFFFFF) - 1
         names = self.tags.canonical.take(pa.array(indices))
         offsets = np.concatenate([[0], np.cumsum(np.bincount(images, minlength=len(numbers)))])
-        start, end = self.tags.artists()
-        # Tags are sorted, so artists' tags have consecutive numbers.
-        of_artist = np.flatnonzero((indices >= start) & (indices < end))
-        owners, first = np.unique(images[of_artist], return_index=True)
-        artist = np.full(len(numbers), -1)
-        artist[owners] = indices[of_artist[first]]
-        artists = self.tags.canonical.take(pa.array(artist, mask=artist < 0))
-        return (
-            pa.ListArray.from_arrays(pa.array(offsets, pa.int32()), names),
-            pc.utf8_slice_codeunits(artists, len(ARTIST)),
-        )
+        artist, origin = (self._first(prefix, images, indices, len(numbers)) for prefix in (ARTIST, ORIGIN))
+        return pa.ListArray.from_arrays(pa.array(offsets, pa.int32()), names), artist, origin
+
+    def _first(self, prefix: str, images: NDArray[np.int64], indices: NDArray[np.int64], count: int) -> pa.Array:
+        """Each of `count` images' first tag with the prefix, without it; null for none.
+
+        `images` and `indices` [k], the taggings by image, are positions of images and of tags in `Tags.canonical`.
+        """
+        start, end = self.tags.starting(prefix)
+        # Tags are sorted, so those with one prefix have consecutive numbers.
+        places = np.flatnonzero((indices >= start) & (indices < end))
+        owners, first = np.unique(images[places], return_index=True)
+        tag = np.full(count, -1)
+        tag[owners] = indices[places[first]]
+        return pc.utf8_slice_codeunits(self.tags.canonical.take(pa.array(tag, mask=tag < 0)), len(prefix))
 
     def summary(self) -> dict[str, Any]:
         """The content of `summary.json`; complete once all batches are read.

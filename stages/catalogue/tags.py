@@ -14,7 +14,7 @@ from psycopg2 import sql
 from psycopg2.extensions import cursor as Cursor  # noqa: N812 (a class with a function's name)
 
 from stages.catalogue.copying import stream_query
-from stages.philomena.tags import ARTIST, RATINGS, UNUSABLE
+from stages.philomena.tags import PREFIXES, RATINGS, UNUSABLE
 from stages.workspace.errors import PolicyError
 
 NUMBER_TAGS = """
@@ -33,14 +33,14 @@ WITH RECURSIVE aliases AS (
 )
 SELECT tag_id AS id, own.name, tag_id <> target_id AS is_alias,
     dense_rank() OVER (ORDER BY target.name COLLATE "C")::int
-    * CASE WHEN coalesce(target.category, '') = ANY(%(unusable)s) OR starts_with(lower(target.name), %(artist)s)
+    * CASE WHEN coalesce(target.category, '') = ANY(%(unusable)s) OR lower(target.name) LIKE ANY(%(prefixed)s)
         OR lower(target.name) = ANY(%(ratings)s) THEN -1 ELSE 1 END AS number
 FROM canonical JOIN tags own ON own.id = tag_id JOIN tags target ON target.id = target_id
 WHERE target.name IS NOT NULL;
 ANALYZE {table}
 """
 """Assigns each tag a number: the rank of its canonical tag's name, from 1, negated for an unusable tag."""
-TABLE = f"numbered_tags_{hashlib.sha256(repr((NUMBER_TAGS, UNUSABLE, RATINGS, ARTIST)).encode()).hexdigest()[:8]}"
+TABLE = f"numbered_tags_{hashlib.sha256(repr((NUMBER_TAGS, UNUSABLE, RATINGS, PREFIXES)).encode()).hexdigest()[:8]}"
 """Table for the numbers, beside the board's own: PostgreSQL's parallel workers cannot read a temporary one. Its name
 contains a hash of the code that fills it, because another version of the code may number differently."""
 
@@ -83,16 +83,21 @@ class Tags:
         similar = np.abs(lengths - len(name)) <= max(2, len(name) // 3)
         return difflib.get_close_matches(name, self.names.filter(pa.array(similar)).to_pylist(), count)
 
-    def artists(self) -> tuple[int, int]:
-        """Index in `canonical` of the first artist's tag, and of the one after the last; they are consecutive."""
-        indices = np.flatnonzero(pc.starts_with(self.canonical, ARTIST).to_numpy(zero_copy_only=False))
+    def starting(self, prefix: str) -> tuple[int, int]:
+        """Index in `canonical` of the first tag with the prefix, and of the one after the last: they are in a row."""
+        indices = np.flatnonzero(pc.starts_with(self.canonical, prefix).to_numpy(zero_copy_only=False))
         return (int(indices[0]), int(indices[-1]) + 1) if len(indices) else (0, 0)
 
 
 def number_tags(cursor: Cursor) -> Tags:
     """Number the board's tags, unless the database has the numbers already, and read them."""
     table = sql.Identifier(TABLE)
-    values = {"name": TABLE, "unusable": list(UNUSABLE), "artist": ARTIST, "ratings": list(RATINGS)}
+    values = {
+        "name": TABLE,
+        "unusable": list(UNUSABLE),
+        "prefixed": [f"{prefix}%" for prefix in PREFIXES],
+        "ratings": list(RATINGS),
+    }
     cursor.execute(sql.SQL(NUMBER_TAGS).format(table=table), values)
     query = sql.SQL('SELECT name, number, is_alias FROM {} ORDER BY abs(number), is_alias, name COLLATE "C", id')
     columns = pa.schema({"name": pa.string(), "number": pa.int32(), "is_alias": pa.bool_()})

@@ -17,8 +17,10 @@ class Split:
     """The fold that is the test split."""
     val: Fraction = 0.15
     """Share of the remaining folds that is the validation split."""
-    group_by: Literal["content", "artist"] = "content"
-    """`content` keeps near-duplicates and series in one split; `artist` also keeps each artist's pictures in one."""
+    group_by: Literal["content", "artist", "origin"] = "content"
+    """`content` keeps near-duplicates and series in one split; `artist` also keeps each artist's pictures in one.
+    `origin` tests pictures of origins (collections, by their `origin:` tags) that neither training nor validation has;
+    these two share theirs."""
     intensity: NotNegative = 0.75
     """Images are near-duplicates if the intensity of each corner (0 to 255) differs by at most this much, ..."""
     aspect: NotNegative = 0.05

@@ -39,6 +39,7 @@ from stages.dataset.neighbours import Pairs
 Ints = NDArray[np.int64]
 Floats = NDArray[np.float64]
 Flags = NDArray[np.bool_]
+Preferences = NDArray[np.uint8]
 
 SLACK = 0.1
 """How far a bucket may exceed its share of a label, as a share of that share, before new groups skip it."""
@@ -159,7 +160,7 @@ def by_intensities(corners: Floats, reach: Floats, hashes: neighbours.Codes, max
     return LinkRule("intensities", np.flatnonzero(present), keys, neighbours.box(points[first], reach, accept))
 
 
-def bucket_preferences(ids: Ints, seed: int, weights: Floats) -> NDArray[np.uint8]:
+def bucket_preferences(ids: Ints, seed: int, weights: Floats) -> Preferences:
     """The order in which each image would prefer the buckets, if it started a group: weighted rendezvous hashing.
 
     A bucket is an image's first choice with a probability proportional to the bucket's weight.
@@ -184,7 +185,7 @@ def bucket_preferences(ids: Ints, seed: int, weights: Floats) -> NDArray[np.uint
     return np.concatenate(orders)
 
 
-def assign(rules: list[LinkRule], preferred: NDArray[np.uint8], weights: Floats, strata: Ints) -> tuple[Ints, Ints]:
+def assign(rules: list[LinkRule], preferred: Preferences, weights: Floats, strata: Ints) -> tuple[Ints, Ints]:
     """Group the pictures and give each group a bucket, as described at the top of this module.
 
     Args:

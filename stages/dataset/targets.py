@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import json
 from collections import Counter
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -28,6 +28,9 @@ LEAST = 20
 """Training pictures that a label needs: with fewer, results are mostly chance."""
 LABELS = {"label", "labels"}
 """Columns, of which a split has one: `labels`, a list, for a multilabel policy."""
+ORIGIN, LICENCE = "origin:", "licence:"
+PROVENANCE = ("artist:", ORIGIN, LICENCE)
+"""Prefixes of tags that tell where a picture comes from and not what it shows."""
 MOST_TAGS = 2000
 """Most tags that are auxiliary targets; a board may have hundreds of thousands."""
 
@@ -57,6 +60,8 @@ class Task:
     """To learn from."""
     val: Examples
     """To measure on. No head scores a picture that it has learnt from, or a near-duplicate of one."""
+    origins: dict[str, dict[str, Any]] = field(default_factory=dict)
+    """As in the side-car: where the pictures of both splits are from."""
 
     @property
     def kind(self) -> str:
@@ -84,7 +89,7 @@ def read(train: Path, val: Path, tag_min: int, heads: int = 1, seed: int = 0) ->
     Args:
         train: the train split.
         val: the val split.
-        tag_min: training pictures that a tag needs to be in the vocabulary. Artist tags never are.
+        tag_min: training pictures that a tag needs to be in the vocabulary. `PROVENANCE` tags never are.
         heads: of the network.
         seed: decides each head's part, if there are several.
 
@@ -95,11 +100,12 @@ def read(train: Path, val: Path, tag_min: int, heads: int = 1, seed: int = 0) ->
     policies = [json.loads(split.schema.metadata[b"mlpy"])["policy"] for split in tables]
     if policies[0] != policies[1]:
         raise ModelError(f"{train} and {val} are of different policies; run `dvc repro split`")
-    counts = Counter(tag for tags in tables[0]["tags"].to_pylist() for tag in tags if not tag.startswith("artist:"))
+    counts = Counter(tag for tags in tables[0]["tags"].to_pylist() for tag in tags if not tag.startswith(PROVENANCE))
     # Sorted, so that the order of outputs does not depend on the order of equal counts.
     vocabulary = tuple(sorted(tag for tag, count in counts.most_common(MOST_TAGS) if count >= tag_min))
     labels = list(policies[0]["labels"])
-    task = Task(policies[0], vocabulary, *(_examples(split, labels, vocabulary) for split in tables))
+    examples = [_examples(split, labels, vocabulary) for split in tables]
+    task = Task(policies[0], vocabulary, examples[0], examples[1], _origins(tables))
     _check(task)
     return task if heads == 1 else _out_of_fold(task, tables, heads, seed)
 
@@ -143,7 +149,7 @@ def _out_of_fold(task: Task, tables: list[pa.Table], heads: int, seed: int) -> T
     train, val = (
         Examples(ids[order], labels[order], tags[order], flags.astype(np.float32)) for flags in (~scores, scores)
     )
-    return Task(task.policy, task.vocabulary, train, val)
+    return replace(task, train=train, val=val)
 
 
 def _parts(ids: Ints, groups: Ints, strata: Ints, heads: int, seed: int) -> Flags:
@@ -174,6 +180,19 @@ def _examples(rows: pa.Table, labels: list[str], vocabulary: tuple[str, ...]) ->
         _many_hot(rows["tags"].to_pylist(), vocabulary),
         np.ones((rows.num_rows, 1), np.float32),
     )
+
+
+def _origins(tables: list[pa.Table]) -> dict[str, dict[str, Any]]:
+    """Origin -> its number of `pictures` and their `licences`, the largest origin first."""
+    pictures: Counter[str] = Counter()
+    licences: dict[str, set[str]] = {}
+    for tags in (row for split in tables for row in split["tags"].to_pylist()):
+        stated = {tag.removeprefix(LICENCE) for tag in tags if tag.startswith(LICENCE)}
+        for origin in (tag.removeprefix(ORIGIN) for tag in tags if tag.startswith(ORIGIN)):
+            pictures[origin] += 1
+            licences.setdefault(origin, set()).update(stated)
+    largest_first = sorted(pictures.items(), key=lambda item: (-item[1], item[0]))
+    return {name: {"pictures": count, "licences": sorted(licences[name])} for name, count in largest_first}
 
 
 def _many_hot(rows: list[list[str]], names: tuple[str, ...]) -> NDArray[np.bool_]:

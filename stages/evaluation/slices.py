@@ -1,4 +1,4 @@
-"""Recall and false positive rate on slices of the test split: by tag, artist, size, format and animation."""
+"""Recall and false positive rate on slices of the test split: by tag, origin, artist, size, format and animation."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
+from stages.dataset.targets import ORIGIN, PROVENANCE
 from stages.evaluation.predictions import Predictions
 from stages.inference.frames import frame_count
 from stages.inference.sidecar import Sidecar, decided
@@ -72,10 +73,12 @@ def _slices(predictions: Predictions, folder: Path) -> Iterator[tuple[str, str, 
     yield "all", "all", np.ones(len(table), bool)
     tags = [set(names) for names in table["tags"].to_pylist()]
     # Artists have slices of their own, by how much they drew.
-    counts = Counter(tag for names in tags for tag in names if not tag.startswith("artist:"))
+    counts = Counter(tag for names in tags for tag in names if not tag.startswith(PROVENANCE))
     # Sorted by name, too, before the cut: `most_common` leaves ties in the order of sets, which differs between runs.
     for tag, _ in sorted(counts.items(), key=lambda pair: (-pair[1], pair[0]))[:TAGS]:
         yield "tag", tag, np.array([tag in names for names in tags])
+    for origin in sorted({tag for names in tags for tag in names if tag.startswith(ORIGIN)}):
+        yield "origin", origin.removeprefix(ORIGIN), np.array([origin in names for names in tags])
     artists = table["artist"].to_pylist()
     pictures = Counter(artists)
     yield from _ranges("pictures of the artist", np.array([pictures[artist] for artist in artists]), ARTIST_PICTURES)

@@ -62,6 +62,9 @@ class Sidecar:
     """Of the graph that is served."""
     auroc: dict[str, float] = field(default_factory=dict)
     """Precision -> validation AUROC, for each graph that was tried."""
+    origins: dict[str, dict[str, Any]] = field(default_factory=dict)
+    """The collections that the training pictures are from, by their `origin:` tags -> `pictures`, their number, and
+    `licences`, by their `licence:` tags."""
     resize: str = "letterbox"
     format: int = FORMAT
 

@@ -1,4 +1,4 @@
-"""Debian's openclipart -> `data/sample/dump.pgdump`, the dump of a Philomena board that has these pictures."""
+"""Debian packages of pictures -> `data/sample/dump.pgdump`, the dump of a Philomena board that has these pictures."""
 
 from __future__ import annotations
 

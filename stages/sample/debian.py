@@ -7,6 +7,7 @@ import hashlib
 import io
 import logging
 import os
+import posixpath
 import shutil
 import subprocess
 import tarfile
@@ -56,6 +57,22 @@ def fetch(packages: Sequence[Package], folder: Path) -> list[Path]:
     if missing:
         _download(missing, folder)
     return [_checked(package, _existing(package, folder)) for package in packages]
+
+
+def fetch_available(packages: Sequence[Package], folder: Path) -> dict[Package, Path]:
+    """As `fetch`, without the packages that cannot be had, each of which is a warning.
+
+    A Debian release has one version of each package, so another release than the one that was pinned lacks some.
+    """
+    with contextlib.suppress(SampleError):  # apt downloads all of them or none
+        return dict(zip(packages, fetch(packages, folder), strict=True))
+    files = {}
+    for package in packages:
+        try:
+            (files[package],) = fetch([package], folder)
+        except SampleError as error:
+            log.warning("the sample board is built without %s: %s", package, error)
+    return files
 
 
 def _find(package: Package, folder: Path) -> Path | None:
@@ -142,6 +159,22 @@ def contents(file: Path) -> Iterator[tarfile.TarFile]:
                 yield stream
         except tarfile.TarError as error:
             raise SampleError(f"{file} cannot be unpacked ({error}); delete it and run the command again") from error
+
+
+def files(file: Path, inside: str) -> dict[str, bytes]:
+    """The regular files below a package's folder, by their paths in it.
+
+    Raises:
+        SampleError: if the file is not a Debian package, or is damaged.
+    """
+    start = f"{inside}/"
+    found = {}
+    with contents(file) as stream:
+        for member in stream:
+            path = posixpath.normpath(member.name)
+            if path.startswith(start) and (body := stream.extractfile(member) if member.isfile() else None):
+                found[path.removeprefix(start)] = body.read()
+    return found
 
 
 def _find_data(opened: IO[bytes], file: Path) -> int:

@@ -1,6 +1,7 @@
-"""The Open Clip Art Library 0.18, from two Debian packages: public-domain drawings with their authors' metadata.
+"""The sample board's pictures: the Open Clip Art Library 0.18, public-domain drawings with their authors' metadata, and
+pictures by other hands (`others`).
 
-The pictures are unpacked and measured once; the cache keeps the result for later runs.
+They are unpacked from Debian packages and measured once; the cache keeps the result for later runs.
 """
 
 from __future__ import annotations
@@ -9,21 +10,25 @@ import contextlib
 import errno
 import fcntl
 import hashlib
+import inspect
 import posixpath
 import shutil
 import tarfile
 import xml.etree.ElementTree as ET
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from importlib import metadata
 from pathlib import Path
 from typing import IO
 
 import PIL
 from pydantic import TypeAdapter
 
-from stages.sample import debian, image_statistics
+from stages.sample import debian, image_statistics, others, readers, tables
 from stages.sample.debian import Package
 from stages.sample.image_statistics import ImageStatistics
+from stages.sample.tables import Origin
+from stages.sample.works import Work
 from stages.workspace.cache import cache_root
 from stages.workspace.errors import SampleError
 
@@ -42,19 +47,8 @@ RDF = "{http://www.w3.org/1999/02/22-rdf-syntax-ns#}"
 
 
 @dataclass(frozen=True)
-class Work:
-    """A drawing's metadata (`cc:Work` in its RDF), as the author wrote them."""
-
-    title: str = ""
-    description: str = ""
-    tags: tuple[str, ...] = ()
-    creators: tuple[str, ...] = ()
-    licences: tuple[str, ...] = ()
-
-
-@dataclass(frozen=True)
 class Picture:
-    """A PNG file, named by its path in the library, for example `animals/cat.png`."""
+    """A PNG file, named by its path in the library, for example `animals/cat.png`, or `tango/folder.png`."""
 
     name: str
     work: Work
@@ -103,26 +97,26 @@ def read(folder: Path) -> Library:
     return Library(folder, JSON.validate_json((folder / "library.json").read_bytes()))
 
 
-def gather(packages: Sequence[Package] = PACKAGES) -> Library:
+def gather(packages: Sequence[Package] = PACKAGES, origins: Sequence[Origin] | None = None) -> Library:
     """The library from the cache, or else downloaded, unpacked and measured, which takes about a minute.
 
     Args:
-        packages: the package of pictures and the package of drawings.
+        packages: Open Clip Art's package of pictures and its package of drawings.
+        origins: the tables of other packages; None for all that are written.
 
     Raises:
         SampleError: if a package cannot be downloaded or fails its check, or the disk is full.
     """
+    origins = tables.read() if origins is None else origins
     home = cache_root() / "sample"
-    folder = home / _key(packages)
+    folder = home / _key(packages, origins)
     try:
         home.mkdir(exist_ok=True)
         with _lock(home):
             if not folder.exists():
                 files = debian.fetch(packages, home / "packages")
-                aside = home / f"{folder.name}.partial"
-                shutil.rmtree(aside, ignore_errors=True)  # a killed run's
-                _unpack_and_measure(files, aside)
-                aside.rename(folder)
+                available = debian.fetch_available([origin.debian for origin in origins], home / "packages")
+                folder = _created(home, packages, files, {origin: available.get(origin.debian) for origin in origins})
     except OSError as error:
         if error.errno != errno.ENOSPC:
             raise
@@ -133,10 +127,27 @@ def gather(packages: Sequence[Package] = PACKAGES) -> Library:
     return read(folder)
 
 
-def _key(packages: Sequence[Package]) -> str:
+def _created(
+    home: Path, packages: Sequence[Package], files: Sequence[Path], others: Mapping[Origin, Path | None]
+) -> Path:
+    """The library's folder, created unless it exists; without the origins that have no file."""
+    available = {origin: file for origin, file in others.items() if file}
+    folder = home / _key(packages, tuple(available))
+    if not folder.exists():
+        aside = home / f"{folder.name}.partial"
+        shutil.rmtree(aside, ignore_errors=True)  # a killed run's
+        _unpack_and_measure(files, available, aside)
+        aside.rename(folder)
+    return folder
+
+
+def _key(packages: Sequence[Package], origins: Sequence[Origin]) -> str:
     """Name of the library's folder: a hash of everything that determines its content."""
-    code = [Path(file).read_bytes() for file in (__file__, image_statistics.__file__, debian.__file__)]
-    return hashlib.sha256(repr((tuple(packages), code, PIL.__version__)).encode()).hexdigest()[:16]
+    modules = (__file__, image_statistics.__file__, debian.__file__, others.__file__, tables.__file__)
+    files = [*map(Path, modules), Path(inspect.getfile(Work)), *sorted(Path(readers.__path__[0]).glob("*.py"))]
+    code = [file.read_bytes() for file in files]
+    determinants = (tuple(packages), tuple(origins), code, PIL.__version__, metadata.version("resvg-py"))
+    return hashlib.sha256(repr(determinants).encode()).hexdigest()[:16]
 
 
 @contextlib.contextmanager
@@ -147,11 +158,13 @@ def _lock(home: Path) -> Iterator[None]:
         yield
 
 
-def _unpack_and_measure(files: Sequence[Path], folder: Path) -> None:
+def _unpack_and_measure(files: Sequence[Path], origins: Mapping[Origin, Path], folder: Path) -> None:
     """Create the library in `folder`: `png`, `reduced` and `library.json`."""
     pictures, drawings = files
     links = _unpack(pictures, folder / "png")
     works = _read_works(drawings)
+    for origin, package in origins.items():
+        works |= others.unpack(origin, package, folder / "png")
     names = sorted(path.relative_to(folder / "png").as_posix() for path in (folder / "png").rglob("*.png"))
     if not names:
         raise SampleError(f"{pictures} contains no pictures in {INSIDE}/png; delete it and run the command again")

@@ -8,10 +8,9 @@ from datetime import timedelta
 
 from stages.philomena import board, tags
 from stages.philomena.board import Row
-from stages.sample.uploads import ALIASES, IMPLICATIONS, PREFIX, UNTAGGED, Upload, draw
+from stages.sample.uploads import ALIASES, IMPLICATIONS, UNTAGGED, Upload, draw
 
 ROOT = "http://sample.localhost/img"
-SOURCE = "http://www.openclipart.org/"
 USERS = 40
 REMARKS = ("Lovely.", "What a fine line.", "Is there a larger one?", "I drew this on paper first.", "First!")
 
@@ -54,7 +53,7 @@ def tables(uploaded: Sequence[Upload]) -> dict[str, list[Row]]:
             {"image_id": image.id, "target_id": image.merged_into} for image in uploaded if image.merged_into
         ],
         "image_hides": [{"image_id": image.id, "reason": image.removed} for image in uploaded if image.removed],
-        "image_sources": [{"image_id": image.id, "source": SOURCE} for image in uploaded],
+        "image_sources": [{"image_id": image.id, "source": image.work.homepage} for image in uploaded],
         "image_faves": faves,
         "tag_aliases": [{"tag_id": numbers[tag], "target_tag_id": numbers[of]} for tag, of in ALIASES.items()],
         "tag_implications": [
@@ -126,7 +125,7 @@ def tag_rows(uploaded: Sequence[Upload], numbers: dict[str, int]) -> list[Row]:
             "name": tag,
             "slug": board.slug(tag),
             "category": category(tag),
-            "short_description": f"The artist {tag.removeprefix(PREFIX)}" if tag.startswith(PREFIX) else None,
+            "short_description": f"The artist {tag.removeprefix(tags.ARTIST)}" if tag.startswith(tags.ARTIST) else None,
         }
         for tag, number in numbers.items()
     ]
@@ -136,4 +135,6 @@ def category(tag: str) -> str | None:
     """A tag's category on a board; most tags have none."""
     if tag in tags.RATINGS:
         return "rating"
-    return "origin" if tag.startswith(PREFIX) else "error" if tag == UNTAGGED else None
+    return (
+        "origin" if tag.startswith((tags.ARTIST, tags.ORIGIN, tags.LICENCE)) else "error" if tag == UNTAGGED else None
+    )

@@ -1,6 +1,7 @@
-"""The Open Clip Art Library -> the sample board's images, as messy as a real board's.
+"""The Open Clip Art Library and pictures by other hands -> the sample board's images, as messy as a real board's.
 
-Everything is a function of the library's contents: ids, dates and all else that a board adds come from hashes.
+Everything is a function of the library's contents: ids, dates and all else that a board adds come from hashes. Each
+origin has ids of its own, so what one has says nothing of the others' ids.
 """
 
 from __future__ import annotations
@@ -8,10 +9,13 @@ from __future__ import annotations
 import hashlib
 import html
 import re
+from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 
-from stages.sample.openclipart import Contents, Picture, Work
+from stages.philomena.tags import ARTIST, LICENCE, ORIGIN
+from stages.sample.openclipart import Contents, Picture
+from stages.sample.works import Work
 
 ALIASES = {
     "children": "child",
@@ -48,13 +52,15 @@ IMPLICATIONS = {
 """Tags that imply another. Some of them are on no image."""
 UNTAGGED = "tagme"
 RATING = "safe"
-PREFIX = "artist:"
 NAMELESS = re.compile(r"(none|unknown|anonymous|hash\(0x.*)?")
 JUNK = re.compile(r"hash(\(0x.*)?")
 """What a bug of the library's own software wrote in place of a list of tags."""
 PUBLIC_DOMAIN = re.compile(r"public ?domain", re.IGNORECASE)
 NO_LICENCE = "Not stated to be in the public domain"
+OPENCLIPART = Work().origin
 FIRST_DAY = datetime(2005, 1, 1)  # noqa: DTZ001 (a board's times are UTC without a zone)
+PAUSE = 100_000
+"""Longest time between two uploads, in seconds."""
 
 
 @dataclass(frozen=True)
@@ -96,17 +102,10 @@ def uploads(contents: Contents) -> list[Upload]:
     for name, into in originals.items():  # merging two images also merges their tags
         tags[into] |= tags[name]
 
-    # Shuffled by hash: the library is sorted by subject, but a board's ids say nothing about content.
-    order = sorted(works, key=lambda name: (draw("order", name), name))
-    ids: dict[str, int] = {}
-    last = 0
-    for name in order:
-        last += 1 + (draw("gap", name) % 5 == 0)  # a gap is an upload of which no trace is left
-        ids[name] = last
-    moment = FIRST_DAY
+    moments = _moments(works)
+    ids = {name: number for name, (number, _) in moments.items()}
     uploaded = []
-    for name in order:
-        moment += timedelta(seconds=draw("pause", name) % 100_000)
+    for name, (_, moment) in moments.items():
         original = originals.get(name)
         uploaded.append(
             Upload(
@@ -116,16 +115,43 @@ def uploads(contents: Contents) -> list[Upload]:
                 name=name.rpartition("/")[2],
                 format="PNG" if draw("format", name) % 20 == 0 else "png",
                 work=works[name],
-                tags=tuple(sorted((tags[name] or {UNTAGGED}) | _artists(works[name]) | {RATING})),
+                tags=tuple(
+                    sorted((tags[name] or {UNTAGGED}) | _artists(works[name]) | _provenance(works[name]) | {RATING})
+                ),
                 merged_into=ids[original] if original else None,
-                removed=None if original or _is_public_domain(works[name]) else NO_LICENCE,
+                removed=None if original or _is_allowed(works[name]) else NO_LICENCE,
             )
         )
     return uploaded
 
 
+def _moments(works: Mapping[str, Work]) -> dict[str, tuple[int, datetime]]:
+    """Each picture's id and time, by ascending id."""
+    moments = {}
+    for first_id in sorted({work.first_id for work in works.values()}):
+        number, moment = first_id - 1, FIRST_DAY + timedelta(seconds=(first_id - 1) * PAUSE // 2)
+        names = [name for name, work in works.items() if work.first_id == first_id]
+        # Shuffled by hash: a library is sorted by subject, but a board's ids say nothing about content.
+        for name in sorted(names, key=lambda name: (draw("order", name), name)):
+            number += 1 + (draw("gap", name) % 5 == 0)  # a gap is an upload of which no trace is left
+            moment += timedelta(seconds=draw("pause", name) % PAUSE)
+            moments[name] = number, moment
+    return moments
+
+
+def _is_allowed(work: Work) -> bool:
+    """Whether the picture may be shown: the licences of other origins were read when their tables were written."""
+    return work.origin != OPENCLIPART or _is_public_domain(work)
+
+
 def _is_public_domain(work: Work) -> bool:
     return bool(work.licences) and all(PUBLIC_DOMAIN.search(licence) for licence in work.licences)
+
+
+def _provenance(work: Work) -> set[str]:
+    """The tags that name the picture's origin and licence."""
+    licences = {"public domain"} if _is_public_domain(work) else {licence.lower() for licence in work.licences}
+    return {f"{ORIGIN}{work.origin}", *(f"{LICENCE}{licence}" for licence in licences)}
 
 
 def _tags(work: Work) -> set[str]:
@@ -136,7 +162,7 @@ def _tags(work: Work) -> set[str]:
 
 def _artists(work: Work) -> set[str]:
     names = {part.strip() for creator in work.creators for part in _without_address(creator).split(",")}
-    return {f"{PREFIX}{name}" for name in names if not NAMELESS.fullmatch(name)}
+    return {f"{ARTIST}{name}" for name in names if not NAMELESS.fullmatch(name)}
 
 
 def _without_address(creator: str) -> str:

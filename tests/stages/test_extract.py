@@ -68,7 +68,8 @@ def catalogue(board: Any, own_server: str, params: Any) -> Any:
 def mess(board: Any) -> Any:
     """Images of every kind that a board has."""
     names = ["gun", "toy", "cat", "artist:zoe", "artist:ann", "safe", "guns", 'pokémon, 100% "it\'s"', "dog", "error"]
-    categories = [None, None, "species", "origin", "origin", "rating", None, None, None, "error"]
+    names += ["origin:tango", "licence:gpl"]
+    categories = [None, None, "species", "origin", "origin", "rating", None, None, None, "error", None, None]
     for id, (name, category) in enumerate(zip(names, categories, strict=True), 1):
         board.tag(id, name, category)
     board.insert("tag_aliases", [{"tag_id": 7, "target_tag_id": 1}])
@@ -83,8 +84,8 @@ def mess(board: Any) -> Any:
     board.image(9, [1], image_format="webm")
     board.image(10, [1], image_height=10)
     board.image(11, [4, 6, 10])
-    board.image(12, [])
-    board.image(13, [1, 7])
+    board.image(12, [11, 12])
+    board.image(13, [1, 7, 11])
     board.insert("image_hides", [{"image_id": 6, "reason": "rule 1"}, {"image_id": 6, "reason": "again"}])
     board.insert("image_duplicates", [{"image_id": 7, "target_id": 8}, {"image_id": 8, "target_id": 1}])
     board.insert("image_intensities", [dict(zip(("image_id", *CORNERS), (1, 0.1, 2.5, 3.5, 255.0), strict=True))])
@@ -116,7 +117,8 @@ def test_a_row_has_all_facts_about_its_image(mess: Any, catalogue: Any) -> None:
     rows, _ = catalogue()
     first = rows[1]
     assert first["tags"] == ["artist:ann", "artist:zoe", "cat", "gun", "safe"]
-    assert first["artist"] == "ann"
+    assert (first["artist"], first["origin"]) == ("ann", None)
+    assert (rows[13]["artist"], rows[13]["origin"]) == (None, "tango")
     assert first["format"] == "jpeg"
     assert first["url"] == "http://sample.localhost/img/2013/1/2/1/medium.jpg"
     assert (first["width"], first["height"], first["size"]) == (1000, 900, 77)
@@ -128,7 +130,7 @@ def test_a_row_has_all_facts_about_its_image(mess: Any, catalogue: Any) -> None:
     assert (rows[3]["format"], rows[3]["tags"]) == ("png", ["gun"]), "an svg is served as png; an alias is its target"
     assert rows[4]["tags"] == ["cat", 'pokémon, 100% "it\'s"']
     assert rows[4]["name"] == 'a "name",\nof two lines'
-    assert rows[13]["tags"] == ["gun"], "an image with an alias and its target has one tag"
+    assert rows[13]["tags"] == ["gun", "origin:tango"], "an image with an alias and its target has one tag"
 
 
 @pytest.mark.parametrize("version", ["full", "thumb_tiny", "tall"])

@@ -23,11 +23,11 @@ from PIL import Image
 from stages import split
 from stages.dataset import hashes
 from stages.workspace import shards
-from stages.workspace.errors import PolicyError
+from stages.workspace.errors import MLpyError, PolicyError
 from stages.workspace.paths import IMAGES, SHARDS, SPLIT_SUMMARY, SPLITS
 
 ROOT = Path(__file__).parents[2]
-TEXTS = {"label", "url", "format", "sha512", "artist", "name"}
+TEXTS = {"label", "url", "format", "sha512", "artist", "origin", "name"}
 Row = dict[str, Any]
 
 
@@ -51,6 +51,7 @@ def row(image_id: int, data: bytes, **values: Any) -> Row:
     given = {
         "label": "flagged" if image_id % 2 else "clean",
         "artist": f"a{image_id}",
+        "origin": None,
         "name": f"picture {image_id}.png",
     }
     whole = {"url": "http://sample.localhost/x.png", "format": "png", "sha512": None, "size": len(data), "merged": []}
@@ -222,6 +223,61 @@ def test_grouped_by_artist_no_artist_is_in_two_splits() -> None:
         of_artist.setdefault(one["artist"], set()).add(found[one["image_id"]][1])
     assert len(of_artist.pop(None)) == 19, "pictures of no known artist are each on their own"
     assert all(len(groups) == 1 for groups in of_artist.values())
+
+
+def of_origins() -> list[Row]:
+    """200 pictures of twelve origins, half of them of one, and ten of none; eight have a copy in another origin."""
+    board = []
+    for seed in range(1, 201):
+        origin = None if seed % 20 == 0 else "large" if seed % 2 else f"small {seed % 11}"
+        board.append(row(seed, encoded(drawn(seed)), label="flagged" if seed % 3 else "clean", origin=origin))
+    return board + [row(1000 + seed, encoded(drawn(seed)), origin="copies") for seed in range(1, 9)]
+
+
+def test_grouped_by_origin_each_fold_tests_origins_that_are_in_no_other_split() -> None:
+    board = of_origins()
+    put(board)
+    origins = {one["image_id"]: one["origin"] for one in board if one["origin"]}
+    tested: set[int] = set()
+    for fold in range(5):
+        put_params(group_by="origin", fold=fold)
+        split.main()
+        found = results()
+        of_split = {
+            name: {origins.get(image) for image, (where, _) in found.items() if where == name} for name in SPLITS
+        }
+        assert not of_split["test"] & (of_split["train"] | of_split["val"]) - {None}
+        groups = {name: {group for where, group in found.values() if where == name} for name in SPLITS}
+        assert not groups["train"] & (groups["val"] | groups["test"]), "near-duplicates stay together as well"
+        assert len(groups["val"] | groups["test"]) == len(groups["val"]) + len(groups["test"])
+        now = {image for image, (where, _) in found.items() if where == "test"}
+        assert not tested & now
+        tested |= now
+    assert tested == results().keys(), "every picture that is kept is tested once"
+    assert len(tested) >= 200
+
+
+def test_a_near_duplicate_of_another_origins_picture_is_left_out_and_draws_no_origin_along() -> None:
+    board = [row(seed, encoded(drawn(seed)), origin=f"o{seed % 5}") for seed in range(1, 121)]
+    put([*board, row(1000, encoded(drawn(2)), origin="new"), *(row(n, encoded(drawn(n)), origin="new") for n in NEW)])
+    folds: dict[int, int] = {}
+    for fold in range(5):
+        put_params(group_by="origin", fold=fold)
+        split.main()
+        folds |= {image: fold for image, (where, _) in results().items() if where == "test"}
+    assert [folds[first] for first in range(1, 6)] == [0, 1, 2, 3, 4], "origins take turns"
+    assert 1000 not in folds
+    assert {folds[new] for new in NEW} == {0}
+
+
+NEW = range(1001, 1021)
+
+
+def test_grouped_by_origin_without_origins_is_an_error_that_says_what_to_do() -> None:
+    put(rows())
+    put_params(group_by="origin")
+    with pytest.raises(MLpyError, match="no picture has an origin: tag; use content or artist"):
+        split.main()
 
 
 def test_a_multilabel_board_is_split_too() -> None:

@@ -103,6 +103,10 @@ def prepare(folder: Path, kind: str = "binary") -> None:
         code="abc",
         params={"model": {"name": "probe", "backbone": "tf_efficientnet_lite0"}},
         metrics={"auroc": 1.0},
+        origins={
+            "drawn": {"pictures": 30, "licences": ["gpl-2+", "ofl"]},
+            "found": {"pictures": 7, "licences": []},
+        },
     ).write(folder / paths.SIDECAR)
     section = {
         "bootstrap": 100,
@@ -185,7 +189,7 @@ def test_the_model_card_has_its_sections(done: tuple[str, Path]) -> None:
         *("Intended use", "Out of scope", "Data and licence", "Results", "Thresholds", "Failures", "Appeal"),
     ]
     assert "- **bright**: any of bright" in card
-    assert "in the public domain" in card
+    assert "| drawn | 30 | gpl-2+, ofl |\n| found | 7 | not stated |\n" in card
     assert "- bright: 0.500" in card
     assert "at each run\nof the test stage: 12 pictures" in card
 

@@ -11,6 +11,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from stages.dataset.targets import Task, read
+from stages.philomena.tags import PREFIXES
 from stages.workspace.errors import ModelError
 
 Row = dict[str, Any]
@@ -93,9 +94,23 @@ def test_tags_are_many_hot_over_the_training_splits_vocabulary(tmp_path: Path) -
     assert task.val.tags.tolist() == [[False, True]] * 4
 
 
-def test_artist_tags_are_no_targets(tmp_path: Path, val: Path) -> None:
-    train = put(tmp_path / "train.parquet", rows(40, tags=["artist:someone", "cat"]))
+def test_tags_of_provenance_are_no_targets(tmp_path: Path, val: Path) -> None:
+    tags = [*(f"{prefix}something" for prefix in PREFIXES), "cat"]
+    train = put(tmp_path / "train.parquet", rows(40, tags=tags))
     assert read(train, val, 1).vocabulary == ("cat",)
+
+
+def test_origins_are_counted_over_both_splits_with_their_licences(tmp_path: Path) -> None:
+    drawn, tango = ["cat", "origin:drawn", "licence:gpl", "licence:ofl"], ["cat", "origin:tango"]
+    train = put(tmp_path / "train.parquet", [*rows(40, tags=drawn), *rows(3, tags=tango), *rows(9, tags=["cat"])])
+    val = put(tmp_path / "val.parquet", [*rows(4, tags=tango), *rows(4, tags=["origin:drawn", "licence:mit"])])
+    for heads in (1, 5):
+        task = read(train, val, 1, heads)
+        assert task.vocabulary == ("cat",)
+        assert list(task.origins.items()) == [
+            ("drawn", {"pictures": 44, "licences": ["gpl", "mit", "ofl"]}),
+            ("tango", {"pictures": 7, "licences": []}),
+        ]
 
 
 def pooled(tmp_path: Path, heads: int = 5, seed: int = 0) -> Task:

@@ -28,6 +28,14 @@ def test_a_slice_has_the_recall_and_false_positive_rate_of_its_pictures(tmp_path
     assert results["pictures of the artist", "11 to 30"][0] == 20
 
 
+def test_origins_are_slices_of_their_own_and_no_tags(tmp_path: Path, predictor: Predictor) -> None:
+    tags = [["artist:ann", "licence:gpl", f"origin:{'tango' if n < 12 else 'xfce'}", "safe"] for n in range(20)]
+    split = predictions([0.9] * 20, [True] * 20, tags=tags)
+    results = slices.measure(split, predictor.sidecar, write_shards(tmp_path, [blue()] * 20))
+    assert [(part.value, part.pictures) for part in results if part.kind == "origin"] == [("tango", 12)]
+    assert [part.value for part in results if part.kind == "tag"] == ["safe"]
+
+
 def test_slices_of_few_pictures_are_left_out(tmp_path: Path, predictor: Predictor) -> None:
     rare = [["rare"] if image_id < 9 else ["safe"] for image_id in range(20)]
     results = slices.measure(

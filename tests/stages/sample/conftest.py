@@ -33,7 +33,7 @@ def tiny(tmp_path_factory: pytest.TempPathFactory) -> Tiny:
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv(debian.FOLDER_VARIABLE, str(folders[0]))
         patch.setenv("MLPY_CACHE", str(folders[1]))
-        library = openclipart.gather(packages)
+        library = openclipart.gather(packages, ())
     return Tiny(packages, *folders, library)
 
 

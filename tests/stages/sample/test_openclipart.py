@@ -17,7 +17,8 @@ from clipart import DRAWINGS, SHOWN
 from PIL import Image
 
 from stages.sample import debian, image_statistics, openclipart
-from stages.sample.openclipart import Library, Work
+from stages.sample.openclipart import Library
+from stages.sample.works import Work
 from stages.workspace.errors import SampleError
 
 ROOT = Path(__file__).parents[3]
@@ -148,7 +149,7 @@ def test_what_is_gathered_is_used_again_without_packages(
     monkeypatch.setenv("MLPY_CACHE", str(tiny.cache))
     monkeypatch.setenv(debian.FOLDER_VARIABLE, str(tmp_path))
     before = [(file, file.stat().st_mtime_ns) for file in sorted((library.folder / "png").rglob("*"))]
-    assert openclipart.gather(tiny.packages) == library
+    assert openclipart.gather(tiny.packages, ()) == library
     assert [(file, file.stat().st_mtime_ns) for file in sorted((library.folder / "png").rglob("*"))] == before
     assert openclipart.read(library.folder) == library
 
@@ -158,7 +159,7 @@ import sys
 from stages.sample.debian import Package
 from stages.sample.openclipart import gather
 if __name__ == "__main__":
-    print(gather(tuple(Package(*words.split("/")) for words in sys.argv[1:])).folder)
+    print(gather(tuple(Package(*words.split("/")) for words in sys.argv[1:]), ()).folder)
 """
 
 
@@ -192,4 +193,4 @@ def test_a_package_without_pictures_is_refused(tmp_path: Path, monkeypatch: pyte
     monkeypatch.setenv(debian.FOLDER_VARIABLE, str(tmp_path))
     monkeypatch.setenv("MLPY_CACHE", str(tmp_path / "cache"))
     with pytest.raises(SampleError, match="contains no pictures in usr/share/openclipart/png"):
-        openclipart.gather(packages)
+        openclipart.gather(packages, ())

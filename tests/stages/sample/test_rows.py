@@ -11,6 +11,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
+import clipart
 import debs
 import pyarrow.parquet as pq
 import pytest
@@ -119,8 +120,8 @@ def test_merged_and_removed_images_keep_their_taggings(query: Query) -> None:
         "JOIN image_taggings ON image_id = images.id JOIN tags ON tags.id = tag_id "
         "WHERE hidden_from_users GROUP BY image_name"
     )
-    assert dict(rows)["katana.png"] == ["artist:eve", "katana", "safe"]
-    assert dict(rows)["clip.png"] == ["artist:ann", "clip", "safe"]
+    assert dict(rows)["katana.png"] == ["artist:eve", "katana", "licence:public domain", "origin:openclipart", "safe"]
+    assert dict(rows)["clip.png"] == ["artist:ann", "clip", f"licence:{clipart.BY_SA}", "origin:openclipart", "safe"]
     assert len(rows) == 6
 
 
@@ -147,6 +148,7 @@ def test_a_row_tells_its_picture(query: Query, uploaded: list[Upload]) -> None:
 def test_artists_ratings_and_accents_are_tags(query: Query) -> None:
     rows = {name: (slug, category) for name, slug, category in query("SELECT name::text, slug, category FROM tags")}
     assert rows["artist:zoe"] == ("artist-colon-zoe", "origin")
+    assert rows["origin:openclipart"][1] == rows["licence:public domain"][1] == "origin"
     assert rows["safe"][1] == rows["semi-grimdark"][1] == "rating"
     assert rows["étoile"] == ("%C3%A9toile", None)
     assert rows["card & dice"] == ("card+%26+dice", None)
@@ -181,7 +183,7 @@ def test_the_same_library_gives_the_same_bytes_and_the_command_writes_them(
 ) -> None:
     monkeypatch.setenv("MLPY_CACHE", str(tiny.cache))
     monkeypatch.setenv("TZ", "Asia/Tokyo")
-    monkeypatch.setattr(openclipart.gather, "__defaults__", (tiny.packages,))
+    monkeypatch.setattr(openclipart.gather, "__defaults__", (tiny.packages, ()))
     sample.main()
     assert paths.SAMPLE_DUMP.read_bytes() == dump.read_bytes()
     assert list(paths.SAMPLE_DUMP.parent.iterdir()) == [paths.SAMPLE_DUMP], "nothing else is left behind"

@@ -10,10 +10,12 @@ from datetime import datetime
 import pytest
 
 from stages.sample.image_statistics import ImageStatistics
-from stages.sample.openclipart import Contents, Duplicate, Library, Picture, Work
+from stages.sample.openclipart import Contents, Duplicate, Library, Picture
 from stages.sample.uploads import ALIASES, IMPLICATIONS, NO_LICENCE, Upload, draw, uploads
+from stages.sample.works import Work
 
 PUBLIC = ("http://web.resource.org/cc/PublicDomain",)
+PROVENANCE = ("licence:public domain", "origin:openclipart")
 STATISTICS = ImageStatistics(64, 48, 1234, "0" * 128, (1.0, 2.0, 3.0, 4.0))
 
 
@@ -73,6 +75,37 @@ def test_the_same_contents_give_the_same_uploads(library: Library, uploaded: lis
     assert uploads(again) == uploaded, "whatever the order that they are listed in"
 
 
+OTHERS = {"crossfire": 10_000, "tango": 11_000}
+"""Origin -> its first id."""
+
+
+def other(origin: str, number: int) -> Picture:
+    work = Work(tags=("card",), creators=("Some One",), licences=("GPL-2+",), origin=origin, first_id=OTHERS[origin])
+    return Picture(f"{origin}/{number}.png", work, STATISTICS)
+
+
+def board_with(*origins: str) -> dict[str, Upload]:
+    """Name -> image, of a board with 40 drawings and 40 pictures of each origin."""
+    pictures = [picture(f"cats/{number}.png", "cat") for number in range(40)]
+    pictures += [other(origin, number) for origin in origins for number in range(40)]
+    return {image.picture.name: image for image in uploads(Contents(tuple(pictures), ()))}
+
+
+def test_an_origin_moves_no_image_of_another() -> None:
+    whole = board_with("crossfire", "tango")
+    assert [image.id for image in whole.values()] == sorted(image.id for image in whole.values())
+    dates = [image.created_at for image in whole.values()]
+    assert dates == sorted(dates)
+    for some in (board_with(), board_with("crossfire"), board_with("tango")):
+        assert some.items() <= whole.items()
+
+
+def test_an_image_tells_its_origin_and_licence_and_is_shown() -> None:
+    image = board_with("tango")["tango/3.png"]
+    assert image.tags == ("artist:some one", "card", "licence:gpl-2+", "origin:tango", "safe")
+    assert not image.hidden
+
+
 def test_what_is_drawn_is_the_same_on_every_machine() -> None:
     assert draw("a", 1) == draw("a", "1") == 408074298725870688
     assert draw("a1") != draw("a", 1)
@@ -94,7 +127,7 @@ def test_what_is_drawn_is_the_same_on_every_machine() -> None:
     ],
 )
 def test_tags_are_written_as_a_board_writes_them(library_tags: list[str], tags: list[str]) -> None:
-    assert list(only(*library_tags).tags) == sorted([*tags, "safe"])
+    assert list(only(*library_tags).tags) == sorted([*tags, *PROVENANCE, "safe"])
 
 
 @pytest.mark.parametrize(
@@ -129,7 +162,7 @@ def test_what_is_not_stated_to_be_public_domain_is_removed(licences: tuple[str, 
     image = only("cat", licences=licences)
     assert image.removed == removed
     assert image.hidden == (removed is not None)
-    assert image.tags == ("cat", "safe"), "and keeps its tags"
+    assert {"cat", "origin:openclipart", "safe"} <= set(image.tags), "and keeps its tags"
 
 
 def test_the_tiny_library_hides_what_it_should(uploaded: list[Upload]) -> None:
@@ -154,8 +187,8 @@ def test_a_merged_image_points_to_a_shown_one_with_the_same_pixels(uploaded: lis
 
 def test_a_merged_image_keeps_its_tags_and_artist_and_its_target_takes_the_tags(uploaded: list[Upload]) -> None:
     tags = {image.name: set(image.tags) for image in uploaded}
-    assert tags["katana.png"] == {"katana", "artist:eve", "safe"}
-    assert tags["sword.png"] == {"swords", "gun", "katana", "artist:bob", "safe"}
+    assert tags["katana.png"] == {"katana", "artist:eve", *PROVENANCE, "safe"}
+    assert tags["sword.png"] == {"swords", "gun", "katana", "artist:bob", *PROVENANCE, "safe"}
 
 
 def test_an_image_has_one_rating_and_sorted_tags(uploaded: list[Upload]) -> None:
