@@ -19,8 +19,10 @@ from torchvision.transforms import v2
 
 from stages.inference.decoding import Pixels
 
-RULE = 2
+RULE = 3
 """Part of the cache keys. Increase it when `augment` gives other pictures."""
+SMALL, COLOURS = (24, 65), (8, 33)
+"""Sides, in px, and numbers of colours of small originals; the upper bounds are exclusive."""
 BORDERS = (0, 24, 128, 255)
 """Grey levels of frames: black, a dark chat client's background, grey, white."""
 
@@ -46,7 +48,8 @@ def augment(pixels: Pixels, copy: int, places: Sequence[int]) -> Pixels:
 
 
 def copy_transform(size: tuple[int, ...]) -> v2.Transform:
-    """What people do to pictures before they repost them: mirror, crop, frame, grey out, recolour, compress.
+    """What people do to pictures before they repost them: mirror, crop, frame, grey out, recolour, compress; and small
+    originals, as other sources have them.
 
     Args:
         size: height and width of the pictures, in px.
@@ -64,9 +67,20 @@ def copy_transform(size: tuple[int, ...]) -> v2.Transform:
             v2.RandomChoice([crop, v2.RandomChoice(frame), v2.Identity()], p=[0.4, 0.4, 0.2]),
             v2.RandomGrayscale(0.25),
             v2.RandomApply([v2.ColorJitter(0.2, 0.2, 0.2)], 0.3),
+            v2.RandomApply([v2.Lambda(shrink)], 0.25),
             v2.RandomApply([v2.Lambda(recompress)], 0.2),
         ]
     )
+
+
+def shrink(picture: torch.Tensor) -> torch.Tensor:
+    """A picture, uint8 [3, height, width], as if its original were an icon of 24 to 64 px, half of them in few colours."""
+    small = v2.functional.resize(picture, [int(torch.randint(*SMALL, ()))], antialias=True)
+    if torch.rand(()) < 0.5:
+        image = v2.functional.to_pil_image(small).quantize(int(torch.randint(*COLOURS, ())))
+        small = v2.functional.pil_to_tensor(image.convert("RGB"))
+    scaled: torch.Tensor = v2.functional.resize(small, list(picture.shape[1:]), antialias=True)
+    return scaled
 
 
 def recompress(picture: torch.Tensor) -> torch.Tensor:
