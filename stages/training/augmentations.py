@@ -74,7 +74,7 @@ def copy_transform(size: tuple[int, ...]) -> v2.Transform:
 
 
 def shrink(picture: torch.Tensor) -> torch.Tensor:
-    """A picture, uint8 [3, height, width], as if its original were an icon of 24 to 64 px, half of them in few colours."""
+    """A picture, uint8 [3, height, width], as if its original were an icon of 24 to 64 px, sometimes of few colours."""
     small = v2.functional.resize(picture, [int(torch.randint(*SMALL, ()))], antialias=True)
     if torch.rand(()) < 0.5:
         image = v2.functional.to_pil_image(small).quantize(int(torch.randint(*COLOURS, ())))
