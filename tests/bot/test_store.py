@@ -14,7 +14,7 @@ from rows import decision, ruling, scored
 from bot.rules.policy import Action, GuildPolicy, Mode, ModerationRule
 from bot.storage import store as store_module
 from bot.storage.store import BotStore
-from bot.storage.tables import APPROVED, CLOSED, DELETED, OPEN, WRONG, Decision, decisions, signed, unsigned
+from bot.storage.tables import APPROVED, CLOSED, DELETED, OPEN, SCHEMA, WRONG, Decision, decisions, signed, unsigned
 
 DAY = 86_400
 POLICY = GuildPolicy(
@@ -284,4 +284,4 @@ async def test_the_bots_own_values_are_stored(store: BotStore, other: BotStore) 
     assert await store.get("commands") is None
     await asyncio.gather(*(each.put("commands", "first") for each in (store, other)))
     await store.put("commands", "second")
-    assert (await other.get("commands"), await store.get("schema")) == ("second", "1")
+    assert (await other.get("commands"), await store.get("schema")) == ("second", str(SCHEMA))
