@@ -87,6 +87,7 @@ class Health:
             "latency_s": round(latency, 3) if connected else None,
             "model": self._serving.version,
             "queue": self._judge.admitted,
+            "store": "away" if self._store.away else "ok",
             "store_waiting": self._store.waiting,
         }
         return web.json_response(state, status=200 if connected and not self._store.away else 503)
