@@ -105,7 +105,7 @@ class CatchUp:
             if start is not None and newest > start:
                 gaps[channel.id] = start
             else:
-                others[channel.id] = newest
+                others[channel.id] = max(newest, channel.id)  # no message is older than its channel
         self._positions.begin(guild.id, gaps, others)
         await self.save()
 

@@ -31,12 +31,18 @@ class Retrying:
         self._moderation = moderation
 
     async def run(self) -> None:
-        """Try the pictures that are due."""
-        try:
-            due = await self._services.store.due_retries([guild.id for guild in self._client.guilds])
-        except StoreError:
-            self._services.metrics.errors.labels("store").inc()
-            return
+        """Try the pictures that are due, until none is."""
+        while not self._moderation.stopping:
+            try:
+                due = await self._services.store.due_retries([guild.id for guild in self._client.guilds])
+            except StoreError:
+                self._services.metrics.errors.labels("store").inc()
+                return
+            if not due:
+                return
+            await self._try_all(due)
+
+    async def _try_all(self, due: Sequence[Retry]) -> None:
         by_message: dict[int, list[Retry]] = {}
         for each in due:
             by_message.setdefault(each.message_id, []).append(each)
