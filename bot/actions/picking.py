@@ -53,13 +53,18 @@ def listed_pictures(entry: discord.Message | None) -> list[ListedPicture]:
     return []
 
 
+def needs_menu(pictures: Sequence[ListedPicture]) -> bool:
+    """Whether there is something to choose, or an option to be spelled out."""
+    return len(pictures) > 1 or pictures[0].key == REST
+
+
 def name_pictures(pictures: Sequence[ListedPicture], chosen: Collection[str]) -> str:
     """The chosen pictures as a short word for a custom id.
 
     One picture is named by its key. Several are named by their places in the menu, with a digest of the menu: a click
     on an entry as it was before must not decide others.
     """
-    if len(pictures) == 1:
+    if not needs_menu(pictures):
         return f"k{pictures[0].key}"
     places = sum(1 << place for place, picture in enumerate(pictures) if picture.key in chosen)
     return f"m{places:x}.{_digest(pictures)}"
@@ -78,6 +83,12 @@ def named_pictures(names: str, listed: Sequence[ListedPicture]) -> set[str] | No
     if digest != _digest(listed):
         return None
     return {picture.key for place, picture in enumerate(listed) if int(places, 16) >> place & 1}
+
+
+def waiting_pictures(listed: Sequence[ListedPicture], waiting: Collection[str]) -> list[ListedPicture]:
+    """Those listed pictures whose keys are in `waiting`, and `REST` if it stands for any of them."""
+    unlisted = set(waiting) - {picture.key for picture in listed}
+    return [picture for picture in listed if picture.key in waiting or (picture.key == REST and unlisted)]
 
 
 def describe_choice(pictures: Sequence[ListedPicture], chosen: Collection[str]) -> str:

@@ -12,7 +12,16 @@ import discord
 
 from bot.actions.discord_calls import DISCORD_ERRORS, as_sentence, describe_error, retry
 from bot.actions.execution import time_out
-from bot.actions.picking import REST, ListedPicture, describe_choice, listed_pictures, name_pictures, named_pictures
+from bot.actions.picking import (
+    REST,
+    ListedPicture,
+    describe_choice,
+    listed_pictures,
+    name_pictures,
+    named_pictures,
+    needs_menu,
+    waiting_pictures,
+)
 from bot.rules.policy import Action
 from bot.services import Services, services_of
 from bot.storage.database import StoreError
@@ -230,8 +239,8 @@ class ReviewButton(
         entry = interaction.message
         assert entry is not None  # noqa: S101 - a button is below a message
         listed = listed_pictures(entry)
-        rows = await services.store.decisions_on(self.message_id)
-        waiting = [picture for picture in listed if _is_open(rows.get(picture.key))]
+        rows = await self._decisions(services, None)
+        waiting = waiting_pictures(listed, {row.picture for row in rows if row.state == OPEN})
         embed = entry.embeds[0] if entry.embeds else discord.Embed()
         decided = {row.picture for row in settled}
         which = ", ".join(str(picture.number) for picture in listed if picture.key in decided)
@@ -299,8 +308,9 @@ def review_view(
     view = discord.ui.View(timeout=None)
     chosen_keys = {picture.key for picture in pictures} if chosen is None else chosen
     names = name_pictures(pictures, chosen_keys)
-    suffix = describe_choice(pictures, chosen_keys) if len(pictures) > 1 else ""
-    if len(pictures) > 1:
+    suffix = ""
+    if needs_menu(pictures):
+        suffix = describe_choice(pictures, chosen_keys)
         view.add_item(PictureMenu(channel_id, message_id, pictures, chosen_keys))
     for name in CHOICES:
         view.add_item(ReviewButton(name, channel_id, message_id, names, suffix))
@@ -314,10 +324,6 @@ def write_decision(embed: discord.Embed, text: str) -> None:
             embed.set_field_at(place, name=MODERATOR_FIELD, value=f"{field.value}\n{text}"[:1000], inline=False)
             return
     embed.add_field(name=MODERATOR_FIELD, value=text[:1000], inline=False)
-
-
-def _is_open(decision: Decision | None) -> bool:
-    return decision is not None and decision.state == OPEN
 
 
 def _missing_for(moderator: discord.Member, channel_id: int, name: str) -> str:

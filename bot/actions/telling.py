@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import logging
 from collections.abc import Iterable
 
@@ -69,6 +70,7 @@ class Teller:
         self._client = client
         self._told: dict[int, int] = {}
         """Server -> Unix time of the last notice about its mod-log."""
+        self._checking_rules = asyncio.Lock()
 
     async def check_modlog(self, guild: discord.Guild, policy: GuildPolicy) -> None:
         """Say that the mod-log is needed and cannot be used, once a day."""
@@ -84,14 +86,14 @@ class Teller:
 
     async def check_rules(self, guild: discord.Guild, policy: GuildPolicy) -> None:
         """Say which rules do not apply any more, because the model that is serving does not have their labels."""
-        model = self._services.serving.current
-        rules = policy.inapplicable_rules(model.predictor.sidecar)
-        state = "\n".join(sorted({rule.label for rule in rules}))
-        if state == await self._get(guild.id, RULES):
-            return
-        if rules and not await self._tell_of_rules(guild, policy, rules):
-            return  # the next start or model tries again
-        await self._put(guild.id, RULES, state)
+        async with self._checking_rules:  # a start and a switch may come at once
+            rules = policy.inapplicable_rules(self._services.serving.current.predictor.sidecar)
+            state = "\n".join(sorted({rule.label for rule in rules}))
+            if state == await self._get(guild.id, RULES):
+                return
+            if rules and not await self._tell_of_rules(guild, policy, rules):
+                return  # the next start or model tries again
+            await self._put(guild.id, RULES, state)
 
     async def _tell_of_rules(self, guild: discord.Guild, policy: GuildPolicy, rules: Iterable[ModerationRule]) -> bool:
         model = self._services.serving.current

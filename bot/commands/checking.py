@@ -181,6 +181,8 @@ def _guild_channel(guild: discord.Guild, channel: object) -> discord.abc.GuildCh
         app_commands.CheckFailure: if the bot does not see it.
     """
     visible = guild.get_channel_or_thread(getattr(channel, "id", 0))
+    if visible is None and isinstance(channel, discord.Thread):
+        return channel  # one that is archived
     if visible is None:
         raise app_commands.CheckFailure("The bot cannot see that channel.")
     return visible

@@ -28,7 +28,6 @@ class Watching(commands.Cog):
         self._services = services
         self._teller = teller
         self._carriers = CarrierWatch(services.metrics.errors.labels("unknown carrier").inc)
-        self._tasks: set[asyncio.Task[None]] = set()
         self._parsers: dict[str, Callable[[Any], None]] = {}
 
     async def cog_load(self) -> None:
@@ -58,26 +57,27 @@ class Watching(commands.Cog):
 
     def _on_switch(self) -> None:
         """A new model serves: called in any thread."""
-        self._loop.call_soon_threadsafe(self._start_check)
-
-    def _start_check(self) -> None:
-        task = asyncio.create_task(self._check_guilds())
-        self._tasks.add(task)  # the loop itself keeps no reference
-        task.add_done_callback(self._tasks.discard)
+        self._loop.call_soon_threadsafe(self._bot.dispatch, "model_switch")
 
     async def _check_guilds(self) -> None:
         for guild in list(self._bot.guilds):
             try:
                 policy = await self._services.store.policy(guild.id)
                 await self._teller.check_rules(guild, policy)
+                await self._teller.check_modlog(guild, policy)
             except StoreError:
                 self._services.metrics.errors.labels("store").inc()
             except Exception:  # one server must not keep the others from being told
-                log.exception("could not check a server's rules", extra={"guild_id": guild.id})
+                log.exception("could not check a server's settings", extra={"guild_id": guild.id})
 
     @commands.Cog.listener()
     async def on_ready(self) -> None:
-        """The model may be another one than before the start."""
+        """The model or the mod-log may have changed while the bot was down."""
+        await self._check_guilds()
+
+    @commands.Cog.listener()
+    async def on_model_switch(self) -> None:
+        """The new model may have other labels."""
         await self._check_guilds()
 
     @commands.Cog.listener()

@@ -65,17 +65,17 @@ def _url_fields(value: Any, place: str, depth: int) -> Iterator[str]:
 
 
 def _url_fields_of(item: Any, name: str, place: str, depth: int) -> Iterator[str]:
-    if name in HIDDEN and not place:
+    inner = f"{place}.{name}".lstrip(".")
+    if inner in HIDDEN:
         return
     if isinstance(item, str):
         if item and (name == "url" or name.endswith("_url")):
-            yield f"{place}.{name}".lstrip(".")
-    elif name == "message_snapshots" and not place:
-        for snapshot in item or ():
-            yield from _url_fields(snapshot.get("message"), "", depth - 1)
+            yield inner
+    elif inner == "message_snapshots.message":  # a forwarded message is built as any other
+        yield from _url_fields(item, "", depth - 1)
     elif name in ("components", "component", "accessory"):
         for component in item if isinstance(item, list) else [item]:
             if isinstance(component, Mapping):
                 yield from _url_fields(component, f"component {component.get('type')}", depth - 1)
     else:
-        yield from _url_fields(item, f"{place}.{name}".lstrip("."), depth - 1)
+        yield from _url_fields(item, inner, depth - 1)

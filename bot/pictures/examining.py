@@ -100,7 +100,7 @@ class Examiner:
         try:
             async with self._judge.queue.turn(*owner, size), asyncio.timeout(PICTURE_SECONDS):
                 data = await self._fetcher.fetch_picture(reference)
-                return await self._examine_bytes(reference, data, owner, policy)
+                return await self._examine_shown(reference, data, owner, policy)
         except NotAPictureError:
             return None
         except QueueFullError:
@@ -117,6 +117,21 @@ class Examiner:
             # One bad picture must not keep the others of its message from being checked.
             log.exception("could not check a picture")
             return self.unjudged(reference, policy, "failed", type(error).__name__)
+
+    async def _examine_shown(
+        self, reference: Reference, data: bytes, owner: GuildAndAuthor, policy: GuildPolicy
+    ) -> Finding:
+        """Examine a file, or, if it cannot be decoded here, the still that Discord shows of it."""
+        try:
+            return await self._examine_bytes(reference, data, owner, policy)
+        except PictureError as error:
+            if error.reason != "corrupt":
+                raise
+            try:
+                still = await self._fetcher.fetch_still(reference, "corrupt file")
+            except UnfetchedError as failure:
+                raise (error if failure.verdict == "unsupported" else failure) from None
+        return await self._examine_bytes(reference, still, owner, policy)
 
     async def _examine_bytes(
         self, reference: Reference, data: bytes, owner: GuildAndAuthor, policy: GuildPolicy

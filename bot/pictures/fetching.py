@@ -101,10 +101,14 @@ class Fetcher:
         except _UndecodableError as error:
             if not error.name and not reference.displayed:
                 raise NotAPictureError from None
-            return await self._fetch_still(reference, error.name)
+            return await self.fetch_still(reference, error.name)
 
-    async def _fetch_still(self, reference: Reference, name: str) -> bytes:
-        """The media proxy's still of a picture in the format `name`, or of a video."""
+    async def fetch_still(self, reference: Reference, name: str) -> bytes:
+        """Download the still that the media proxy makes of a picture or video in the format `name`.
+
+        Raises:
+            UnfetchedError: `unsupported` if there is none, or as for `fetch_picture`.
+        """
         unsupported = UnfetchedError("unsupported", f"{name or 'unknown format'}, without a still in the media proxy")
         if not reference.still:
             raise unsupported

@@ -1,13 +1,15 @@
-"""A database that is locked, full, corrupt or deleted while the bot runs: it goes on, says so, and loses no decision."""
+"""A database that is locked, full, corrupt or deleted while the bot runs: it goes on, and says so."""
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
+import json
 import os
 import sqlite3
-import time
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 from bot_process import BotProcess
@@ -51,11 +53,8 @@ def deleted(file: Path) -> Iterator[None]:
     yield
 
 
-async def away(bot: BotProcess) -> dict[str, object]:
+async def away(bot: BotProcess) -> dict[str, Any]:
     """What /healthz says once it tells of the database."""
-    import asyncio
-    import json
-
     while True:
         status, text = await bot.get("/healthz")
         if status == 503 and json.loads(text)["store"] == "away":
@@ -73,17 +72,16 @@ async def test_a_locked_database_stops_nothing_and_loses_nothing(
         with locked(bot.file):
             sent = await room.post(red(1))
             await bot.until(lambda: sent in server.deleted and room.entries)  # by the rules last known
-            assert int((await away(bot))["store_waiting"]) > 0  # type: ignore[call-overload]
-            start = time.monotonic()
+            assert (await away(bot))["store_waiting"] > 0
             for name, options in (("policy show", {}), ("policy set", {"timeout_minutes": 5}), ("exempt list", {})):
                 used = await server.slash(name, options, server.owner, room.channel)
-                await server.until(lambda: used.responded, NOW)
-            answered = time.monotonic() - start
+                answer = await server.answer(used, NOW)
+                assert used.callback is not None
+                assert used.callback["type"] == 5, "Discord is told before the database is asked"
+                assert answer["content"].startswith("The command failed") == (name == "policy set")
         await bot.healthy()
         await bot.until(lambda: bot.verdicts(sent) == ["flagged"])
         assert len(room.entries) == 1
-        assert answered < 60, "each is answered at once, however long the database takes"
-        assert not server.late
 
 
 async def test_the_loss_of_the_file_is_noticed_and_the_rules_stay_in_force(

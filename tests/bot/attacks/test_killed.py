@@ -5,6 +5,7 @@ from __future__ import annotations
 import random
 import signal
 from pathlib import Path
+from typing import Any
 
 import pytest
 from bot_process import BotProcess
@@ -54,9 +55,21 @@ async def furnished(server: DiscordServer, workspace: tuple[str, ...], folder: P
     return room
 
 
-@pytest.mark.parametrize("action", ["delete", "spoiler"])
+async def recovered(
+    server: DiscordServer, room: Room, workspace: tuple[str, ...], folder: Path, sent: list[int], entries: int
+) -> list[Any]:
+    """Start the bot again, and wait until nothing is left to do. State and action of the bad picture's decision."""
+    async with BotProcess(server, folder, *workspace) as bot:
+        await bot.until(lambda: all(map(bot.verdicts, sent)) and len(room.entries) >= entries and finished(bot))
+        assert [bot.verdicts(message) for message in sent] == [["flagged"], ["clean"]]
+        row = bot.rows("SELECT state, done FROM decisions WHERE message_id = ?", sent[0])
+        assert await bot.stopped() == 0
+    return row
+
+
+@pytest.mark.parametrize(("action", "done"), [("delete", 3), ("spoiler", 2)])
 async def test_a_kill_at_any_moment_loses_and_doubles_nothing(
-    discord_: DiscordServer, workspace: tuple[str, ...], tmp_path: Path, action: str
+    discord_: DiscordServer, workspace: tuple[str, ...], tmp_path: Path, action: str, done: int
 ) -> None:
     server = discord_
     room = await furnished(server, workspace, tmp_path, action)
@@ -66,17 +79,12 @@ async def test_a_kill_at_any_moment_loses_and_doubles_nothing(
         (tmp_path / "armed").unlink()
         sent, came = await killed(server, room, workspace, tmp_path, at)
         assert len(came) == at, "it was killed there"
-        async with BotProcess(server, tmp_path, *workspace) as bot:
-            await bot.until(lambda: all(map(bot.verdicts, sent)) and len(room.entries) >= number and finished(bot))
-            assert [bot.verdicts(message) for message in sent] == [["flagged"], ["clean"]], came
-            assert len(room.entries) == number, f"an entry a message, after {came}"
-            assert sent[0] in server.deleted
-            assert sent[1] in server.messages
-            reposts = [message for message in server.posted(room.channel) if "posted (" in message["content"]]
-            assert len(reposts) == (number if action == "spoiler" else 0), came
-            (row,) = bot.rows("SELECT state, done FROM decisions WHERE message_id = ?", sent[0])
-            assert row == ("open", {"delete": 3, "spoiler": 2}[action])
-            assert await bot.stopped() == 0
+        assert await recovered(server, room, workspace, tmp_path, sent, number) == [("open", done)], came
+        assert len(room.entries) == number, f"an entry a message, after {came}"
+        assert sent[0] in server.deleted
+        assert sent[1] in server.messages
+        reposts = [message for message in server.posted(room.channel) if "posted (" in message["content"]]
+        assert len(reposts) == (number if action == "spoiler" else 0), came
     marks = [entry["embeds"][0]["footer"]["text"] for entry in room.entries]
     assert len(set(marks)) == len(marks)
 
