@@ -106,8 +106,8 @@ class Insight(DeferringCog):
         rows = await store.decisions(
             decisions.c.guild_id == guild.id, decisions.c.created_at >= since, limit=MAX_DECISIONS
         )
-        text = summarise(rows, days)
-        # In a worker thread: with many decisions this takes long enough to hold heartbeats up.
+        # In worker threads: with many decisions this takes long enough to hold heartbeats up.
+        text = await judge.run_in_thread(summarise, rows, days)
         if precisions := await judge.run_in_thread(exports.threshold_precisions, rows):
             text += f"\n```\n{exports.as_table(precisions)}\n```"
         files = []

@@ -8,7 +8,7 @@ from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import asdict, replace
 from typing import Any
 
-from sqlalchemy import ColumnElement, bindparam, delete, func, select, update
+from sqlalchemy import ColumnElement, bindparam, delete, func, or_, select, update
 
 from bot.rules.policy import GuildPolicy
 from bot.storage import tables
@@ -35,6 +35,8 @@ from bot.storage.tables import (
 
 CACHED = 2_000
 """Scores, and policies, kept in memory."""
+PAGE = 200
+"""Decisions that are read at a time."""
 MAX_DUE = 64
 """Rows of work that one round takes up."""
 MODLOG, RULES = "modlog", "rules"
@@ -123,10 +125,21 @@ class BotStore(BotDatabase):
             StoreError: if the database is away.
         """
         await self.flush()  # the newest ones may still be in the backlog
-        rows = await self.query(
-            select(decisions).where(*conditions).order_by(decisions.c.created_at.desc(), decisions.c.id).limit(limit)
-        )
-        return list(map(_as_decision, rows))
+        found: list[Decision] = []
+        page = PAGE
+        while len(found) < limit and page == PAGE:
+            # Page by page: the event loop goes on in between. Rows of a page come after the last one's.
+            after = []
+            if found:
+                last = found[-1]
+                same_time = (decisions.c.created_at == last.created_at) & (decisions.c.id > last.id)
+                after = [or_(decisions.c.created_at < last.created_at, same_time)]
+            chosen = select(decisions).where(*conditions, *after)
+            ordered = chosen.order_by(decisions.c.created_at.desc(), decisions.c.id)
+            rows = await self.query(ordered.limit(min(PAGE, limit - len(found))))
+            found += map(_as_decision, rows)
+            page = len(rows)
+        return found
 
     async def settle(
         self, message: int, state: str, moderator: int | None, pictures: Collection[str] | None = None
