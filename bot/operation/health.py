@@ -97,5 +97,6 @@ class Health:
         # Gauges are read when Prometheus asks, instead of being kept up to date all the time.
         metrics.queue.set(self._judge.admitted)
         metrics.waiting.set(self._store.waiting)
+        metrics.store_errors.set(self._store.errors)
         metrics.model.info({"version": self._serving.version, "md5": self._serving.current.release.md5})
         return web.Response(body=metrics.exposition(), headers={"Content-Type": metrics.content_type})

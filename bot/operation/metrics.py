@@ -41,6 +41,7 @@ class Metrics:
         )
         self.queue = Gauge("mlpy_queue", "Pictures in progress", registry=registry)
         self.waiting = Gauge("mlpy_store_waiting", "Rows waiting for the database", registry=registry)
+        self.store_errors = Gauge("mlpy_store_errors", "Failed statements since the start", registry=registry)
         self.model = Info("mlpy_model", "The model that is serving", registry=registry)
 
     def exposition(self) -> bytes:

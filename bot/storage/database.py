@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import os
+import sqlite3
 from collections import deque
 from collections.abc import Sequence
 from itertools import islice
@@ -31,6 +32,7 @@ MAX_BACKLOG = 1000
 """Rows kept while the database is away."""
 WRITE_BATCH = 100
 """Rows per transaction, if that many are waiting."""
+SQLITE_HEADER = b"SQLite format 3\0"
 SCHEMA_TRIES = 5
 Row = tuple[Table, dict[str, Any]]
 
@@ -234,7 +236,9 @@ class BotDatabase:
                 await self._reopen_if_lost()
             async with self._engine.begin() as connection:
                 await connection.execute(select(meta.c.key).limit(1))
-        except CONNECTION_ERRORS as error:
+            if self._is_overwritten():  # SQLite itself may go on for long with the pages that it has in memory
+                raise sqlite3.DatabaseError("file is not a database")
+        except (*CONNECTION_ERRORS, sqlite3.DatabaseError) as error:
             log.warning("%s", self._count_error(error))
             return False
         if not self._backlog:  # otherwise the next write tells
@@ -262,6 +266,13 @@ class BotDatabase:
         except OSError:
             return None
         return status.st_dev, status.st_ino
+
+    def _is_overwritten(self) -> bool:
+        """Whether SQLite's file does not begin as one."""
+        if self._file_id is None:
+            return False
+        with open(str(self.url.database), "rb") as file:  # noqa: PTH123
+            return file.read(len(SQLITE_HEADER)) not in (b"", SQLITE_HEADER)
 
     async def _restore(self) -> None:
         """Write again what is known by heart, after the file was lost."""

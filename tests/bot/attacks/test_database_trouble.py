@@ -22,9 +22,8 @@ pytestmark = pytest.mark.asyncio(loop_scope="module")
 
 @contextlib.contextmanager
 def locked(file: Path) -> Iterator[None]:
-    """Another program writes for a long time, and lets nobody read."""
+    """Another program writes for a long time."""
     with contextlib.closing(sqlite3.connect(file, isolation_level=None)) as other:
-        other.execute("PRAGMA locking_mode = EXCLUSIVE")
         other.execute("BEGIN EXCLUSIVE")
         yield
         other.execute("COMMIT")
@@ -32,15 +31,11 @@ def locked(file: Path) -> Iterator[None]:
 
 @contextlib.contextmanager
 def corrupt(file: Path) -> Iterator[None]:
-    """Its first pages are overwritten."""
+    """It is overwritten."""
     whole = file.read_bytes()
     with file.open("r+b") as opened:
         opened.write(os.urandom(len(whole)))
-    wal = file.with_name(f"{file.name}-wal")
-    log = wal.read_bytes()
-    wal.write_bytes(os.urandom(len(log)))
     yield
-    wal.write_bytes(log)
     with file.open("r+b") as opened:
         opened.write(whole)
 
@@ -96,7 +91,7 @@ async def test_the_loss_of_the_file_is_noticed_and_the_rules_stay_in_force(
         await bot.until(lambda: sent in server.deleted and room.entries)
         await bot.until(lambda: bot.verdicts(sent) == ["flagged"])
         assert any("was deleted while the bot runs" in line["event"] for line in bot.log())
-        assert (await bot.metrics())['mlpy_errors_total{where="store"}'] >= 1
+        assert (await bot.metrics())["mlpy_store_errors"] >= 1
         assert await bot.stopped() == 0
     async with BotProcess(server, tmp_path, *workspace) as bot:  # the rules are in the new file, too
         await bot.connected()
