@@ -60,6 +60,7 @@ async def recovered(
 ) -> list[Any]:
     """Start the bot again, and wait until nothing is left to do. State and action of the bad picture's decision."""
     async with BotProcess(server, folder, *workspace) as bot:
+        await bot.healthy()  # nothing may be left to do, and a stop before it listens to signals is no stop
         await bot.until(lambda: all(map(bot.verdicts, sent)) and len(room.entries) >= entries and finished(bot))
         assert [bot.verdicts(message) for message in sent] == [["flagged"], ["clean"]]
         row = bot.rows("SELECT state, done FROM decisions WHERE message_id = ?", sent[0])
