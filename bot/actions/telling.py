@@ -50,7 +50,9 @@ def untold_reason(guild: discord.Guild, policy: GuildPolicy) -> str:
 
 def describe_modlog_problem(policy: GuildPolicy, problem: str) -> str:
     """The problem, what it means for the server, and what to do about it."""
-    if policy.mode is Mode.REVIEW:
+    if policy.mode is Mode.SHADOW:
+        consequence = "In shadow mode, it is not needed."
+    elif policy.mode is Mode.REVIEW:
         consequence = "Matches cannot be reviewed."
     elif policy.act_untold:
         consequence = "Messages are still acted on, and nobody is told (`act_untold` is set)."

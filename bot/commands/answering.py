@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Awaitable, Callable
-from contextlib import suppress
 from typing import Any
 
 import discord
@@ -18,7 +16,6 @@ from stages.inference import MLpyError
 log = logging.getLogger(__name__)
 
 Interaction = discord.Interaction[Any]
-NOT_A_MODERATOR = "You need to see that channel, and the Manage Messages permission in it."
 MESSAGE_LENGTH = 2000
 """Characters that Discord takes in one message."""
 
@@ -65,84 +62,6 @@ async def report_error(interaction: Interaction, cause: Exception) -> None:
         await answer(interaction, text)
     except discord.HTTPException as error_of_answer:
         log.warning("could not report a command's failure: HTTP %s", error_of_answer.status)
-
-
-def require_moderator(interaction: Interaction, channel: discord.abc.GuildChannel | discord.Thread) -> None:
-    """Check that the asker sees a channel and may delete messages in it.
-
-    Discord checks permissions where a command is used, which may be another channel than the one it is about.
-
-    Raises:
-        app_commands.CheckFailure: if not.
-    """
-    member = interaction.user
-    held = channel.permissions_for(member) if isinstance(member, discord.Member) else discord.Permissions.none()
-    if not (held.view_channel and held.read_message_history and held.manage_messages):
-        raise app_commands.CheckFailure(NOT_A_MODERATOR)
-
-
-async def require_moderator_of(interaction: Interaction, guild: discord.Guild, channel_id: int) -> None:
-    """`require_moderator` for a channel or thread by its id. One that is deleted takes a server-wide moderator.
-
-    Raises:
-        app_commands.CheckFailure: if the asker is none.
-    """
-    channel = guild.get_channel_or_thread(channel_id)
-    if channel is None:
-        with suppress(discord.HTTPException):  # an archived thread, or one that nobody can see any more
-            fetched = await guild.fetch_channel(channel_id)
-            channel = fetched if isinstance(fetched, discord.Thread) else None
-    if channel is not None:
-        require_moderator(interaction, channel)
-    elif not _server_permissions(interaction).manage_messages:
-        raise app_commands.CheckFailure(NOT_A_MODERATOR)
-    if isinstance(channel, discord.Thread) and channel.is_private():
-        await _require_member(interaction, channel)
-
-
-async def _require_member(interaction: Interaction, thread: discord.Thread) -> None:
-    """Private threads are for their members, and for who manages threads."""
-    member = interaction.user
-    if isinstance(member, discord.Member) and thread.permissions_for(member).manage_threads:
-        return
-    try:
-        await thread.fetch_member(member.id)
-    except discord.HTTPException:
-        raise app_commands.CheckFailure(NOT_A_MODERATOR) from None
-
-
-def _server_permissions(interaction: Interaction) -> discord.Permissions:
-    member = interaction.user
-    return member.guild_permissions if isinstance(member, discord.Member) else discord.Permissions.none()
-
-
-class Confirmation(discord.ui.View):
-    """A question with one button, which does what was asked for."""
-
-    def __init__(self, label: str, action: Callable[[Interaction], Awaitable[None]]) -> None:
-        super().__init__(timeout=300)
-        self._action = action
-        button: discord.ui.Button[Any] = discord.ui.Button(label=label, style=discord.ButtonStyle.danger)
-        button.callback = self._confirmed  # type: ignore[method-assign]
-        self.add_item(button)
-
-    async def _confirmed(self, interaction: Interaction) -> None:
-        if self.is_finished():
-            return
-        self.stop()  # a second click must not do it again
-        await interaction.response.defer(ephemeral=True)  # the database may be slow
-        await self._action(interaction)
-
-    async def on_error(self, interaction: Interaction, error: Exception, _item: discord.ui.Item[Any]) -> None:
-        """Answer as for a command."""
-        await report_error(interaction, error)
-
-
-async def confirm(
-    interaction: Interaction, question: str, label: str, action: Callable[[Interaction], Awaitable[None]]
-) -> None:
-    """Ask the asker alone; `action` is called with the click of the button `label`, and answers it."""
-    await answer(interaction, question, view=Confirmation(label, action))
 
 
 def guild_of(interaction: Interaction) -> discord.Guild:

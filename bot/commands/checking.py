@@ -13,7 +13,8 @@ from discord.ext import commands
 from bot.actions.discord_calls import missing_permissions
 from bot.actions.execution import allowed_action
 from bot.actions.moderation import Moderation
-from bot.commands.answering import Interaction, answer, guild_of, plural, require_moderator
+from bot.commands.answering import Interaction, answer, guild_of, plural
+from bot.commands.rights import require_moderator
 from bot.pictures.examining import Finding
 from bot.pictures.references import references
 from bot.rules.policy import UNJUDGED, Action, GuildPolicy, merge_outcomes

@@ -9,7 +9,8 @@ import discord
 from discord import app_commands
 
 from bot.actions.telling import describe_modlog_problem, modlog_permissions_missing, modlog_problem
-from bot.commands.answering import DeferringCog, Interaction, answer, confirm, guild_of, plural
+from bot.commands.answering import DeferringCog, Interaction, answer, guild_of, plural
+from bot.commands.confirming import confirm
 from bot.rules.policy import UNJUDGED, Action, GuildPolicy, Mode, ModerationRule
 from bot.services import Services
 from stages.inference.sidecar import Sidecar, decided
@@ -47,7 +48,7 @@ def describe_policy(policy: GuildPolicy, sidecar: Sidecar, guild: discord.Guild)
         "Everything else is only logged.",
     ]
     problem = modlog_problem(guild, policy)
-    if problem and policy.mode is not Mode.SHADOW:
+    if problem and (policy.modlog is not None or policy.mode is not Mode.SHADOW):
         lines.append(f":warning: {describe_modlog_problem(policy, problem)}")
     return "\n".join(lines)
 

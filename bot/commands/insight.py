@@ -12,7 +12,8 @@ from discord import app_commands
 
 from bot.actions.discord_calls import as_sentence
 from bot.actions.review import PARTICIPLES
-from bot.commands.answering import DeferringCog, Interaction, answer, guild_of, plural, require_moderator_of
+from bot.commands.answering import DeferringCog, Interaction, answer, guild_of, plural
+from bot.commands.rights import require_moderator_of
 from bot.operation import exports
 from bot.rules.policy import Action
 from bot.services import Services

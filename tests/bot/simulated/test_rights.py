@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import discord
 import pytest
+from simcord.backend import serializers
 from simcord.backend.models.channel import Overwrite
 from simcord.builders import ChannelHandle
 from simcord.enums import OverwriteType
@@ -11,7 +12,7 @@ from simcord.results import InteractionResult
 from tiny import blue, red
 from world import SimulatedServer
 
-from bot.commands.answering import NOT_A_MODERATOR
+from bot.commands.rights import NOT_A_MODERATOR
 from bot.rules.policy import Action, Mode, ModerationRule
 
 RULES = (ModerationRule("flagged", 0.6, Action.DELETE),)
@@ -102,6 +103,32 @@ async def test_why_of_a_deleted_channel_is_for_moderators_of_the_server(
     world.env.backend.delete_channel(kept.id)
     await world.env.settle()
     assert "**flagged**" in said(await world.mod.slash(world.general, "why", message=str(decision.message_id)))
+
+
+async def test_why_of_a_channel_that_is_hidden_from_the_bot_is_for_nobody(
+    world: SimulatedServer, kept: ChannelHandle
+) -> None:
+    (decision,) = await world.decisions()
+    world.env.backend.emit("CHANNEL_DELETE", serializers.channel_payload(world.env.backend, kept._channel))
+    world.env.inject_error("GET", f"/channels/{kept.id}", status=403, code=50001, message="Missing Access")
+    await world.env.settle()
+    assert said(await world.mod.slash(world.general, "why", message=str(decision.message_id))) == NOT_A_MODERATOR
+
+
+@pytest.mark.parametrize("joined", [True, False])
+async def test_why_of_a_private_thread_is_for_its_members(world: SimulatedServer, joined: bool) -> None:
+    await world.policy(Mode.SHADOW, rules=RULES)
+    backend = world.env.backend
+    thread = backend.create_thread(world.general.id, "secret", world.manager.id, type=12)
+    for member in (world.bot.user.id, *([world.mod.id] if joined else [])):  # type: ignore[union-attr]
+        thread.thread_members[member] = thread.thread_members[world.manager.id]
+    files = backend.store_attachments(thread.id, [("x.png", red())])
+    backend.create_message(thread.id, world.manager.id, "", attachments=files)
+    await world.env.settle()
+    (decision,) = await world.decisions()
+    text = said(await world.mod.slash(world.general, "why", message=str(decision.message_id)))
+    assert ("**flagged**" in text) == joined
+    assert (text == NOT_A_MODERATOR) != joined
 
 
 # A scan looks before it acts

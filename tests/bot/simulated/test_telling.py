@@ -148,8 +148,9 @@ async def test_shadow_needs_no_modlog(world: SimulatedServer, system: ChannelHan
     assert world.posts(system) == []
 
 
-async def test_policy_show_names_the_problem(world: SimulatedServer) -> None:
-    await world.policy(Mode.ENFORCE, rules=DELETE)
+@pytest.mark.parametrize("mode", Mode)
+async def test_policy_show_names_the_problem(world: SimulatedServer, mode: Mode) -> None:
+    await world.policy(mode, rules=DELETE)
     await delete_modlog(world)
     result = await world.manager.slash(world.general, "policy show")
     assert result.response is not None
