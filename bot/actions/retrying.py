@@ -38,7 +38,7 @@ class Retrying:
             except StoreError:
                 self._services.metrics.errors.labels("store").inc()
                 return
-            if not due:
+            if not due or self._services.store.away:  # nothing can be noted: the next round tries again
                 return
             await self._try_all(due)
 

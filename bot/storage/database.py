@@ -252,7 +252,7 @@ class BotDatabase:
         log.error("%s was %s while the bot runs; opening it anew", self, "replaced" if found else "deleted")
         self.errors += 1
         await self._engine.dispose()
-        await self._open_schema()
+        await self._create_tables()  # without a pause: the next write tries again
         self._file_id = self._find_file()
         await self._restore()
 

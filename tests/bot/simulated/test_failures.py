@@ -166,10 +166,10 @@ async def _return(world: SimulatedServer) -> None:
 async def test_old_decisions_are_deleted(world: SimulatedServer) -> None:
     await world.post(red())
     world.now += 89 * 86400
-    await world.env.advance_time(3601)
+    await world.bot.sweep()
     assert len(await world.decisions()) == 1
     world.now += 2 * 86400
-    await world.env.advance_time(3601)
+    await world.bot.sweep()
     assert await world.decisions() == []
 
 
