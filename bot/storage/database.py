@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import logging
 import os
-import sqlite3
 from collections import deque
 from collections.abc import Sequence
 from itertools import islice
@@ -32,7 +31,6 @@ MAX_BACKLOG = 1000
 """Rows kept while the database is away."""
 WRITE_BATCH = 100
 """Rows per transaction, if that many are waiting."""
-SQLITE_HEADER = b"SQLite format 3\0"
 SCHEMA_TRIES = 5
 Row = tuple[Table, dict[str, Any]]
 
@@ -236,9 +234,7 @@ class BotDatabase:
                 await self._reopen_if_lost()
             async with self._engine.begin() as connection:
                 await connection.execute(select(meta.c.key).limit(1))
-            if self._is_overwritten():  # SQLite itself may go on for long with the pages that it has in memory
-                raise sqlite3.DatabaseError("file is not a database")
-        except (*CONNECTION_ERRORS, sqlite3.DatabaseError) as error:
+        except CONNECTION_ERRORS as error:
             log.warning("%s", self._count_error(error))
             return False
         if not self._backlog:  # otherwise the next write tells
@@ -257,7 +253,10 @@ class BotDatabase:
         await self._restore()
 
     def _find_file(self) -> tuple[int, int] | None:
-        """What identifies the file; None if there is none, as with PostgreSQL."""
+        """What identifies the file; None if there is none, as with PostgreSQL.
+
+        Never open the file itself: closing it would drop the locks that SQLite holds on it in this process.
+        """
         name = self.url.database
         if not self._sqlite or name in (None, "", ":memory:"):
             return None
@@ -266,13 +265,6 @@ class BotDatabase:
         except OSError:
             return None
         return status.st_dev, status.st_ino
-
-    def _is_overwritten(self) -> bool:
-        """Whether SQLite's file does not begin as one."""
-        if self._file_id is None:
-            return False
-        with open(str(self.url.database), "rb") as file:  # noqa: PTH123
-            return file.read(len(SQLITE_HEADER)) not in (b"", SQLITE_HEADER)
 
     async def _restore(self) -> None:
         """Write again what is known by heart, after the file was lost."""

@@ -31,13 +31,13 @@ def locked(file: Path) -> Iterator[None]:
 
 @contextlib.contextmanager
 def corrupt(file: Path) -> Iterator[None]:
-    """It is overwritten."""
-    whole = file.read_bytes()
-    with file.open("r+b") as opened:
-        opened.write(os.urandom(len(whole)))
+    """It is overwritten, its log too."""
+    files = [file, file.with_name(f"{file.name}-wal")]
+    whole = [each.read_bytes() for each in files]
+    for each, data in zip(files, whole, strict=True):
+        with each.open("r+b") as opened:
+            opened.write(os.urandom(len(data)))
     yield
-    with file.open("r+b") as opened:
-        opened.write(whole)
 
 
 @contextlib.contextmanager
