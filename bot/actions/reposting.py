@@ -40,7 +40,7 @@ async def repost(message: discord.Message, label: str, fetcher: Fetcher) -> disc
         discord.HTTPException, aiohttp.ClientError, OSError: from Discord.
     """
     files = await _spoilered_files(message, fetcher)
-    head = f"{message.author.mention} posted ({discord.utils.escape_markdown(label)}):"
+    head = f"{_head(message)}{discord.utils.escape_markdown(label)}):"
     # The text may mention everyone; the author's own mention was limited by their permissions, the bot's is not.
     return await message.channel.send(
         spoilered_text(head, message.content),
@@ -49,6 +49,15 @@ async def repost(message: discord.Message, label: str, fetcher: Fetcher) -> disc
         allowed_mentions=discord.AllowedMentions.none(),
         **_reply_reference(message),
     )
+
+
+def is_repost_of(candidate: discord.Message, message: discord.Message) -> bool:
+    """Whether a later message of the bot in the same channel is the repost of a message."""
+    return candidate.content.startswith(_head(message)) and len(candidate.attachments) == len(message.attachments)
+
+
+def _head(message: discord.Message) -> str:
+    return f"{message.author.mention} posted ("
 
 
 async def _spoilered_files(message: discord.Message, fetcher: Fetcher) -> list[discord.File]:

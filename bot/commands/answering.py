@@ -7,6 +7,7 @@ from typing import Any
 
 import discord
 from discord import app_commands
+from discord.ext import commands
 
 from bot.actions.discord_calls import permission_title
 from bot.services import services_of
@@ -26,6 +27,15 @@ async def answer(interaction: Interaction, text: str, **more: Any) -> None:
         await interaction.followup.send(text, ephemeral=True, **more)
     else:
         await interaction.response.send_message(text, ephemeral=True, **more)
+
+
+class DeferringCog(commands.Cog):
+    """Commands that may wait for the database: Discord is told at once that the answer takes a while."""
+
+    async def interaction_check(self, interaction: Interaction, /) -> bool:
+        """Defer each command before anything else: Discord waits only 3 s."""
+        await interaction.response.defer(ephemeral=True)
+        return True
 
 
 async def on_command_error(interaction: Interaction, error: app_commands.AppCommandError) -> None:

@@ -153,8 +153,10 @@ class Checking(commands.Cog):
         policy = await self._services.store.policy(channel.guild.id)
         progress = ScanProgress()
         async for message in channel.history(limit=limit):
-            check = self._moderation.check(message, again=True) if act else self._moderation.preview(message)
-            findings = await check
+            if act:
+                findings = await self._moderation.check(message, again=True, unjudged=True)
+            else:
+                findings = await self._moderation.preview(message)
             progress.add(findings, _planned_action(findings, channel.guild, policy))
             # At a stop, answer while the connection is still open.
             if self._moderation.stopping or time.monotonic() > deadline:

@@ -7,10 +7,9 @@ from typing import Any, Literal
 
 import discord
 from discord import app_commands
-from discord.ext import commands
 
 from bot.actions.telling import describe_modlog_problem, modlog_permissions_missing, modlog_problem
-from bot.commands.answering import Interaction, answer, guild_of, plural
+from bot.commands.answering import DeferringCog, Interaction, answer, guild_of, plural
 from bot.commands.confirming import confirm
 from bot.rules.policy import UNJUDGED, Action, GuildPolicy, Mode, ModerationRule
 from bot.services import Services
@@ -66,7 +65,7 @@ def _mentions(policy: GuildPolicy) -> str:
     return ", ".join(roles + channels)
 
 
-class Configuring(commands.Cog):
+class Configuring(DeferringCog):
     """`/policy`, `/channel`, `/exempt` and `/threshold`, for members with Manage Server."""
 
     policy = app_commands.Group(

@@ -27,6 +27,7 @@ class Confirmation(discord.ui.View):
         if self.is_finished():
             return
         self.stop()  # a second click must not do it again
+        await interaction.response.defer(ephemeral=True)  # the database may be slow
         await self._action(interaction)
 
     async def on_error(self, interaction: Interaction, error: Exception, _item: discord.ui.Item[Any]) -> None:

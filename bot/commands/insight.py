@@ -9,11 +9,10 @@ from collections.abc import Sequence
 
 import discord
 from discord import app_commands
-from discord.ext import commands
 
 from bot.actions.discord_calls import as_sentence
 from bot.actions.review import PARTICIPLES
-from bot.commands.answering import Interaction, answer, guild_of, plural
+from bot.commands.answering import DeferringCog, Interaction, answer, guild_of, plural
 from bot.commands.rights import require_moderator_of
 from bot.operation import exports
 from bot.rules.policy import Action
@@ -70,7 +69,7 @@ def summarise(rows: Sequence[Decision], days: int) -> str:
     return "\n".join(lines)
 
 
-class Insight(commands.Cog):
+class Insight(DeferringCog):
     """`/why` and `/stats`, for moderators."""
 
     def __init__(self, services: Services) -> None:
@@ -103,14 +102,13 @@ class Insight(commands.Cog):
         self, interaction: Interaction, days: app_commands.Range[int, 1, 365] = 30, export: bool = False
     ) -> None:
         guild = guild_of(interaction)
-        await interaction.response.defer(ephemeral=True)
         store, judge = self._services.store, self._services.judge
         since = store.now() - days * 86400
         rows = await store.decisions(
             decisions.c.guild_id == guild.id, decisions.c.created_at >= since, limit=MAX_DECISIONS
         )
-        text = summarise(rows, days)
-        # In a worker thread: with many decisions this takes long enough to hold heartbeats up.
+        # In worker threads: with many decisions this takes long enough to hold heartbeats up.
+        text = await judge.run_in_thread(summarise, rows, days)
         if precisions := await judge.run_in_thread(exports.threshold_precisions, rows):
             text += f"\n```\n{exports.as_table(precisions)}\n```"
         files = []

@@ -6,7 +6,7 @@ import discord
 from discord import app_commands
 from discord.ext import commands
 
-from bot.commands.answering import Interaction, answer, guild_of, plural
+from bot.commands.answering import DeferringCog, Interaction, answer, guild_of, plural
 from bot.services import Services
 
 NOTICE = """**What this bot stores**
@@ -19,7 +19,7 @@ under its hash, without a name."""
 
 
 @app_commands.guild_only()
-class Privacy(commands.GroupCog, group_name="privacy", group_description="Your data"):
+class Privacy(DeferringCog, commands.GroupCog, group_name="privacy", group_description="Your data"):
     """`/privacy`, for everyone."""
 
     def __init__(self, services: Services) -> None:

@@ -32,7 +32,15 @@ class LoadedModel:
         Raises:
             ModelError: if this code cannot use its files.
         """
-        return cls(release, Predictor(release.model, release.sidecar))
+        try:
+            return cls(release, Predictor(release.model, release.sidecar))
+        except ModelError:
+            raise
+        except Exception as error:  # whatever a file can make ONNX Runtime, numpy or the parser of the side-car raise
+            text = " ".join(str(error).split())[:300]
+            raise ModelError(
+                f"{release.version} cannot be used ({type(error).__name__}: {text}); train and push it again"
+            ) from error
 
 
 class Serving:

@@ -15,6 +15,7 @@ from typing import Any, TypeVar, cast
 import numpy as np
 from numpy.typing import NDArray
 
+from bot.pictures.fairness import FairQueue
 from stages.inference.decoding import Caps, Pixels
 from stages.inference.frames import Seen, frames
 from stages.inference.phash import inside, phash
@@ -22,6 +23,11 @@ from stages.inference.predictor import Predictor
 from stages.inference.sidecar import decided
 
 Result = TypeVar("Result")
+
+PLACES = 16
+"""Pictures that are downloaded, or held in memory, at a time."""
+SLOW_AFTER = 1.0
+"""Seconds of decoding after which an author's next pictures leave a worker to others."""
 
 
 @dataclass(frozen=True)
@@ -42,10 +48,6 @@ class JudgeCaps:
     threads: int = 2
     batch: int = 2
     """Frames scored at once. More are not faster, and each costs another 15 MB per thread for good."""
-
-
-class QueueFullError(Exception):
-    """The queue is full and the picture was refused."""
 
 
 @dataclass(frozen=True)
@@ -103,23 +105,18 @@ class Judge:
 
     def __init__(self, caps: JudgeCaps = JudgeCaps()) -> None:
         self.caps = caps
-        self.admitted = 0
-        """Pictures in progress."""
-        self._reserved = 0
-        self._reserve_queue: deque[tuple[int, asyncio.Future[None]]] = deque()
+        self.queue = FairQueue(min(PLACES, caps.queue), caps.queue, caps.budget)
+        """Turns to download a picture and to hold it in memory."""
+        self.workers = FairQueue(caps.threads, slow_after=SLOW_AFTER)
+        """Turns to decode one."""
         self._score_queue: deque[tuple[Predictor, Pixels, asyncio.Future[NDArray[np.float32]]]] = deque()
         self._drain_tasks: set[asyncio.Task[None]] = set()
         self._pool = ThreadPoolExecutor(caps.threads, "judge", initializer=_lower_priority)
 
-    def admit(self) -> Admission:
-        """Take a place in the queue, as a context manager that gives it back.
-
-        Raises:
-            QueueFullError: if there is none.
-        """
-        if self.admitted >= self.caps.queue:
-            raise QueueFullError
-        return Admission(self)
+    @property
+    def admitted(self) -> int:
+        """Pictures in progress."""
+        return self.queue.length
 
     async def run_in_thread(self, function: Callable[..., Result], *arguments: Any) -> Result:
         """Run a slow function in a worker thread."""
@@ -176,52 +173,9 @@ class Judge:
             futures.append(future)
         return predictor, batch, futures
 
-    async def reserve(self, size: int) -> None:
-        """Wait until `size` more bytes fit the budget, first come first served. A picture larger than it goes alone."""
-        if self._reserve_queue or (self._reserved and self._reserved + size > self.caps.budget):
-            future: asyncio.Future[None] = asyncio.get_running_loop().create_future()
-            self._reserve_queue.append((size, future))
-            try:
-                await future
-            except asyncio.CancelledError:
-                if future.cancelled():  # it was still waiting
-                    self._reserve_queue = deque(waiting for waiting in self._reserve_queue if waiting[1] is not future)
-                    self.release(0)  # smaller ones behind it may fit now
-                else:  # it had just been admitted, and nobody else would give its bytes back
-                    self.release(size)
-                raise
-        else:
-            self._reserved += size
-
-    def release(self, size: int) -> None:
-        """Give back what `reserve` took, and admit those who wait."""
-        self._reserved -= size
-        while self._reserve_queue:
-            next_size, future = self._reserve_queue[0]
-            if self._reserved and self._reserved + next_size > self.caps.budget:
-                break  # nothing overtakes the first one, or large pictures would wait for ever
-            self._reserve_queue.popleft()
-            if not future.cancelled():
-                self._reserved += next_size
-                future.set_result(None)
-
     def close(self) -> None:
         """Stop the worker threads after their current work."""
         self._pool.shutdown(wait=False, cancel_futures=True)
-
-
-class Admission:
-    """A picture's place in the queue."""
-
-    def __init__(self, judge: Judge) -> None:
-        self._judge = judge
-        judge.admitted += 1
-
-    def __enter__(self) -> Admission:
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self._judge.admitted -= 1
 
 
 def _score_frames(predictor: Predictor, frames: Pixels, batch: int) -> NDArray[np.float32]:

@@ -19,7 +19,7 @@ from containers import drawing, encoded
 from tinted import KINDS, SIZE, file, predictor
 from waiting import until
 
-from bot.pictures.judging import DecodedPicture, Judge, JudgeCaps, QueueFullError, decode, sha256_of, worst_frame_scores
+from bot.pictures.judging import DecodedPicture, Judge, JudgeCaps, decode, sha256_of, worst_frame_scores
 from stages.inference.decoding import pixels
 from stages.inference.phash import phash
 from stages.inference.predictor import Predictor
@@ -214,34 +214,6 @@ async def test_closing_the_judge_ends_waiting_calls(models: Models, make: Any) -
     assert all(isinstance(each, (asyncio.CancelledError, RuntimeError)) for each in results)
 
 
-async def test_a_full_queue_refuses_pictures(make: Any) -> None:
-    judge = make()
-    places = [judge.admit() for _ in range(CAPS.queue)]
-    for _ in range(3):
-        with pytest.raises(QueueFullError):
-            judge.admit()
-    assert judge.admitted == CAPS.queue
-    with places[0]:
-        pass
-    with judge.admit(), pytest.raises(QueueFullError):
-        judge.admit()
-    with pytest.raises(KeyError), judge.admit():
-        raise KeyError
-    task = asyncio.create_task(_admitted(judge))
-    await asyncio.sleep(0)
-    assert judge.admitted == CAPS.queue
-    task.cancel()
-    await asyncio.gather(task, return_exceptions=True)
-    assert judge.admitted == CAPS.queue - 1
-    for place in places[1:]:
-        place.__exit__()
-
-
-async def _admitted(judge: Judge) -> None:
-    with judge.admit():
-        await asyncio.Event().wait()
-
-
 async def test_the_event_loop_is_never_blocked(models: Models, make: Any) -> None:
     judge, model = make(queue=50), models["binary"]
     data = encoded([drawing(0, 1300, 900)], "PNG")
@@ -255,7 +227,7 @@ async def test_the_event_loop_is_never_blocked(models: Models, make: Any) -> Non
             last = time.thread_time()
 
     async def judged(number: int) -> dict[str, float]:
-        with judge.admit():
+        async with judge.queue.turn(1, number):
             mine = data + bytes([number])
             sha256 = await judge.run_in_thread(sha256_of, mine)
             return await judge.scores(model, await judge.run_in_thread(decode, mine, model, judge.caps, sha256))

