@@ -9,15 +9,19 @@ from __future__ import annotations
 import contextlib
 import errno
 import fcntl
+import functools
 import hashlib
 import inspect
+import operator
 import posixpath
 import shutil
 import tarfile
 import xml.etree.ElementTree as ET
 from collections.abc import Iterator, Mapping, Sequence
+from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass
 from importlib import metadata
+from multiprocessing import get_context
 from pathlib import Path
 from typing import IO
 
@@ -26,7 +30,7 @@ from pydantic import TypeAdapter
 
 from stages.sample import debian, image_statistics, others, readers, tables
 from stages.sample.debian import Package
-from stages.sample.image_statistics import ImageStatistics
+from stages.sample.image_statistics import PROCESSES, ImageStatistics
 from stages.sample.tables import Origin
 from stages.sample.works import Work
 from stages.workspace.cache import cache_root
@@ -161,10 +165,14 @@ def _lock(home: Path) -> Iterator[None]:
 def _unpack_and_measure(files: Sequence[Path], origins: Mapping[Origin, Path], folder: Path) -> None:
     """Create the library in `folder`: `png`, `reduced` and `library.json`."""
     pictures, drawings = files
-    links = _unpack(pictures, folder / "png")
-    works = _read_works(drawings)
-    for origin, package in origins.items():
-        works |= others.unpack(origin, package, folder / "png")
+    target = folder / "png"
+    target.mkdir(parents=True)
+    # Spawned, as those that measure are.
+    with ProcessPoolExecutor(PROCESSES, get_context("spawn"), image_statistics.lift_pixel_limit) as pool:
+        unpacked, read = pool.submit(_unpack, pictures, target), pool.submit(_read_works, drawings)
+        tasks = [pool.submit(others.unpack, origin, package, target) for origin, package in origins.items()]
+        links = unpacked.result()
+        works = functools.reduce(operator.or_, (task.result() for task in tasks), read.result())
     names = sorted(path.relative_to(folder / "png").as_posix() for path in (folder / "png").rglob("*.png"))
     if not names:
         raise SampleError(f"{pictures} contains no pictures in {INSIDE}/png; delete it and run the command again")
@@ -183,7 +191,6 @@ def _unpack_and_measure(files: Sequence[Path], origins: Mapping[Origin, Path], f
 def _unpack(package: Path, folder: Path) -> dict[str, str]:
     """Unpack the pictures; returns the symbolic links, name -> the name that it points to."""
     links: dict[str, str] = {}
-    folder.mkdir(parents=True)
     with debian.contents(package) as stream:
         for member in stream:
             name = _name(member, "png")
