@@ -15,6 +15,7 @@ from typing import Any
 
 from stages.config.download import Download
 from stages.crawl import outputs, remote
+from stages.crawl.copies import copies
 from stages.crawl.crawler import Crawler, crawl
 from stages.crawl.outputs import UNKNOWN
 from stages.crawl.pace import one_crawl
@@ -68,6 +69,8 @@ def download(
         CrawlError: if the host refuses the crawl, or stored pictures turn out to be damaged.
     """
     counts = outputs.write(store, ranges, {}, folder)
+    if counts[UNKNOWN.status] and recovered(store):
+        counts = outputs.write(store, ranges, {}, folder)
     if not (missing := counts[UNKNOWN.status]):
         return counts, None
     with opened_host(params) as resolve, ShardFiller(store, ranges) as filler:
@@ -76,6 +79,13 @@ def download(
     if damaged := counts[UNKNOWN.status]:  # known before the crawl, and found to be damaged while it went on
         raise CrawlError(f"{damaged} pictures in {cache_root() / 'pictures'} are damaged; run again to download them")
     return counts, crawler
+
+
+def recovered(store: PictureStore) -> int:
+    """Look for pictures that the store lacks in its own files and in copies of shards; returns their number."""
+    if count := store.adopt([*store.files(), *copies()]):
+        log.info("recovered %d pictures from shards instead of downloading them", count)
+    return count
 
 
 def opened_host(params: Download) -> contextlib.AbstractContextManager[Mapping[str, tuple[str, int]]]:

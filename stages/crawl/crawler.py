@@ -24,7 +24,8 @@ from yarl import URL
 
 from stages.config.download import Download
 from stages.crawl.pace import Pace, backoff, retry_after
-from stages.crawl.store import DownloadResult, PictureStore, WantedPicture
+from stages.crawl.results import DownloadResult, WantedPicture
+from stages.crawl.store import PictureStore
 from stages.inference.decoding import Caps, open_checked
 from stages.inference.hosts import Resolver, objection
 from stages.philomena import signals

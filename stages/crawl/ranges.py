@@ -11,7 +11,8 @@ from typing import Self
 
 import pyarrow.parquet as pq
 
-from stages.crawl.store import PictureStore, WantedPicture
+from stages.crawl.results import WantedPicture
+from stages.crawl.store import PictureStore
 from stages.workspace.errors import CrawlError
 
 log = logging.getLogger(__name__)

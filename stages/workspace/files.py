@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import contextlib
 import os
+import shutil
 import tempfile
+import uuid
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -26,3 +28,20 @@ def replacing(target: Path) -> Iterator[Path]:
         aside.replace(target)
     finally:
         aside.unlink(missing_ok=True)
+
+
+def linked(file: Path, target: Path) -> Path:
+    """Make `target` a hard link to a file, or a copy of it if that is on another file system; returns `target`.
+
+    The mode of a link stays the file's own.
+    """
+    aside = target.with_name(f".{target.name}.{uuid.uuid4().hex}")
+    try:
+        try:
+            os.link(file, aside)
+        except OSError:
+            shutil.copyfile(file, aside)
+        aside.replace(target)
+    finally:
+        aside.unlink(missing_ok=True)  # also where both were links to one file, which are not renamed
+    return target

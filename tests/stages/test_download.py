@@ -83,27 +83,6 @@ def test_more_images_cause_only_new_requests_and_shards(host: FaultyHost, tmp_pa
     assert grown.outs() == whole.outs()
 
 
-@pytest.mark.parametrize("more", [0, 20], ids=["complete", "while a crawl goes on"])
-def test_a_shard_that_was_changed_in_place_is_downloaded_again(host: FaultyHost, tmp_path: Path, more: int) -> None:
-    project, whole = DownloadProject(tmp_path, pictures(host, 60)), pictures(host, 60 + more)
-    assert project.run()[0] == 0
-    shard = tmp_path / "data/download/shards/shard-00001.parquet"
-    shard.chmod(0o644)  # a hard link to the cache's
-    with shard.open("r+b") as file:
-        file.write(b"!" * 2000)
-    project.clear()
-    project.list(whole)
-    code, output = project.run()
-    assert code == 1
-    assert re.search(r"damaged.*; run again to download them\n$", output)
-    requests_before = host.requested.total()
-    assert project.run()[0] == 0
-    assert host.requested.total() - requests_before == 10
-    rows = pq.read_table(tmp_path / "data/download/shards").to_pylist()
-    assert [row["image_id"] for row in rows] == list(whole)
-    assert all(hashlib.sha256(row["bytes"]).hexdigest() == row["sha256"] for row in rows)
-
-
 def test_a_cache_on_another_file_system_has_its_shards_copied(
     host: FaultyHost, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -48,6 +48,13 @@ class DownloadProject:
         self.list(urls)
         self.change(**changed)
 
+    @classmethod
+    def opened(cls, folder: Path) -> DownloadProject:
+        """A folder that is a project already."""
+        project = cls.__new__(cls)
+        project.folder = folder
+        return project
+
     def change(self, **changed: object) -> None:
         """Write the parameters."""
         section = {**copy.deepcopy(SECTION), **changed}

@@ -14,7 +14,8 @@ from faults import GOOD, FaultyHost, faulty_host
 
 from stages.config.download import Download
 from stages.crawl.crawler import Crawler, crawl, user_agent
-from stages.crawl.store import DownloadResult, PictureStore, WantedPicture
+from stages.crawl.results import DownloadResult, WantedPicture
+from stages.crawl.store import PictureStore
 from stages.workspace.errors import CrawlError
 
 PARAMS = Download(

@@ -18,7 +18,8 @@ from hypothesis import strategies as st
 from test_store import body, ok, put, segments, wanted
 
 from stages.crawl import store as module
-from stages.crawl.store import DownloadResult, PictureStore, WantedPicture
+from stages.crawl.results import DownloadResult, WantedPicture
+from stages.crawl.store import PictureStore
 from stages.workspace import shards
 from stages.workspace.errors import CrawlError
 
@@ -55,7 +56,7 @@ def test_a_shard_has_its_pictures_bytes_and_they_are_on_the_disk_once(
     numbers = range(3, 3 + 2 * shards.ROWS + 5)
     put(store, *numbers)
     shard = store.shard(rows(store, *numbers))
-    expected = [{"image_id": n, "bytes": body(n), "sha256": ok(body(n)).sha256} for n in numbers]
+    expected = [{**wanted(n)._asdict(), "bytes": body(n), "sha256": ok(body(n)).sha256} for n in numbers]
     shards.write(tmp_path / "plain.parquet", ({**row, "width": 40, "height": 30, "format": "png"} for row in expected))
     assert shard.read_bytes() == (tmp_path / "plain.parquet").read_bytes()
     (folder / f".{shard.name}.ab12").write_bytes(b"what a kill left")
