@@ -9,7 +9,6 @@ from pathlib import Path
 
 import pyarrow as pa
 import pyarrow.parquet as pq
-from tqdm import tqdm
 
 from stages.crawl.ranges import IdRanges
 from stages.crawl.results import DownloadResult, ResultRow, WantedPicture
@@ -17,6 +16,7 @@ from stages.crawl.store import DamagedError, PictureStore
 from stages.workspace import shards
 from stages.workspace.files import linked
 from stages.workspace.paths import SHARDS, STATUS
+from stages.workspace.progress import Progress
 
 BATCH = 4096
 """Rows of a row group of `status.parquet`: fixed, so that equal rows give equal bytes."""
@@ -40,7 +40,7 @@ def write(store: PictureStore, ranges: IdRanges, gave_up: Failures, folder: Path
     (folder / SHARDS.name).mkdir(exist_ok=True)
     with (
         pq.ParquetWriter(folder / STATUS.name, STATUS_SCHEMA, compression="zstd") as status,
-        tqdm(desc="shards", total=ranges.pictures, unit="picture", delay=2, disable=None) as bar,
+        Progress("shards", ranges.pictures) as progress,
     ):
         for pictures in ranges:
             shard = folder / SHARDS.name / shards.name(ranges.number(pictures[0]))
@@ -50,7 +50,7 @@ def write(store: PictureStore, ranges: IdRanges, gave_up: Failures, folder: Path
             while len(waiting) >= BATCH:
                 _write_status(status, waiting[:BATCH])
                 del waiting[:BATCH]
-            bar.update(len(pictures))
+            progress.update(len(pictures))
         _write_status(status, waiting)
     return counts
 

@@ -166,7 +166,7 @@ class PictureStore:
         ]
         if damaged:
             what = "is damaged" if (self._folder / file).exists() else "is gone"
-            self._report(self._folder / file, f"{what}: {len(damaged)} of its {len(rows)} pictures are lost")
+            self._report(self._folder / file, f"{what}: {len(damaged)} of its {len(rows)} pictures")
             with self._index:
                 self._index.execute("BEGIN IMMEDIATE")
                 # Another run may have moved a picture meanwhile: then its row is not of this file.
@@ -278,13 +278,13 @@ class PictureStore:
     def _adopt(self, file: Path) -> int:
         there = contents(file)
         if there is None:
-            self._report(file, "cannot be read")
+            self._report(file, "is damaged: none of its pictures can be read")
             return 0
         known = self.results(picture for picture, _ in there.rows)
         lacking = [row for row, result in zip(there.rows, known, strict=True) if not (result and result.file)]
         whole = [row for row in lacking if self._is_whole(row[1])]
         if damaged := there.damaged + len(lacking) - len(whole):
-            self._report(file, f"is damaged: {damaged} of its {len(there.rows) + there.damaged} pictures are lost")
+            self._report(file, f"is damaged: {damaged} of its {len(there.rows) + there.damaged} pictures")
         if not whole:
             return 0
         if file.parent != self._folder:
@@ -301,7 +301,7 @@ class PictureStore:
         """Log what is wrong with a file, once."""
         if file not in self._reported:
             self._reported.add(file)
-            log.warning("%s %s", file, trouble)
+            log.warning("%s %s; they are taken from a copy, or downloaded again", file, trouble)
 
     def sweep(self) -> None:
         """Delete files without rows: idle segments, killed runs' partial files, and shards unused for a week."""

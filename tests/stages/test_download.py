@@ -192,14 +192,46 @@ def test_a_web_page_is_not_remembered_however_many_tries_there_are(
     assert set(project.status().values()) == {"ok"}
 
 
-def test_hosts_that_do_not_fit_are_refused_before_the_first_request(host: FaultyHost, tmp_path: Path) -> None:
-    project = DownloadProject(tmp_path, pictures(host, 200), hosts=["other.example.org"])
+@pytest.mark.parametrize(
+    ("root", "hosts", "reason"),
+    [
+        ("", ["other.example.org"], "pictures at http://127.0.0.1 are not requested: host not allowed;"),
+        ("http://example.org", ["example.org"], "pictures at http://example.org are not requested: not https;"),
+        ("https://10.1.2.3", ["10.1.2.3"], "pictures at https://10.1.2.3 are not requested: private address;"),
+        ("https://u:hunter2@a.example", ["b.example"], "pictures at https://a.example are not requested: host"),
+        ("http://[::1", ["b.example"], "not a web address;"),
+        ("ftp://a.example", ["a.example"], "pictures at ftp://a.example are not requested: not https;"),
+    ],
+)
+@pytest.mark.parametrize("count", [3, 200])
+def test_addresses_that_do_not_fit_are_refused_before_the_first_request(
+    host: FaultyHost, tmp_path: Path, root: str, hosts: list[str], reason: str, count: int
+) -> None:
+    urls = {number: f"{root}/{number}.png" if root else host.url(f"picture/{number}") for number in range(count)}
+    project = DownloadProject(tmp_path, urls, hosts=hosts, max_failed=1.0)
     requests_before = host.requested.total()
     code, output = project.run()
     assert code == 1
-    assert "50 times host not allowed" in output.splitlines()[-1]
-    assert "check download.hosts and extract.root" in output.splitlines()[-1]
+    assert reason in output
+    (error,) = output.splitlines()
+    assert error.endswith(f"check extract.root and download.hosts, which is {hosts[0]}")
+    assert "hunter2" not in output
     assert host.requested.total() == requests_before
+    project.list(pictures(host, 5))
+    project.change()
+    assert project.run()[0] == 0, "and nothing is remembered"
+
+
+def test_a_crawl_of_a_board_without_a_contact_warns_once(host: FaultyHost, tmp_path: Path) -> None:
+    urls = {1: "https://pictures.invalid/1.png"}
+    project = DownloadProject(tmp_path, urls, hosts=["pictures.invalid"], tries=1, max_failed=1.0)
+    output = project.run()[1]
+    assert output.count("download.contact is not set: the staff of pictures.invalid cannot reach you") == 1
+    project.change(hosts=["pictures.invalid"], tries=1, max_failed=1.0, contact="me@example.org")
+    assert "download.contact" not in project.run()[1]
+    project.list(pictures(host, 1))
+    project.change()
+    assert "download.contact" not in project.run()[1], "on loopback it is the user's own host"
 
 
 def test_a_refusal_is_one_sentence(host: FaultyHost, tmp_path: Path) -> None:
