@@ -17,8 +17,7 @@ import aiohttp
 from yarl import URL
 
 from stages.config.download import Download
-from stages.crawl import pauses
-from stages.crawl.ending import cancelled_by_signals
+from stages.crawl import ending, pauses
 from stages.crawl.identity import user_agent
 from stages.crawl.pace import Pace, backoff, retry_after
 from stages.crawl.pauses import HostPause
@@ -345,5 +344,5 @@ def crawl(
         CrawlError: if the host refuses the crawl.
     """
     crawler = Crawler(params, store, resolve)
-    asyncio.run(cancelled_by_signals(crawler.run(pictures, total, settled)))
+    ending.run(crawler.run(pictures, total, settled))
     return crawler

@@ -6,7 +6,8 @@ import asyncio
 import contextlib
 import os
 import signal
-import sys
+import threading
+import time
 from collections.abc import Callable, Coroutine, Iterator
 from types import FrameType
 from typing import Any
@@ -18,23 +19,40 @@ SIGNALS = (signal.SIGINT, signal.SIGTERM)
 
 @contextlib.contextmanager
 def ended_by_signals() -> Iterator[None]:
-    """In this block, SIGTERM and Ctrl-C end the process after `GRACE` seconds at the latest.
+    """In this block, SIGTERM and Ctrl-C do what they did, and end the process after `GRACE` seconds at the latest.
 
-    Threads that resolve a host name, decode a picture or write a shard cannot be interrupted, and Python waits for
-    them when it exits.
+    Threads that resolve a host name or write a shard cannot be interrupted, and Python waits for them when it exits.
     """
-    with _handled(_end):
+    former = {number: signal.getsignal(number) for number in SIGNALS}
+
+    def handle(number: int, frame: FrameType | None) -> None:
+        start(number)
+        if callable(handler := former[signal.Signals(number)]):
+            handler(number, frame)
+
+    with _deadline() as start, _handled(handle):
         yield
 
 
-async def cancelled_by_signals(work: Coroutine[Any, Any, None]) -> None:
-    """Await some work; SIGTERM and Ctrl-C cancel it: an exception from a handler would print tracebacks of tasks."""
+def run(work: Coroutine[Any, Any, None]) -> None:
+    """As `asyncio.run`, but a signal cancels the work first, and then does what it does outside.
+
+    An exception from a signal handler would reach any of the loop's tasks, which would print it.
+    """
+    with _deadline() as start:
+        number = asyncio.run(_cancelled_by_signals(work, start))
+    if number:
+        signal.raise_signal(number)
+
+
+async def _cancelled_by_signals(work: Coroutine[Any, Any, None], start: Callable[[int], object]) -> int:
+    """Await the work; returns the signal that cancelled it, or 0."""
     loop, task = asyncio.get_running_loop(), asyncio.create_task(work)
     received: list[int] = []
 
     def cancel(number: int, _: FrameType | None) -> None:
+        start(number)
         received.append(number)
-        _set_deadline(number)
         loop.call_soon_threadsafe(task.cancel)
 
     with _handled(cancel):
@@ -43,24 +61,25 @@ async def cancelled_by_signals(work: Coroutine[Any, Any, None]) -> None:
         except asyncio.CancelledError:
             if not received:
                 raise
-    if received:
-        _leave(received[0])
+    return received[0] if received else 0
 
 
-def _end(number: int, _: FrameType | None) -> None:
-    _set_deadline(number)
-    _leave(number)
+@contextlib.contextmanager
+def _deadline() -> Iterator[Callable[[int], object]]:
+    """Yield a function that ends the process after `GRACE` seconds; it takes the signal's number."""
+    reader, writer = os.pipe()  # a signal handler may interrupt any code, so it must not take a lock
 
+    def wait() -> None:
+        if number := os.read(reader, 1):
+            time.sleep(GRACE)
+            os._exit(128 + number[0])
+        os.close(reader)
 
-def _leave(number: int) -> None:
-    if number == signal.SIGINT:
-        raise KeyboardInterrupt
-    sys.exit(128 + number)
-
-
-def _set_deadline(number: int) -> None:
-    signal.signal(signal.SIGALRM, lambda *_: os._exit(128 + number))
-    signal.setitimer(signal.ITIMER_REAL, GRACE)
+    threading.Thread(target=wait, name="deadline", daemon=True).start()
+    try:
+        yield lambda number: os.write(writer, bytes([number]))
+    finally:
+        os.close(writer)
 
 
 @contextlib.contextmanager

@@ -18,10 +18,6 @@ RESOLVING = (
     "import socket, sys, time\nsocket.getaddrinfo = lambda *_, **__: (print('there', flush=True), time.sleep(900))\n"
 )
 SYNCING = "import os, time\nos.fsync = lambda _: (print('there', flush=True), time.sleep(900))\n"
-DECODING = (
-    "import time\nfrom PIL import Image\nfrom stages.crawl import crawler\n"
-    "crawler.Crawler._decode = lambda *_: (print('there', flush=True), time.sleep(900))\n"
-)
 WRITING = (
     "import time\nfrom stages.workspace import shards\n"
     "shards.write = lambda *_: (print('there', flush=True), time.sleep(900))\n"
@@ -49,7 +45,7 @@ def until_requested(host: FaultyHost, path: str, process: subprocess.Popen[str])
 
 
 @pytest.mark.parametrize(("sent", "code"), [(signal.SIGTERM, 143), (signal.SIGINT, 130)])
-@pytest.mark.parametrize("state", ["pause", "slow", "resolving", "decoding", "shard in a thread", "shards at the end"])
+@pytest.mark.parametrize("state", ["pause", "slow", "resolving", "shard in a thread", "shards at the end"])
 def test_a_signal_ends_the_crawl_in_every_state(
     host: FaultyHost, tmp_path: Path, state: str, sent: int, code: int
 ) -> None:
@@ -57,8 +53,6 @@ def test_a_signal_ends_the_crawl_in_every_state(
     urls, words = {0: host.url(path)}, ()
     if state == "resolving":
         urls, words = {0: "https://pictures.example/0"}, ("-c", RESOLVING + RUN)
-    elif state == "decoding":
-        urls, words = pictures(host, 1), ("-c", DECODING + RUN)
     elif state == "shard in a thread":  # while the crawl waits for a slow host
         urls, words = {**pictures(host, 50), 50: host.url(path)}, ("-c", SYNCING + RUN)
     elif state == "shards at the end":
