@@ -9,7 +9,6 @@ from pathlib import Path
 
 import pyarrow as pa
 import pyarrow.parquet as pq
-from tqdm import tqdm
 
 from stages.catalogue.images import Catalogue
 from stages.config.extract import Extract
@@ -18,6 +17,7 @@ from stages.workspace import paths
 from stages.workspace.errors import run
 from stages.workspace.files import replacing
 from stages.workspace.parameters import load
+from stages.workspace.progress import Progress
 
 log = logging.getLogger(__name__)
 
@@ -38,11 +38,11 @@ def write(catalogue: Catalogue, target: Path) -> None:
     """Write the catalogue as Parquet. Equal rows give equal bytes, whatever batches they arrive in."""
     with (
         pq.ParquetWriter(target, catalogue.schema, compression="zstd") as writer,
-        tqdm(unit=" images", unit_scale=True, disable=None, desc="extract") as bar,
+        Progress("extract", unit="image") as progress,
     ):
         for table in row_groups(catalogue.batches(), catalogue.schema):
             writer.write_table(table, row_group_size=ROW_GROUP)
-            bar.update(len(table))
+            progress.update(len(table))
 
 
 def row_groups(batches: Iterator[pa.RecordBatch], schema: pa.Schema) -> Iterator[pa.Table]:

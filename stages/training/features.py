@@ -11,7 +11,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from stages.dataset.arrays import Ids, Progress, Rows, computed
+from stages.dataset.arrays import Ids, Rows, Update, computed
 from stages.inference.runtime import session
 from stages.training import augmentations
 from stages.training.backbones import weights_hash
@@ -47,7 +47,7 @@ def extracted(pictures: Rows, stem: FrozenStem, threads: int, copy: int | None =
     file = graph(stem, pictures.shape)
     run = session(file, threads)
 
-    def write(place: int, progress: Progress, aside: Path) -> None:
+    def write(place: int, update: Update, aside: Path) -> None:
         pixels = pictures.arrays[place]
         features = []
         for start in range(0, len(pixels), BATCH):
@@ -55,7 +55,7 @@ def extracted(pictures: Rows, stem: FrozenStem, threads: int, copy: int | None =
             if copy is not None:
                 batch = augmentations.augment(batch, copy, start)
             features.append(run.run(None, {PIXELS: batch})[0])
-            progress(len(batch))
+            update(len(batch))
         with aside.open("wb") as out:
             np.save(out, np.concatenate(features))
 

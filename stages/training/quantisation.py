@@ -19,12 +19,12 @@ import numpy as np
 import onnx
 from onnxruntime.quantization import CalibrationDataReader, QuantType, quantize_static
 from onnxruntime.quantization.shape_inference import quant_pre_process
-from tqdm import tqdm
 
 from stages.dataset.arrays import Ids, Rows
 from stages.inference.decoding import Pixels
 from stages.training.export import PIXELS, write_graph
 from stages.workspace.files import replacing
+from stages.workspace.progress import Progress
 
 SAMPLE = 128
 """Training pictures that the graph is run on."""
@@ -136,7 +136,7 @@ class _Batches(CalibrationDataReader):  # type: ignore[misc] # ONNX Runtime ship
 
     @staticmethod
     def _read(pictures: Rows, ids: Ids) -> Iterator[dict[str, Pixels]]:
-        with tqdm(total=len(ids), desc="int8", unit="picture", disable=None) as progress:
+        with Progress("int8", len(ids)) as progress:
             for start in range(0, len(ids), BATCH):
                 batch = pictures.take(ids[start : start + BATCH])
                 yield {PIXELS: batch}

@@ -68,7 +68,7 @@ class Progress:
 
     def _log(self) -> None:
         while not self._ended.wait(INTERVAL):
-            log.info("%s", self)
+            log.info("%s", str(self))  # as it is now: a handler may format it later
 
     def __str__(self) -> str:
         """`download: 300 of 4,000 pictures, 2 failed (2 missing), 3.9 per second, 0:15:48 left`."""
@@ -79,8 +79,8 @@ class Progress:
             reasons = ", ".join(f"{count} {reason}" for reason, count in self._failures.most_common())
             parts.append(f"{self._failures.total():,} failed ({reasons})")
         if done:
-            rate = done / seconds
-            parts.append(f"{rate / 1e6:.3g} MB per second" if self._unit == "B" else f"{rate:,.3g} per second")
+            rate, name = (done / seconds / 1e6, " MB") if self._unit == "B" else (done / seconds, "")
+            parts.append(f"{rate:,.0f}{name} per second" if rate >= 100 else f"{rate:.3g}{name} per second")
         if done and self._total is not None:
             left = (self._total - self.n) * seconds / done + self._delay()
             parts.append(f"{timedelta(seconds=round(max(0.0, left)))} left")
