@@ -31,7 +31,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from stages.crawl import index, segments
-from stages.crawl.contents import FACTS, UNREADABLE, contents, shard_name
+from stages.crawl.contents import FACTS, UNREADABLE, Contents, contents, shard_name
 from stages.crawl.results import DownloadResult, ResultRow, WantedPicture
 from stages.workspace import shards
 from stages.workspace.errors import CrawlError
@@ -276,20 +276,23 @@ class PictureStore:
         return [file for suffix in (shards.SUFFIX, segments.SUFFIX) for file in sorted(self._folder.glob(f"*{suffix}"))]
 
     def _adopt(self, file: Path) -> int:
-        there = contents(file)
-        if there is None:
+        try:
+            return sum(self._adopt_part(file, part) for part in contents(file))
+        except UNREADABLE:
             self._report(file, "is damaged: none of its pictures can be read")
             return 0
-        known = self.results(picture for picture, _ in there.rows)
-        lacking = [row for row, result in zip(there.rows, known, strict=True) if not (result and result.file)]
+
+    def _adopt_part(self, file: Path, part: Contents) -> int:
+        known = self.results(picture for picture, _ in part.rows)
+        lacking = [row for row, result in zip(part.rows, known, strict=True) if not (result and result.file)]
         whole = [row for row in lacking if self._is_whole(row[1])]
-        if damaged := there.damaged + len(lacking) - len(whole):
-            self._report(file, f"is damaged: {damaged} of its {len(there.rows) + there.damaged} pictures")
+        if damaged := part.damaged + len(lacking) - len(whole):
+            self._report(file, f"is damaged: {damaged} of its {part.damaged + len(part.rows)} pictures")
         if not whole:
             return 0
         if file.parent != self._folder:
             # Under the name that the store would give it, the shard need not be written again.
-            file = linked(file, self._folder / (f"{uuid.uuid4().hex}{shards.SUFFIX}" if damaged else there.name))
+            file = linked(file, self._folder / (f"{uuid.uuid4().hex}{shards.SUFFIX}" if damaged else part.name))
             file.chmod(0o444)
         with self._index:
             self._index.execute("BEGIN IMMEDIATE")
