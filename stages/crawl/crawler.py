@@ -127,7 +127,7 @@ class Crawler:
                     async with asyncio.TaskGroup() as group:
                         for _ in range(self.params.concurrency):
                             group.create_task(work())
-                except* CrawlError as errors:
+                except* Exception as errors:  # of one task; the others were cancelled
                     raise errors.exceptions[0] from None
                 finally:
                     self.tally.paused = round(self._pace.paused, 3)

@@ -50,7 +50,7 @@ def open_index(folder: Path, *, check: bool = True) -> sqlite3.Connection:
         try:
             index = _connect(file, check=check)
         except sqlite3.DatabaseError as error:
-            if error.sqlite_errorcode & 0xFF not in DAMAGED:
+            if not is_damage(error):
                 raise
             log.warning("%s cannot be used (%s); it is made anew from the pictures beside it", file, error)
             _delete(aside)
@@ -63,6 +63,11 @@ def open_index(folder: Path, *, check: bool = True) -> sqlite3.Connection:
             _salvage(aside, index)
             _delete(aside)
     return index
+
+
+def is_damage(error: sqlite3.Error) -> bool:
+    """Whether an error says that the file is damaged: not that the disk cannot be used, and no bug."""
+    return (getattr(error, "sqlite_errorcode", None) or 0) & 0xFF in DAMAGED
 
 
 def is_complete(index: sqlite3.Connection) -> bool:

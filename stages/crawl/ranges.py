@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
 import itertools
-import logging
 from collections.abc import Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
@@ -13,11 +13,9 @@ import pyarrow.parquet as pq
 from yarl import URL
 
 from stages.crawl.results import WantedPicture
-from stages.crawl.store import PictureStore
+from stages.crawl.store import DamagedError, PictureStore
 from stages.inference.hosts import objection
 from stages.workspace.errors import CrawlError
-
-log = logging.getLogger(__name__)
 
 BATCH = 4096
 
@@ -118,8 +116,7 @@ class ShardFiller:
     def _write(self, pictures: list[WantedPicture]) -> None:
         known = zip(pictures, self._thread_store.results(pictures), strict=True)
         good = [(picture, result) for picture, result in known if result and result.status == "ok"]
-        try:
+        # An older picture may be damaged, which is no reason to stop the crawl.
+        with contextlib.suppress(DamagedError):
             if good:
                 self._thread_store.shard(good)
-        except CrawlError as error:  # an older picture is damaged, which is no reason to stop the crawl
-            log.warning("%s", error)

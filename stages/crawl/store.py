@@ -20,6 +20,7 @@ import hashlib
 import itertools
 import logging
 import os
+import sqlite3
 import time
 import uuid
 from collections.abc import Iterable, Iterator, Sequence
@@ -36,6 +37,7 @@ from stages.crawl.results import DownloadResult, ResultRow, WantedPicture
 from stages.workspace import shards
 from stages.workspace.errors import CrawlError
 from stages.workspace.files import linked
+from stages.workspace.progress import track
 
 log = logging.getLogger(__name__)
 
@@ -81,8 +83,10 @@ class PictureStore:
     def __enter__(self) -> Self:
         return self
 
-    def __exit__(self, *_: object) -> None:
+    def __exit__(self, _: object, error: BaseException | None, __: object) -> None:
         self.close()
+        if isinstance(error, sqlite3.DatabaseError) and index.is_damage(error):
+            raise CrawlError(f"the index in {self._folder} is damaged; run again, and it is made anew") from error
 
     def close(self) -> None:
         """Close the index and the segment. Everything is on the disk already."""
@@ -260,7 +264,7 @@ class PictureStore:
         with pq.ParquetFile(self._folder / name) as shard:
             return shard.read_row_group(group, columns=["bytes"])["bytes"]
 
-    def adopt(self, files: Iterable[Path]) -> int:
+    def adopt(self, files: Sequence[Path]) -> int:
         """Enter pictures that the index lacks, from shards and segments that have them whole.
 
         Args:
@@ -269,7 +273,7 @@ class PictureStore:
         Returns:
             The number of pictures.
         """
-        return sum(self._adopt(file) for file in files)
+        return sum(self._adopt(file) for file in track(files, "recover", len(files), "file"))
 
     def files(self) -> list[Path]:
         """The store's own finished shards and segments."""
@@ -321,6 +325,6 @@ class PictureStore:
                 in_use = {name for (name,) in self._index.execute("SELECT DISTINCT segment FROM pictures")}
                 for file in expired:
                     # Check again: it may have been written to since. Nothing is deleted that the index lacks.
-                    if file.name not in in_use and is_expired(file) and not (file in files and self.adopt([file])):
+                    if file.name not in in_use and is_expired(file) and not (file in files and self._adopt(file)):
                         self._index.execute("DELETE FROM shards WHERE name = ?", (file.name,))
                         file.unlink()

@@ -174,6 +174,22 @@ def test_damage_is_an_error_and_damaged_pictures_are_requested_again(folder: Pat
         assert stored(store, 1) == [body(1)]
 
 
+def test_an_index_that_is_damaged_while_it_is_open_is_an_error_and_made_anew_by_the_next_run(folder: Path) -> None:
+    numbers = range(200)
+    with PictureStore(folder) as store:
+        put(store, *numbers)
+    file = folder / "index.sqlite"
+    data = file.read_bytes()
+    file.write_bytes(data[:8192] + bytes([255]) * (len(data) - 8192))
+    with (
+        pytest.raises(CrawlError, match=r"the index in .* is damaged; run again, and it is made anew"),
+        PictureStore(folder, check=False) as store,
+    ):
+        stored(store, *numbers)
+    with PictureStore(folder) as store:
+        assert stored(store, *numbers) == [body(number) for number in numbers]
+
+
 def test_two_stores_on_one_folder_do_not_disturb_each_other(folder: Path) -> None:
     with PictureStore(folder) as one, PictureStore(folder) as two:
         for number in range(20):
