@@ -23,12 +23,12 @@ def ended_by_signals() -> Iterator[None]:
 
     Threads that resolve a host name or write a shard cannot be interrupted, and Python waits for them when it exits.
     """
-    former = {number: signal.getsignal(number) for number in SIGNALS}
+    former = {int(number): signal.getsignal(number) for number in SIGNALS}
 
-    def handle(number: int, frame: FrameType | None) -> None:
+    def handle(number: int, _: FrameType | None) -> None:
         start(number)
-        if callable(handler := former[signal.Signals(number)]):
-            handler(number, frame)
+        signal.signal(number, former[number])
+        signal.raise_signal(number)
 
     with _deadline() as start, _handled(handle):
         yield
@@ -68,6 +68,11 @@ async def _cancelled_by_signals(work: Coroutine[Any, Any, None], start: Callable
 def _deadline() -> Iterator[Callable[[int], object]]:
     """Yield a function that ends the process after `GRACE` seconds; it takes the signal's number."""
     reader, writer = os.pipe()  # a signal handler may interrupt any code, so it must not take a lock
+    owner = os.getpid()
+
+    def start(number: int) -> None:
+        if os.getpid() == owner:  # a forked process has the handler and the pipe, too
+            os.write(writer, bytes([number]))
 
     def wait() -> None:
         if number := os.read(reader, 1):
@@ -77,14 +82,15 @@ def _deadline() -> Iterator[Callable[[int], object]]:
 
     threading.Thread(target=wait, name="deadline", daemon=True).start()
     try:
-        yield lambda number: os.write(writer, bytes([number]))
+        yield start
     finally:
         os.close(writer)
 
 
 @contextlib.contextmanager
 def _handled(handler: Callable[[int, FrameType | None], None]) -> Iterator[None]:
-    before = {number: signal.signal(number, handler) for number in SIGNALS}
+    heard = [number for number in SIGNALS if signal.getsignal(number) is not signal.SIG_IGN]
+    before = {number: signal.signal(number, handler) for number in heard}
     try:
         yield
     finally:

@@ -72,6 +72,26 @@ def test_a_signal_ends_the_crawl_in_every_state(
     assert project.outs() == {}
 
 
+FORKING = """
+import os, signal, time
+from stages.crawl import ending
+ending.GRACE = 0.1
+with ending.ended_by_signals():
+    if not (child := os.fork()):
+        time.sleep(900)
+    os.kill(child, signal.SIGTERM)
+    assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == -signal.SIGTERM
+    time.sleep(0.5)
+print("alive")
+"""
+
+
+def test_a_signal_to_a_forked_process_does_not_end_this_one(tmp_path: Path) -> None:
+    project = DownloadProject(tmp_path, {})
+    with project.start("-c", FORKING) as process:
+        assert process.communicate() == ("alive\n", "")
+
+
 def test_a_signal_ends_the_wait_for_another_crawl(host: FaultyHost, tmp_path: Path) -> None:
     project = DownloadProject(tmp_path, {0: host.url("slow/other")})
     with project.start() as first:
