@@ -77,8 +77,11 @@ import os, signal, time
 from stages.crawl import ending
 ending.GRACE = 0.1
 with ending.ended_by_signals():
+    reader, writer = os.pipe()
     if not (child := os.fork()):
+        os.write(writer, b"!")  # Python drops signals that come while it forks
         time.sleep(900)
+    os.read(reader, 1)
     os.kill(child, signal.SIGTERM)
     assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == -signal.SIGTERM
     time.sleep(0.5)
