@@ -10,6 +10,9 @@ export PYTHONUNBUFFERED := 1
 # Without bytecode each command would compile torch's world anew: 10 s of CPU.
 unexport PYTHONDONTWRITEBYTECODE
 EXTRAS := pipeline bot dev
+# The build of torch, for uv's --torch-backend: cpu spares a machine without a GPU gigabytes of CUDA, auto detects a GPU.
+# Without it the package index's own build is installed, which is what was tested.
+TORCH_BACKEND ?=
 
 .PHONY: help
 help:  ## say what can be made
@@ -19,12 +22,13 @@ help:  ## say what can be made
 setup: $(READY)  ## make .venv with the locked packages
 
 # pip takes the torch pair (and uv) first, for uv alone would fetch a second build of torch; uv is far faster for the rest.
+# With a backend, uv takes the torch pair too, from where that build is.
 # The lock holds constraints, not a list to install, so no platform is given another's packages.
 $(READY): pyproject.toml requirements.lock
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { echo "MLpy needs Python 3.11 or newer: make setup PYTHON=python3.12" >&2; exit 1; }
 	$(PYTHON) -m venv "$(VENV)"
-	"$(BIN)/python" -m pip install --quiet --disable-pip-version-check --constraint requirements.lock $(if $(filter pipeline,$(EXTRAS)),torch torchvision) uv
-	"$(BIN)/uv" pip install --quiet --python "$(BIN)/python" --constraint requirements.lock $(EXTRAS:%=--extra %) --requirements pyproject.toml
+	"$(BIN)/python" -m pip install --quiet --disable-pip-version-check --constraint requirements.lock $(if $(TORCH_BACKEND),,$(if $(filter pipeline,$(EXTRAS)),torch torchvision)) uv
+	"$(BIN)/uv" pip install --quiet $(TORCH_BACKEND:%=--torch-backend %) --python "$(BIN)/python" --constraint requirements.lock $(EXTRAS:%=--extra %) --requirements pyproject.toml
 	@touch $@
 
 .PHONY: lock
@@ -39,12 +43,9 @@ repro: $(READY)  ## compose conf/, build the sample board where it is missing, r
 	@sed -n '/^## Results/,/^## Failures/{/^## Failures/d;p}' models/README.md
 	@echo "report: data/test/report.html   model card: models/README.md"
 
-# Of all that stages measure and read, the columns by which one chooses.
-DROPPED := ^(?!(Experiment|State|(val\.)?(auroc|average_precision|recall|false_positive_rate)$$|(extract|split|train)\.))
-
 .PHONY: experiments
-experiments: $(READY)  ## the experiments on this commit, best first
-	@dvc exp show --only-changed --sort-by auroc --sort-order desc --drop '$(DROPPED)'
+experiments: $(READY)  ## the experiments on this commit, the best validation score first
+	@python -m stages.experiments list
 
 # What `make compare` sweeps: each combination is an experiment.
 POLICIES := house,people
@@ -73,6 +74,10 @@ test: $(READY)  ## lint, types, structure, pytest; PYTEST="-x tests/stages/test_
 format: $(READY)  ## let ruff format and mend what it can
 	ruff format .
 	ruff check --fix .
+
+.PHONY: clean-cache
+clean-cache: $(READY)  ## delete from the cache root what can be computed again; CLEAN=--all for what was downloaded, too
+	@python -m stages.workspace.clean_cache $(CLEAN)
 
 .PHONY: hooks
 hooks: $(READY)  ## check params.yaml, format and lint at each commit; keep data in step with git

@@ -12,7 +12,7 @@ from discord.ext import commands, tasks
 
 from bot.actions.discord_calls import DISCORD_ERRORS, describe_error
 from bot.actions.moderation import Moderation
-from bot.actions.review import ReviewButton
+from bot.actions.review import PictureMenu, ReviewButton
 from bot.commands import cogs
 from bot.commands.answering import on_command_error
 from bot.services import Services
@@ -63,7 +63,7 @@ class Bot(commands.AutoShardedBot):
 
     async def setup_hook(self) -> None:
         """Register buttons and commands and start the periodic work. discord.py calls it once, before connecting."""
-        self.add_dynamic_items(ReviewButton)
+        self.add_dynamic_items(ReviewButton, PictureMenu)
         for cog in cogs(self, self.services, self.moderation):
             await self.add_cog(cog)
         await self._sync_commands()

@@ -4,14 +4,15 @@ from __future__ import annotations
 
 import json
 import logging
-from concurrent.futures import ThreadPoolExecutor
+import threading
+from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 
 from stages.config.restore import Restore
-from stages.dump import archive, databases, lite
+from stages.dump import archive, databases, lite, loading, shaping
 from stages.dump.archive import Archive
 from stages.dump.databases import BoardDatabase
-from stages.dump.tables import needed_entries
+from stages.dump.tables import lacking, needed_tables
 from stages.workspace import paths
 from stages.workspace.cache import file_hash
 from stages.workspace.errors import DumpError, run
@@ -23,15 +24,37 @@ log = logging.getLogger(__name__)
 
 def main() -> None:
     params = load(Restore)
-    source = archive.read(Path(params.dump))
-    entries = needed_entries(source)
-    lite.check_space(source, entries)
-    with databases.new() as database, ThreadPoolExecutor(1) as background:
-        hashing = background.submit(file_hash, source.path)  # takes minutes for a large dump, as loading does
-        lite.load(source, entries, database, params.jobs)
-        check_sha256(source.path, hashing.result(), params.sha256)
-        lite.shape(database)
-        write_outs(source, hashing.result(), database, params.compression)
+    path = Path(params.dump)
+    sha256 = background_hash(path)  # takes minutes for a large dump, as loading does
+    try:
+        source = archive.read(path)
+        tables = needed_tables(source)
+        for missing in lacking(source, tables):
+            log.warning("warning: %s lacks %s", path, missing)
+        lite.check_space(source, tables)
+        with databases.new() as database:
+            loading.load(source, tables, database, params.jobs)
+            check_sha256(path, sha256.result(), params.sha256)
+            shaping.shape(database)
+            write_outs(source, sha256.result(), database, params.compression)
+    except DumpError:
+        if params.sha256 and path.is_file():  # another file than the published one explains all that is wrong with it
+            check_sha256(path, sha256.result(), params.sha256)
+        raise
+
+
+def background_hash(path: Path) -> Future[str]:
+    """Compute a file's SHA-256 in a thread that does not keep the process from ending."""
+    future: Future[str] = Future()
+
+    def work() -> None:
+        try:
+            future.set_result(file_hash(path))
+        except OSError as error:
+            future.set_exception(error)
+
+    threading.Thread(target=work, daemon=True).start()
+    return future
 
 
 def check_sha256(path: Path, actual: str, published: str | None) -> None:
@@ -40,10 +63,10 @@ def check_sha256(path: Path, actual: str, published: str | None) -> None:
     Raises:
         DumpError: if they differ.
     """
-    if published and actual != published:
+    if published and actual != published.lower():
         raise DumpError(
-            f"{path} has SHA-256 {actual}, not the published {published}; "
-            "download the dump again, or correct restore.sha256"
+            f"{path} has SHA-256 {actual}, not the published {published.lower()}",
+            f"{archive.FETCH_AGAIN}, or correct restore.sha256",
         )
 
 

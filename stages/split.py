@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from stages.config.split import Split
@@ -33,21 +34,21 @@ LARGE = 0.05
 
 def main() -> None:
     params = load(Split)
-    catalogue, pictures = read()
+    catalogue, undecodable, pictures = read()
     rules = link_rules(pictures, params)
     groups, names = assign(pictures, rules, params)
-    summary = summarise(pictures, catalogue, rules, groups, names)
+    summary = summarise(pictures, catalogue, undecodable, rules, groups, names)
     splits.write(IMAGES, SPLITS, pictures["image_id"].to_numpy(), groups, names)
     with replacing(SPLIT_SUMMARY) as aside:
         aside.write_text(json.dumps(summary, indent=2) + "\n")
 
 
-def read() -> tuple[int, pa.Table]:
+def read() -> tuple[int, int, pa.Table]:
     """Read the catalogue, and hash the downloaded pictures.
 
     Returns:
-        The catalogue's number of rows. The downloaded pictures by ascending id: `COLUMNS`, `label` (strings or lists),
-        `sha256`, `phash`.
+        The catalogue's number of rows. How many of its pictures were downloaded but cannot be decoded. The others by
+        ascending id: `COLUMNS`, `label` (strings or lists), `sha256`, `phash`.
     """
     if not IMAGES.exists():
         raise MLpyError(f"there is no {IMAGES}; run `dvc repro extract`")
@@ -60,7 +61,8 @@ def read() -> tuple[int, pa.Table]:
     pictures = catalogue.take(listed).replace_schema_metadata(schema.metadata)
     for column in ("sha256", "phash"):
         pictures = pictures.append_column(column, hashed[column].take(stored))
-    return len(catalogue), pictures
+    undecodable = pictures["phash"].null_count
+    return len(catalogue), undecodable, pictures.filter(pc.is_valid(pictures["phash"])) if undecodable else pictures
 
 
 def link_rules(pictures: pa.Table, params: Split) -> list[LinkRule]:
@@ -93,7 +95,9 @@ def assign(pictures: pa.Table, rules: list[LinkRule], params: Split) -> tuple[In
     return ids[first], np.where(bucket < 0, LEFT_OUT, names)
 
 
-def summarise(pictures: pa.Table, catalogue: int, rules: list[LinkRule], groups: Ints, names: Names) -> dict[str, Any]:
+def summarise(
+    pictures: pa.Table, catalogue: int, undecodable: int, rules: list[LinkRule], groups: Ints, names: Names
+) -> dict[str, Any]:
     """The contents of `summary.json`, with a warning if a group is suspiciously large."""
     sizes = splits.group_sizes(groups[names != LEFT_OUT])
     if sizes["largest_group"] > LARGE * len(groups):
@@ -105,7 +109,11 @@ def summarise(pictures: pa.Table, catalogue: int, rules: list[LinkRule], groups:
     labels = splits.policy(pictures.schema)["labels"]
     return {
         "pictures": len(groups),
-        "left_out": {"not_downloaded": catalogue - len(groups), "cross_split_links": int((names == LEFT_OUT).sum())},
+        "left_out": {
+            "not_downloaded": catalogue - undecodable - len(groups),
+            "undecodable": undecodable,
+            "cross_split_links": int((names == LEFT_OUT).sum()),
+        },
         **sizes,
         "splits": splits.label_shares(pictures["label"], labels, names, SPLITS),
         "rules": splits.link_counts(rules),

@@ -18,7 +18,7 @@ from stages.training import features, fitting, networks, provenance
 from stages.training.batches import DataModule
 from stages.training.model_selection import SelectedModel, select_model
 from stages.training.networks import Architecture, ExportModel
-from stages.training.stem import FrozenStem
+from stages.training.stem import FrozenStem, PooledStem
 from stages.training.validation import validate
 from stages.workspace import paths
 from stages.workspace.cache import file_hash
@@ -40,6 +40,8 @@ class Inputs:
     pictures: Rows
     """uint8 rows [size, size, 3]."""
     stem: FrozenStem | None
+    int8_stem: Path | None
+    """The stem's int8 graph, if that is what computed `rows`."""
     rows: Rows
     """Inputs of the trainable part: the stem's outputs, or the pictures."""
     copies: list[Rows]
@@ -76,11 +78,14 @@ def prepare(task: Task, params: Train) -> Inputs:
     pictures = decoded(paths.SHARDS, params.size, params.background, params.threads)
     stem = networks.frozen_stem(architecture)
     if stem is None:
-        return Inputs(architecture, pictures, None, pictures, [])
-    rows = features.extracted(pictures, stem, params.threads)
+        return Inputs(architecture, pictures, None, None, pictures, [])
+    fp32 = features.graph(stem, pictures.shape)
+    quantised = isinstance(stem, PooledStem) and params.int8_drop
+    int8 = features.int8_graph(fp32, pictures.shape, params.threads) if quantised else None
+    rows = features.extracted(pictures, int8 or fp32, params.threads)
     count = getattr(params.model, "augmented_copies", 0)
-    copies = [features.extracted(pictures, stem, params.threads, copy) for copy in range(count)]
-    return Inputs(architecture, pictures, stem, rows, copies)
+    copies = [features.extracted(pictures, int8 or fp32, params.threads, copy, task.train.ids) for copy in range(count)]
+    return Inputs(architecture, pictures, stem, int8, rows, copies)
 
 
 def initial_network(inputs: Inputs, task: Task) -> nn.Module:
@@ -96,7 +101,7 @@ def calibrate_and_export(
     """Validate the trained network, and write the model's graphs."""
     validation = validate(network, task, data, params)
     model = ExportModel(inputs.stem, network, task.kind, validation.calibration)
-    return select_model(model, validation, task, inputs.pictures, inputs.rows, params, folder)
+    return select_model(model, inputs.int8_stem, validation, task, inputs.pictures, inputs.rows, params, folder)
 
 
 def split_hashes() -> dict[str, str]:

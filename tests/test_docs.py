@@ -6,6 +6,7 @@ import ast
 import importlib.util
 import itertools
 import json
+import os
 import re
 import shlex
 import shutil
@@ -111,11 +112,28 @@ def test_the_programs_are_known(doc: Path) -> None:
 def test_make_has_the_target_and_the_variables(words: list[str]) -> None:
     makefile = (ROOT / "Makefile").read_text()
     targets = [word for word in words[1:] if "=" not in word]
-    assert set(targets) <= set(re.findall(r"^([a-z]+):", makefile, re.MULTILINE))
+    assert set(targets) <= set(re.findall(r"^([a-z-]+):", makefile, re.MULTILINE))
     variables = {word.split("=")[0] for word in words[1:] if "=" in word}
     assert {
         name for name in variables if not re.search(rf"\$\((or \$\(|filter [a-z]+,\$\()?{name}\)", makefile)
     } == set()
+
+
+def recipe(*words: str) -> str:
+    """The commands by which make would set .venv up."""
+    command = ["make", "--dry-run", "--always-make", "setup", *words]
+    environment = {name: value for name, value in os.environ.items() if name != "TORCH_BACKEND"}
+    return subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True, check=True).stdout
+
+
+def test_a_build_of_torch_is_installed_by_uv_alone() -> None:
+    chosen, default = recipe("TORCH_BACKEND=cpu"), recipe()
+    assert 'uv" pip install --quiet --torch-backend cpu ' in chosen
+    assert "torch torchvision" not in chosen
+    assert "torch torchvision uv\n" in default
+    assert "--torch-backend" not in default
+    uv = subprocess.run([BIN / "uv", "pip", "install", "--help"], capture_output=True, text=True, check=True).stdout
+    assert re.search(r"--torch-backend <.*possible values: auto, cpu,", " ".join(uv.split()))
 
 
 @of("python")
@@ -398,6 +416,17 @@ def test_the_number_of_frames_is_the_default() -> None:
 def test_every_verdict_of_a_picture_that_cannot_be_judged_is_listed() -> None:
     table = read(BOT).partition("| verdict | meaning |")[2].partition("\n\n")[0]
     assert dict(re.findall(r"^\| `(\w+)` \| (.*) \|$", table, re.MULTILINE)) == UNJUDGED
+
+
+def test_every_threat_has_its_test() -> None:
+    rows = re.findall(r"^\| .* \| `(test_\w+(?:\.py)?)` \|$", read(BOT), re.MULTILINE)
+    table = read(BOT).partition("| who, with what |")[2].partition("\n\n")[0].splitlines()[2:]
+    assert len(rows) == len(table) > 10
+    files = list((ROOT / "tests/bot").rglob("test_*.py"))
+    written = {file.name for file in files} | set(
+        re.findall(r"def (test_\w+)", "".join(file.read_text() for file in files))
+    )
+    assert set(rows) - written == set()
 
 
 def test_flags_of_the_bot_that_are_named_exist() -> None:

@@ -11,15 +11,22 @@ import subprocess
 import time
 from pathlib import Path
 
+import chromium
 import pandas as pd
 import psutil
 import pytest
+import yaml
 from clones import ROOT, Clone, after_smoke, ended
+from selenium.webdriver.common.by import By
+from selenium.webdriver.support.wait import WebDriverWait
 
 from stages import experiments
+from stages.config.compose import SECTIONS
 
+SWEEP = ("-S", "test.bootstrap=100,200", "-S", "model=probe,finetune")
+"""Each model trains once: DVC's run cache has the training of runs that differ in a parameter of `test`."""
 SMOKE = ("dvc", "--wait-for-lock", "exp", "run", "-S", "experiment=smoke")
-CHOSEN = ("finetune", 0.0003)
+CHOSEN = ("finetune", 200)
 
 
 @pytest.fixture(scope="module")
@@ -29,9 +36,9 @@ def clone(tmp_path_factory: pytest.TempPathFactory) -> Clone:
 
 @pytest.fixture(scope="module")
 def swept(clone: Clone) -> pd.DataFrame:
-    """A queued sweep over a group and a parameter: the finished runs, indexed by model and learning rate."""
+    """A queued sweep over a group and a parameter: the finished runs, indexed by the two."""
     before = cached_files(clone)
-    queued = clone.run(*SMOKE, "--queue", "-S", "model=probe,finetune", "-S", "train.lr=0.001,0.0003")
+    queued = clone.run(*SMOKE, "--queue", *SWEEP)
     assert queued.count("Queued experiment") == 4
     clone.run("dvc", "exp", "run", "--run-all", "--jobs", "2", forking=True)
     workers = [process for process in psutil.process_iter(["cmdline"]) if of_the_queue(process, clone)]
@@ -40,7 +47,7 @@ def swept(clone: Clone) -> pd.DataFrame:
     ended(workers)
     assert cached_files(clone) == before, "queued runs download and decode nothing again"
     rows = table(clone.run("dvc", "exp", "show", "--csv"))
-    return rows[rows["Executor"].notna()].set_index(["train.model.name", "train.lr"])
+    return rows[rows["Executor"].notna()].set_index(["train.model.name", "test.bootstrap"])
 
 
 def of_the_queue(process: psutil.Process, clone: Clone) -> bool:
@@ -65,7 +72,7 @@ def table(csv: str) -> pd.DataFrame:
 
 
 def test_a_queued_sweep_runs_each_combination(swept: pd.DataFrame) -> None:
-    assert set(swept.index) == {(model, rate) for model in ("probe", "finetune") for rate in (0.001, 0.0003)}
+    assert set(swept.index) == {(model, count) for model in ("probe", "finetune") for count in (100, 200)}
     assert list(swept["State"]) == ["Success"] * 4
 
 
@@ -74,29 +81,52 @@ def test_the_list_of_experiments_is_readable(clone: Clone, swept: pd.DataFrame) 
     venv.symlink_to(ROOT / ".venv")  # not to be set up again because the clone's files are newer
     output = clone.run("env", "COLUMNS=500", "make", "--old-file=.venv/.ready", "experiments")
     venv.unlink()
-    head = next(line for line in output.splitlines() if "Experiment" in line)
-    columns = head.split()
-    assert {"auroc", "val.auroc", "train.model.name", "train.lr"} <= set(columns)
-    assert [name for name in columns if "_low" in name or name.startswith(("group_sizes", "rules", "models/"))] == []
-    assert len(columns) < 28
+    head, *rows = [line.split() for line in output.splitlines() if line.strip()]
+    assert head[:7] == ["experiment", *experiments.LISTED]
+    assert {"test.bootstrap", "train.model.name", "train.lr"} <= set(head[7:])
+    assert {name.partition(".")[0] for name in head[7:]} <= {"test_pictures", *SECTIONS}
+    assert len(head) < 40
+    assert set(swept["Experiment"]) < {row[0] for row in rows}, "and the commit that they are on"
+    chosen_by = [float(row[1]) for row in rows]
+    assert chosen_by == sorted(chosen_by, reverse=True)
 
 
 def test_two_experiments_are_compared(clone: Clone, swept: pd.DataFrame) -> None:
-    first, second = swept.loc[("probe", 0.001), "Experiment"], swept.loc[CHOSEN, "Experiment"]
+    first, second = swept.loc[("probe", 100), "Experiment"], swept.loc[CHOSEN, "Experiment"]
     differences = json.loads(clone.run("dvc", "exp", "diff", first, second, "--json"))
     assert differences["params"]["params.yaml"]["train.model.name"] == {"old": "probe", "new": "finetune"}
     # Only metrics that differ are listed, and on so few pictures some may be equal.
     assert {"auroc", "average_precision", "f1"} & differences["metrics"]["data/test/metrics.json"].keys()
-    assert "index.html" in clone.run("dvc", "plots", "diff", first, second)
+
+
+PLOTS = [name for plot in yaml.safe_load((ROOT / "dvc.yaml").read_text())["plots"] for name in plot]
+
+
+def test_the_plots_of_two_experiments_are_drawn_offline(
+    clone: Clone, swept: pd.DataFrame, tmp_path_factory: pytest.TempPathFactory
+) -> None:
+    compared = [swept.loc[("probe", 100), "Experiment"], swept.loc[CHOSEN, "Experiment"]]
+    drawn = json.loads(clone.run("dvc", "plots", "diff", *compared, "--json"))
+    assert drawn.get("errors", []) == []
+    assert list(drawn["data"]) == PLOTS, "and none that DVC guesses"
+    page = clone.run("dvc", "plots", "diff", *compared).splitlines()[-1]
+    with chromium.started(tmp_path_factory.mktemp("profile")) as browser:
+        browser.get(page)
+        canvases = WebDriverWait(browser, 600).until(
+            lambda page: len(found := page.find_elements(By.CSS_SELECTOR, ".vega-embed canvas")) == len(PLOTS) and found
+        )
+        assert all(canvas.size["width"] > 100 for canvas in canvases)
+        assert chromium.requested(browser) == [page], "nothing else is loaded"
+    assert "dvc_plots" not in clone.run("git", "status", "--porcelain")
 
 
 def test_the_table_has_a_row_per_setting(clone: Clone, swept: pd.DataFrame) -> None:
     rows = clone.run("python", "-m", "stages.experiments", "compare", "--csv", "runs.csv").splitlines()
     assert {row.split(" | ")[2] for row in rows[2:]} >= {
-        "probe lr=0.001",
-        "probe lr=0.0003",
-        "finetune lr=0.001",
-        "finetune lr=0.0003",
+        "probe bootstrap=100",
+        "probe bootstrap=200",
+        "finetune bootstrap=100",
+        "finetune bootstrap=200",
     }
     assert "\n".join(rows) + "\n" == experiments.table(pd.read_csv(clone.folder / "runs.csv"))
 

@@ -10,6 +10,7 @@ import pytest
 from clones import ROOT, Clone, after_smoke
 
 from stages.workspace import paths
+from stages.workspace.errors import WAY_BACK
 
 pytestmark = pytest.mark.slow
 GUIDE = (ROOT / "conf/README.md").read_text()
@@ -23,15 +24,28 @@ def clone(tmp_path_factory: pytest.TempPathFactory) -> Clone:
 
 
 def test_a_failed_run_is_undone(clone: Clone) -> None:
-    wrong = ["dvc", "exp", "run", "-S", "experiment=smoke", "-S", "split.seed=1", "-S", "train.model.backbone=nonsense"]
+    wrong = [
+        "dvc",
+        "exp",
+        "run",
+        "-S",
+        "experiment=smoke",
+        "-S",
+        "split.seed=1",
+        "-S",
+        "train.model.weights=absent.pth",
+    ]
     run = subprocess.run(wrong, cwd=clone.folder, env=clone.forking, capture_output=True, text=True, check=False)
     assert run.returncode != 0
-    assert "error: train.model.backbone" in run.stdout + run.stderr
+    assert "error: train.model.weights: there is no file absent.pth" in run.stdout + run.stderr
+    assert WAY_BACK in run.stdout + run.stderr
     assert not (clone.folder / paths.MODEL).exists()
     section = GUIDE.partition("\n## Recovering from a failed `dvc exp run`\n")[2]
     block = section.partition("```sh\n")[2].partition("```")[0]
-    for line in block.splitlines():
-        clone.run(*shlex.split(line, comments=True))
+    commands = [shlex.split(line, comments=True) for line in block.splitlines()]
+    assert f"`{shlex.join(commands[0])} && {shlex.join(commands[1])}`" in WAY_BACK
+    for command in commands:
+        clone.run(*command)
     assert clone.run("git", "status", "--porcelain") == ""
     assert "up to date" in clone.run("dvc", "status")
     assert (clone.folder / paths.MODEL).exists()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import re
 import subprocess
 import sys
 from functools import cache
@@ -12,6 +13,7 @@ from typing import Any, get_args, get_type_hints
 import grimp
 import pytest
 import yaml
+from dvc_render.vega import VegaRenderer
 
 from stages.config.compose import check, compose
 from stages.config.download import Download
@@ -112,9 +114,17 @@ def test_a_stages_code_is_its_verb_its_section_and_at_most_five_rooms(verb: str)
 
 
 def test_packages_hold_no_code_that_is_no_dep() -> None:
-    for name in ("stages", "stages/config"):
-        tree = ast.parse((ROOT / name / "__init__.py").read_text())
-        assert all(isinstance(node, ast.Expr) for node in tree.body), f"{name}/__init__.py is a dep of no stage"
+    tree = ast.parse((ROOT / "stages/config/__init__.py").read_text())
+    assert all(isinstance(node, ast.Expr) for node in tree.body), "stages/config/__init__.py is a dep of no stage"
+
+
+def test_the_package_of_all_stages_holds_nothing_that_an_output_depends_on() -> None:
+    """`stages/__init__.py` is a dep of no stage either. It sets what Ctrl-C does, before anything is imported."""
+    docstring, *imports, statement = ast.parse((ROOT / "stages/__init__.py").read_text()).body
+    assert isinstance(docstring, ast.Expr)
+    assert [ast.unparse(node) for node in imports] == ["import signal", "import sys"]
+    assert isinstance(statement, ast.If)
+    assert [ast.unparse(node) for node in statement.body] == ["signal.signal(signal.SIGINT, signal.SIG_DFL)"]
 
 
 @pytest.mark.parametrize("verb", VERBS)
@@ -158,3 +168,13 @@ def test_no_conf_reads_the_environment_or_the_clock() -> None:
         text = file.read_text()
         assert "${oc.env" not in text, f"{file}: a secret would land in params.yaml, and so in git"
         assert "${now" not in text, f"{file}: never reproducible"
+
+
+def test_the_page_of_plots_holds_the_libraries_that_dvcs_own_page_loads() -> None:
+    page = (ROOT / ".dvc/plots.html").read_text()
+    libraries = re.findall(r"/npm/([\w-]+)@([\d.]+)", VegaRenderer.SCRIPTS)
+    assert len(libraries) == 3
+    assert [
+        f"{name} {version}" for name, version in libraries if f"{name} {version}" not in " ".join(page.split())
+    ] == []
+    assert not re.search(r"<script[^>]*src|<link", page)

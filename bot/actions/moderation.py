@@ -13,6 +13,7 @@ import discord
 
 from bot.actions import modlog
 from bot.actions.execution import ActionResult, carry_out
+from bot.actions.telling import Teller
 from bot.pictures.examining import Finding
 from bot.pictures.references import Reference, references
 from bot.rules.policy import Action, GuildPolicy, RuleOutcome, limit_action, merge_outcomes
@@ -67,6 +68,7 @@ class Moderation:
         self._client = client
         self._checked: OrderedDict[int, set[str]] = OrderedDict()
         self._in_progress: dict[asyncio.Task[object], discord.Message] = {}
+        self.teller = Teller(services, client)
         self.stopping = False
         """Whether `finish` was called: no new message may be started."""
 
@@ -88,13 +90,30 @@ class Moderation:
         finally:
             self._in_progress.pop(task, None)
 
+    async def preview(self, message: discord.Message) -> list[Finding]:
+        """Findings for the pictures of a message that no model has judged yet. Nothing is done and nothing recorded."""
+        pictures = references(message)
+        if not pictures or message.guild is None:
+            return []
+        policy = await self._policy(message.guild.id)
+        if skip_reason(message, policy, self._own_ids):
+            return []
+        decided = await self._services.store.decisions_on(message.id)
+        judged = {key for key, decision in decided.items() if decision.origin != "unjudged"}
+        new = [picture for picture in pictures if picture.key not in judged]
+        return await self._examine(new, message.guild.id, policy) if new else []
+
+    @property
+    def _own_ids(self) -> tuple[int | None, ...]:
+        """Of the bot's user and application, which may differ."""
+        return self._client.application_id, self._client.user.id if self._client.user else None
+
     async def _check(self, message: discord.Message, again: bool) -> list[Finding]:
         pictures = references(message)
         if not pictures or message.guild is None:
             return []
         policy = await self._policy(message.guild.id)
-        own_ids = (self._client.application_id, self._client.user.id if self._client.user else None)
-        if reason := skip_reason(message, policy, own_ids):
+        if reason := skip_reason(message, policy, self._own_ids):
             self._services.metrics.messages.labels(reason).inc()
             return []
         new = await self._claim_new(message.id, pictures, again)
@@ -147,11 +166,15 @@ class Moderation:
         self._services.metrics.actions.labels(
             action.name.lower(), "done" if result.action == action else "refused"
         ).inc()
+        if result.repost_id and message.guild:
+            await self._services.store.save_repost(message.guild.id, message.id, result.repost_id)
         # Before the mod-log entry is posted: a click on its buttons looks the decisions up.
         for finding in findings:
             await self._record(message, finding, policy, result)
         if result.action is not Action.LOG:
             await self._post_to_modlog(message, findings, outcome, result, policy)
+            if message.guild:
+                await self.teller.check_modlog(message.guild, policy)
 
     async def _post_to_modlog(
         self,

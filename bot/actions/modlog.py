@@ -8,9 +8,11 @@ from collections.abc import Sequence
 
 import discord
 
-from bot.actions.discord_calls import DISCORD_ERRORS, as_sentence, describe_error, missing_permissions, retry
+from bot.actions.discord_calls import DISCORD_ERRORS, as_sentence, describe_error, retry
 from bot.actions.execution import ActionResult
-from bot.actions.review import review_buttons
+from bot.actions.picking import list_pictures
+from bot.actions.review import AUTHOR_FIELD, review_view
+from bot.actions.telling import modlog_channel, modlog_problem
 from bot.pictures.examining import Finding
 from bot.rules.policy import UNJUDGED, Action, GuildPolicy, RuleOutcome
 
@@ -35,12 +37,12 @@ async def post(
     """Post an entry to the server's mod-log. Returns why that failed, or nothing."""
     guild = message.guild
     assert guild is not None  # noqa: S101 - direct messages are skipped
-    channel = guild.get_channel_or_thread(policy.modlog or 0)  # no channel has the id 0
-    if not isinstance(channel, discord.TextChannel | discord.Thread):
-        return "no mod-log channel is set; set one with /channel modlog"
-    if missing := modlog_permissions_missing(channel):
-        return f"{missing} (in the mod-log channel)"
+    channel = modlog_channel(guild, policy)
+    problem = modlog_problem(guild, policy)
+    if channel is None or problem:
+        return problem
     role = guild.get_role(policy.moderators or 0) if outcome.ping else None
+    pictures = list_pictures((finding.reference.key, describe_plainly(finding)) for finding in findings)
     nonce = secrets.randbits(64)  # Discord posts a nonce once, so that a retry cannot double the entry
 
     async def send() -> None:
@@ -49,7 +51,7 @@ async def post(
             role.mention if role else None,
             embed=embed,
             files=files,
-            view=review_buttons(message.channel.id, message.id),
+            view=review_view(message.channel.id, message.id, pictures),
             # Nothing else in the entry may ping anyone.
             allowed_mentions=discord.AllowedMentions(everyone=False, users=False, roles=[role] if role else False),
             nonce=nonce,
@@ -62,28 +64,34 @@ async def post(
     return ""
 
 
-def modlog_permissions_missing(channel: object) -> str:
-    """What the bot lacks to use a channel as the mod-log, as in `missing_permissions`."""
-    return missing_permissions(channel, view_channel=True, send_messages=True, embed_links=True, attach_files=True)
-
-
 def build_entry(
     message: discord.Message, findings: Sequence[Finding], outcome: RuleOutcome, result: ActionResult
 ) -> tuple[discord.Embed, list[discord.File]]:
     """The embed and the blurred thumbnails of an entry: which pictures, why, and what was done."""
     embed = discord.Embed(
         title=f"{outcome.label} {outcome.score:.2f}",
-        description="\n".join(map(_describe, findings))[:2000],
+        description="\n".join(_numbered(list(map(_describe, findings))))[:2000],
         colour=discord.Colour.orange(),
         timestamp=message.created_at,
     )
-    embed.add_field(name="Author", value=f"{message.author.mention} ({message.author.id})")
+    embed.add_field(name=AUTHOR_FIELD, value=f"{message.author.mention} ({message.author.id})")
     embed.add_field(name="Message", value=message.jump_url)
     embed.add_field(name="Action", value=describe_result(result)[:1000], inline=False)
     embed.set_footer(text=findings[0].version)
     thumbnails = [finding.thumbnail for finding in findings if finding.thumbnail][:MAX_THUMBNAILS]
     files = [discord.File(io.BytesIO(data), f"SPOILER_blurred-{place}.jpg") for place, data in enumerate(thumbnails)]
     return embed, files
+
+
+def _numbered(lines: list[str]) -> list[str]:
+    """Lines with the numbers that the menu below the entry uses; a single one needs none."""
+    return [f"{number}. {line}" for number, line in enumerate(lines, 1)] if len(lines) > 1 else lines
+
+
+def describe_plainly(finding: Finding) -> str:
+    """One picture's line in the menu, which shows no Markdown."""
+    what = finding.verdict if finding.verdict in UNJUDGED else f"{finding.outcome.label} {finding.outcome.score:.2f}"
+    return f"{finding.reference.kind}, {what}"
 
 
 def _describe(finding: Finding) -> str:

@@ -31,7 +31,11 @@ async def answer(interaction: Interaction, text: str, **more: Any) -> None:
 async def on_command_error(interaction: Interaction, error: app_commands.AppCommandError) -> None:
     """Answer a failed command with one sentence; unexpected errors go to the log in full."""
     # discord.py wraps what a command raises.
-    cause = error.original if isinstance(error, app_commands.CommandInvokeError) else error
+    await report_error(interaction, error.original if isinstance(error, app_commands.CommandInvokeError) else error)
+
+
+async def report_error(interaction: Interaction, cause: Exception) -> None:
+    """Answer with one sentence on what went wrong; unexpected errors go to the log in full."""
     if isinstance(cause, app_commands.MissingPermissions):
         missing = " and ".join(map(permission_title, cause.missing_permissions))
         text = f"You need the {missing} permission for this command."

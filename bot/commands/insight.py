@@ -14,6 +14,7 @@ from discord.ext import commands
 from bot.actions.discord_calls import as_sentence
 from bot.actions.review import PARTICIPLES
 from bot.commands.answering import Interaction, answer, guild_of, plural
+from bot.commands.rights import require_moderator_of
 from bot.operation import exports
 from bot.rules.policy import Action
 from bot.services import Services
@@ -79,16 +80,18 @@ class Insight(commands.Cog):
     @app_commands.describe(message="link or id of the message")
     @app_commands.guild_only()
     @app_commands.default_permissions(manage_messages=True)
-    @needs_moderator
     async def why(self, interaction: Interaction, message: str) -> None:
         # A link ends with the message's id, after those of the server and the channel.
         numbers = re.findall(r"\d{1,20}", message)
         if not numbers or int(numbers[-1]) >= 2**63:  # larger numbers do not fit the column
             await answer(interaction, "That is not a message: paste its link or its id.")
             return
+        guild = guild_of(interaction)
         rows = await self._services.store.decisions(
-            decisions.c.message_id == int(numbers[-1]), decisions.c.guild_id == guild_of(interaction).id
+            decisions.c.message_id == int(numbers[-1]), decisions.c.guild_id == guild.id
         )
+        if rows:
+            await require_moderator_of(interaction, guild, rows[0].channel_id)
         await answer(interaction, "\n\n".join(map(explain, rows[:MAX_SHOWN])) or "No record of that message.")
 
     @app_commands.command(name="stats", description="Count verdicts, and how often moderators agreed with them")

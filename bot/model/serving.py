@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
+from collections.abc import Callable
 from dataclasses import dataclass
 
 from bot.model.release import Release, Repository
@@ -42,6 +43,8 @@ class Serving:
         self.asked = asked
         """As on the command line: a stage, a version, a git revision or `workspace`."""
         self.current = model
+        self.listeners: list[Callable[[], None]] = []
+        """Called after each switch to another model, in the thread that made it."""
         self._refused_commit = ""
         self._last_error = ""
         self._retry_at = 0.0
@@ -75,6 +78,8 @@ class Serving:
         model, previous = LoadedModel.load(release), self.version
         self.current = model  # one assignment, so that no picture sees half of the change
         log.info("model %s replaces %s", self.version, previous)
+        for listener in self.listeners:
+            listener()
 
     async def poll(self) -> bool:
         """Load a new model if there is one.

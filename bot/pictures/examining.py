@@ -104,9 +104,22 @@ class Examiner:
         await self._judge.reserve(reserved)
         try:
             data = await self._fetcher.fetch_picture(reference)
-            return await self._examine_bytes(reference, data, guild_id, policy)
+            return await self._examine_shown(reference, data, guild_id, policy)
         finally:
             self._judge.release(reserved)
+
+    async def _examine_shown(self, reference: Reference, data: bytes, guild_id: int, policy: GuildPolicy) -> Finding:
+        """Examine a file, or, if it cannot be decoded here, the still that Discord shows of it."""
+        try:
+            return await self._examine_bytes(reference, data, guild_id, policy)
+        except PictureError as error:
+            if error.reason != "corrupt":
+                raise
+            try:
+                still = await self._fetcher.fetch_still(reference, "corrupt file")
+            except UnfetchedError as failure:
+                raise (error if failure.verdict == "unsupported" else failure) from None
+        return await self._examine_bytes(reference, still, guild_id, policy)
 
     async def _examine_bytes(self, reference: Reference, data: bytes, guild_id: int, policy: GuildPolicy) -> Finding:
         model = self._serving.current  # one model throughout, even if another is loaded meanwhile

@@ -4,19 +4,32 @@ from __future__ import annotations
 
 import time
 from collections import OrderedDict
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from dataclasses import asdict, replace
 from typing import Any
 
-from sqlalchemy import bindparam, delete, select, update
+from sqlalchemy import ColumnElement, bindparam, delete, select, update
 
 from bot.rules.policy import GuildPolicy
 from bot.storage import tables
 from bot.storage.database import BotDatabase, StoreError
-from bot.storage.tables import OPEN, Decision, PictureScores, Ruling, decisions, meta, policies, rulings, scores
+from bot.storage.tables import (
+    OPEN,
+    Decision,
+    PictureScores,
+    Ruling,
+    decisions,
+    meta,
+    policies,
+    reposts,
+    rulings,
+    scores,
+)
 
 CACHED = 2_000
 """Scores, and policies, kept in memory."""
+MODLOG, RULES = "modlog", "rules"
+"""Subjects of notices: a mod-log that cannot be used, rules that no longer apply."""
 FIND_SCORES = select(scores).where(scores.c.sha256 == bindparam("sha"), scores.c.md5 == bindparam("model"))
 """Built once: building a statement takes longer than running it."""
 
@@ -107,25 +120,46 @@ class BotStore(BotDatabase):
             for row in rows
         ]
 
-    async def settle(self, message: int, state: str, moderator: int | None) -> bool:
-        """Set the state of a message's open decisions. False if another moderator was faster, or there are none.
+    async def settle(
+        self, message: int, state: str, moderator: int | None, pictures: Collection[str] | None = None
+    ) -> bool:
+        """Set the state of open decisions on `pictures` of a message, or on all.
+
+        False if another moderator was faster, or there are none.
 
         Raises:
             StoreError: if the database is away.
         """
         await self.flush()
         # One statement: the database decides which of two moderators, or processes, was first.
-        statement = update(decisions).where(decisions.c.message_id == message, decisions.c.state == OPEN)
+        statement = update(decisions).where(*_of_pictures(message, pictures), decisions.c.state == OPEN)
         return bool(await self.execute(statement.values(state=state, moderator_id=moderator, decided_at=self.now())))
 
-    async def reopen(self, message: int, state: str) -> None:
+    async def reopen(self, message: int, state: str, pictures: Collection[str] | None = None) -> None:
         """Undo `settle`, because the action failed.
 
         Raises:
             StoreError: if the database is away.
         """
-        statement = update(decisions).where(decisions.c.message_id == message, decisions.c.state == state)
+        statement = update(decisions).where(*_of_pictures(message, pictures), decisions.c.state == state)
         await self.execute(statement.values(state=OPEN, moderator_id=None, decided_at=None))
+
+    # Reposts
+
+    async def save_repost(self, guild: int, message: int, repost: int) -> None:
+        """Store the id of the bot's message that replaced another one."""
+        row = {"message_id": message, "guild_id": guild, "repost_id": repost, "created_at": self.now()}
+        await self.append(reposts, row)
+
+    async def repost_of(self, message: int) -> int | None:
+        """The id of the bot's message that replaced another one.
+
+        Raises:
+            StoreError: if the database is away.
+        """
+        await self.flush()  # it may still be in the backlog
+        rows = await self.query(select(reposts.c.repost_id).where(reposts.c.message_id == message))
+        return int(rows[0]["repost_id"]) if rows else None
 
     # Rulings
 
@@ -158,14 +192,14 @@ class BotStore(BotDatabase):
         return sum(
             [
                 await self.execute(delete(table).where(table.c.created_at < before))
-                for table in (decisions, rulings, scores)
+                for table in (decisions, rulings, scores, reposts)
             ]
         )
 
     async def forget_user(self, user: int, guild: int | None = None) -> int:
         """Delete a user's decisions, in one server or in all. Returns the number of rows.
 
-        Decisions that wait for review stay, without the user's id.
+        Decisions that wait for review stay without the user's id, until `drop_forgotten`.
 
         Raises:
             StoreError: if the database is away.
@@ -177,6 +211,17 @@ class BotStore(BotDatabase):
         deleted = await self.execute(delete(decisions).where(of_user, decisions.c.state != OPEN))
         return deleted + await self.execute(update(decisions).where(of_user).values(user_id=None))
 
+    async def drop_forgotten(self, message: int) -> int:
+        """Delete the decisions on a message whose author had their data deleted, once they are made.
+
+        Returns the number of rows.
+
+        Raises:
+            StoreError: if the database is away.
+        """
+        forgotten = decisions.c.user_id.is_(None) & (decisions.c.state != OPEN)
+        return await self.execute(delete(decisions).where(decisions.c.message_id == message, forgotten))
+
     async def forget_guild(self, guild: int) -> None:
         """Delete a server's decisions, rulings and policy, as when the bot has left it.
 
@@ -186,8 +231,27 @@ class BotStore(BotDatabase):
         await self.flush()  # a row in the backlog would come back later
         self._policies.pop(guild, None)
         # Scores belong to no server: they hold hashes only, and other servers may use them.
-        for table in (decisions, rulings, policies):
+        for table in (decisions, rulings, policies, reposts):
             await self.execute(delete(table).where(table.c.guild_id == guild))
+        await self.execute(delete(meta).where(meta.c.key.in_([_notice_key(guild, each) for each in (MODLOG, RULES)])))
+
+    # Notices to moderators
+
+    async def notice(self, guild: int, subject: str) -> str:
+        """What a server's moderators were last told about a subject; empty if nothing.
+
+        Raises:
+            StoreError: if the database is away.
+        """
+        return await self.get(_notice_key(guild, subject)) or ""
+
+    async def save_notice(self, guild: int, subject: str, value: str) -> None:
+        """Store what a server's moderators were told about a subject.
+
+        Raises:
+            StoreError: if the database is away.
+        """
+        await self.put(_notice_key(guild, subject), value)
 
     # Meta
 
@@ -199,6 +263,16 @@ class BotStore(BotDatabase):
     async def put(self, key: str, value: str) -> None:
         """Store a value of the bot's own."""
         await self.upsert(meta, {"key": key, "value": value})
+
+
+def _notice_key(guild: int, subject: str) -> str:
+    return f"{subject} told {guild}"
+
+
+def _of_pictures(message: int, pictures: Collection[str] | None) -> list[ColumnElement[bool]]:
+    """Conditions for the decisions on some pictures of a message; None for all."""
+    conditions = [decisions.c.message_id == message]
+    return conditions if pictures is None else [*conditions, decisions.c.picture.in_(pictures)]
 
 
 def _remember(memory: OrderedDict[Any, Any], key: Any, value: Any) -> None:

@@ -76,6 +76,16 @@ scores = Table(
     Column("created_at", BigInteger, nullable=False, index=True),
 )
 
+reposts = Table(
+    "reposts",
+    metadata,
+    Column("message_id", BigInteger, primary_key=True, autoincrement=False),
+    Column("guild_id", BigInteger, nullable=False),
+    Column("repost_id", BigInteger, nullable=False),
+    Column("created_at", BigInteger, nullable=False, index=True),
+)
+"""The bot's own messages with other messages' pictures behind spoilers, in the same channel."""
+
 
 @dataclass(frozen=True)
 class Decision:

@@ -52,7 +52,7 @@ def stream_query(cursor: Cursor, query: str, values: Mapping[str, Any], schema: 
         if not failures:  # a failed query truncates the CSV, and its own error is the one to raise
             reason = str(error).splitlines()[0]
             raise DumpError(
-                f"a value in the board's database has an unexpected type: {reason}; check that the dump is complete"
+                f"a value in the board's database has an unexpected type ({reason})", "run `dvc repro restore`"
             ) from error
     finally:
         if thread.is_alive():

@@ -15,7 +15,7 @@ from psycopg2.extensions import cursor as Cursor  # noqa: N812 (a class with a f
 
 from stages.catalogue import tags
 from stages.catalogue.copying import stream_query
-from stages.catalogue.selection import REASONS, statement
+from stages.catalogue.selection import INVALID_INTENSITIES, REASONS, statement
 from stages.config.extract import Extract, Policy
 from stages.philomena import addresses
 from stages.philomena.tags import ARTIST
@@ -85,6 +85,8 @@ class Catalogue:
         self.kept: Counter[str] = Counter()
         self.dropped: Counter[str] = Counter()
         self._query, self._values = statement(params, self.tags)
+        cursor.execute(INVALID_INTENSITIES)
+        ((self.invalid_intensities,),) = cursor.fetchall()
 
     def batches(self) -> Iterator[pa.RecordBatch]:
         """Run the statement and yield the catalogue in batches, sorted by id."""
@@ -167,6 +169,7 @@ class Catalogue:
             "kept": self.images - self.dropped.total(),
             "labels": {label: self.kept[label] for label in policy.labels},
             "dropped": {reason: self.dropped[reason] for reason in REASONS},
+            "invalid_intensities": self.invalid_intensities,
         }
 
 

@@ -10,8 +10,24 @@ from stages.catalogue import tags
 from stages.catalogue.tags import Tags
 from stages.config.extract import Extract, TagRule
 
-REASONS = ("merged", "removed", "format", "too_small", "untagged", "overlap", "no_label", "over_limit")
+REASONS = (
+    "merged",
+    "removed",
+    "invalid_id",
+    "invalid_date",
+    "invalid_size",
+    "format",
+    "too_small",
+    "untagged",
+    "overlap",
+    "no_label",
+    "over_limit",
+)
 """Why an image is left out: the first reason that applies, in this order."""
+FIRST_DAY, LAST_DAY = "1990-01-01", "2100-01-01"
+"""No picture was uploaded before the Web, or will be after this program. Without a date, a picture has no address."""
+MAX_SIDE = 32_767
+"""Most pixels of a side that Philomena accepts. Source: `lib/philomena/images/image.ex`."""
 
 STATEMENT = sql.SQL("""
 WITH RECURSIVE marked AS NOT MATERIALIZED ( -- a materialised CTE would rule out parallel workers
@@ -23,12 +39,15 @@ WITH RECURSIVE marked AS NOT MATERIALIZED ( -- a materialised CTE would rule out
         count(*) FILTER (WHERE number > 0) AS usable
     FROM image_taggings JOIN marked ON marked.id = tag_id
     GROUP BY image_id
-), chain AS ( -- if A was merged into B, and B into C, then A was merged into C
-    SELECT image_id, target_id FROM image_duplicates
+), merges AS (
+    SELECT DISTINCT image_id, target_id FROM image_duplicates WHERE image_id <> target_id
+), chain AS ( -- if A was merged into B, and B into C, then A was merged into C, from which the chain is followed
+    SELECT image_id, target_id FROM merges
+    WHERE NOT EXISTS (SELECT FROM merges further WHERE further.image_id = merges.target_id)
     UNION
-    SELECT chain.image_id, next.target_id FROM chain JOIN image_duplicates next ON next.image_id = chain.target_id
+    SELECT merges.image_id, chain.target_id FROM chain JOIN merges ON merges.target_id = chain.image_id
 ), merged AS (
-    SELECT target_id, array_agg(image_id ORDER BY image_id) AS ids FROM chain WHERE image_id <> target_id GROUP BY 1
+    SELECT target_id, array_agg(image_id ORDER BY image_id) AS ids FROM chain GROUP BY 1
 ), facts AS (
     SELECT images.*, lower(image_format) AS extension, numbers, merged.ids AS merged_ids,
         least(image_width, image_height) AS side,
@@ -49,8 +68,12 @@ WITH RECURSIVE marked AS NOT MATERIALIZED ( -- a materialised CTE would rule out
     SELECT *, CASE
         WHEN is_merged THEN 'merged'
         WHEN is_removed THEN 'removed'
+        WHEN id IS NULL THEN 'invalid_id'
+        WHEN (created_at >= %(first_day)s AND created_at < %(last_day)s) IS NOT TRUE THEN 'invalid_date'
+        WHEN (image_width BETWEEN 1 AND %(max_side)s AND image_height BETWEEN 1 AND %(max_side)s) IS NOT TRUE
+            THEN 'invalid_size'
         WHEN coalesce(CASE extension WHEN 'jpg' THEN 'jpeg' ELSE extension END <> ALL(%(formats)s), true) THEN 'format'
-        WHEN coalesce(side < %(min_side)s, true) THEN 'too_small'
+        WHEN side < %(min_side)s THEN 'too_small'
         WHEN coalesce(usable, 0) < %(min_tags)s THEN 'untagged'
         WHEN %(exclusive)s AND %(exclude)s AND cardinality(labels) > 1 THEN 'overlap'
         WHEN %(exclusive)s AND cardinality(labels) = 0 THEN 'no_label'
@@ -58,15 +81,21 @@ WITH RECURSIVE marked AS NOT MATERIALIZED ( -- a materialised CTE would rule out
     FROM taken
 ), limited AS ({limited})
 SELECT reason, limited.id, CASE WHEN %(exclusive)s THEN labels[1:1] ELSE labels END,
-    image_width, image_height, extension, image_sha512_hash, image_size,
+    image_width, image_height, extension, image_sha512_hash, CASE WHEN image_size > 0 THEN image_size END,
     corners.nw_intensity, corners.ne_intensity, corners.sw_intensity, corners.se_intensity,
-    merged_ids, CASE WHEN reason IS NULL THEN numbers END, image_name, created_at
+    merged_ids, CASE WHEN reason IS NULL THEN numbers END, image_name, CASE WHEN reason IS NULL THEN created_at END
 FROM limited LEFT JOIN (
     SELECT DISTINCT ON (image_id) * FROM image_intensities
-    ORDER BY image_id, nw_intensity, ne_intensity, sw_intensity, se_intensity
+    WHERE {valid_intensities} ORDER BY image_id, nw_intensity, ne_intensity, sw_intensity, se_intensity
 ) corners ON corners.image_id = limited.id
 ORDER BY limited.id
 """)
+
+VALID_INTENSITIES = sql.SQL("""
+    (nw_intensity BETWEEN 0 AND 255 AND ne_intensity BETWEEN 0 AND 255 AND sw_intensity BETWEEN 0 AND 255
+        AND se_intensity BETWEEN 0 AND 255) IS TRUE
+""")  # NaN is greater than every number
+INVALID_INTENSITIES = sql.SQL("SELECT count(*) FROM image_intensities WHERE NOT {}").format(VALID_INTENSITIES)
 
 UNLIMITED = sql.SQL("SELECT *, fault AS reason FROM judged")
 LIMITED = sql.SQL("""
@@ -113,6 +142,9 @@ def statement(params: Extract, known: Tags) -> tuple[sql.Composed, dict[str, Any
         "zero": mask(),
         "formats": list(params.formats),
         "min_side": params.min_side,
+        "max_side": MAX_SIDE,
+        "first_day": FIRST_DAY,
+        "last_day": LAST_DAY,
         "min_tags": policy.min_tags,
         "exclusive": policy.kind != "multilabel",
         "exclude": policy.overlap == "exclude",
@@ -132,7 +164,15 @@ def statement(params: Extract, known: Tags) -> tuple[sql.Composed, dict[str, Any
         for place, label in enumerate(policy.labels)
     )
     limited = LIMITED if params.limit else UNLIMITED
-    return STATEMENT.format(tags=sql.Identifier(tags.TABLE), labels=labels, limited=limited), values
+    return (
+        STATEMENT.format(
+            tags=sql.Identifier(tags.TABLE),
+            labels=labels,
+            limited=limited,
+            valid_intensities=VALID_INTENSITIES,
+        ),
+        values,
+    )
 
 
 def _condition(rule: TagRule, place: int) -> sql.Composable:

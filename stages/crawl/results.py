@@ -18,7 +18,7 @@ class DownloadResult(NamedTuple):
     """The result of downloading one picture."""
 
     status: str
-    """`ok`, `missing`, `corrupt`, `too_large`, `refused`, or `gave_up`."""
+    """`ok`, `missing`, `corrupt`, `too_large`, `timed_out` (in decoding), `refused`, or `gave_up`."""
     http_status: int | None = None
     detail: str | None = None
     width: int | None = None

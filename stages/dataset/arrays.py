@@ -7,6 +7,7 @@ only its own computation.
 from __future__ import annotations
 
 import itertools
+import logging
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -21,6 +22,8 @@ from stages.inference.decoding import UNCAPPED, Pixels, pixels
 from stages.workspace import cache, shards
 from stages.workspace.errors import ModelError, PictureError
 from stages.workspace.progress import Progress
+
+log = logging.getLogger(__name__)
 
 RULE = 1
 """Part of the cache keys. Increase it when `stages.inference.decoding.pixels` gives other pixels."""
@@ -86,7 +89,13 @@ Write = Callable[[int, Update, Path], None]
 """Computes one shard's rows: takes the shard's position, a progress callback, and the file to write."""
 
 
-def computed(kind: str, names: Sequence[str], ids: Sequence[Ids], write: Write) -> Rows:
+def computed(
+    kind: str,
+    names: Sequence[str],
+    ids: Sequence[Ids],
+    write: Write,
+    suffices: Callable[[int, Path], bool] | None = None,
+) -> Rows:
     """The rows of all shards, from the cache or computed with a progress bar.
 
     Args:
@@ -94,11 +103,13 @@ def computed(kind: str, names: Sequence[str], ids: Sequence[Ids], write: Write) 
         names: for each shard a hash of everything that its rows are computed from.
         ids: for each shard the ids of its pictures.
         write: computes a shard that is not cached.
+        suffices: whether a shard's cached file holds all rows that are needed; takes the shard's position and the file.
     """
     files = []
     with Progress(kind, sum(map(len, ids))) as progress:
         for place, end in enumerate(itertools.accumulate(map(len, ids))):
-            files.append(cache.once(kind, f"{names[place]}.npy", partial(write, place, progress.update)))
+            enough = partial(suffices, place) if suffices else None
+            files.append(cache.once(kind, f"{names[place]}.npy", partial(write, place, progress.update), enough))
             progress.skip(end - progress.n)  # a cached shard, all of it at once
     return Rows(tuple(files), tuple(names), tuple(ids))
 
@@ -106,8 +117,10 @@ def computed(kind: str, names: Sequence[str], ids: Sequence[Ids], write: Write) 
 def decoded(folder: Path, size: int, background: int, threads: int) -> Rows:
     """The pixels of all pictures in a folder of shards: uint8 rows [size, size, 3], RGB, letterboxed.
 
+    The row of a picture that cannot be decoded is left black: the split stage, which decodes alike, leaves it out.
+
     Raises:
-        ModelError: if there is no shard, or a picture cannot be decoded.
+        ModelError: if there is no shard.
     """
     files = shards.files(folder)
     if not files:
@@ -123,11 +136,9 @@ def decoded(folder: Path, size: int, background: int, threads: int) -> Rows:
             pictures = (picture.as_buffer().to_pybytes() for picture in table["bytes"])
             for row, result in enumerate(pool.map(lambda data: _decode(data, size, background), pictures)):
                 if isinstance(result, PictureError):
-                    image_id = table["image_id"][row].as_py()
-                    raise ModelError(
-                        f"image {image_id} in {files[place]}: {result.detail}; run `dvc repro -f download`"
-                    )
-                array[row] = result
+                    log.warning("image %d cannot be used: %s", table["image_id"][row].as_py(), result)
+                else:
+                    array[row] = result
                 update(1)
         array.flush()
 

@@ -33,10 +33,12 @@ def of_shards(files: Iterable[Path]) -> pa.Table:
     """Hash all pictures of some shards, on all cores.
 
     Returns:
-        Columns image_id int64, sha256 string, phash uint64, sorted by image_id.
+        Columns image_id int64, sha256 string, phash uint64, sorted by image_id. The hash of a picture that cannot be
+        decoded, although the download accepted it, is null: such a picture must be left out, as all later stages decode
+        it in the same way.
 
     Raises:
-        MLpyError: if there is no shard, or a picture cannot be decoded.
+        MLpyError: if there is no shard.
     """
     with ThreadPoolExecutor(os.cpu_count()) as pool:  # threads suffice: Pillow releases the GIL while it decodes
         try:
@@ -58,11 +60,13 @@ def _of_shard(file: Path) -> pa.Table:
         key.update(f"\n{image_id} {digest}".encode())
     cached = cache_root() / "phash" / f"{key.hexdigest()}.npy"
     hashes = _read(cached, len(table))
-    if hashes is None:
-        hashes = np.fromiter(_hashes(file), np.uint64, len(table))
+    if hashes is not None:
+        return table.append_column("phash", pa.array(hashes))
+    column = pa.array(_hashes(file), pa.uint64())
+    if not column.null_count:
         with replacing(cached) as aside, aside.open("wb") as out:
-            np.save(out, hashes, allow_pickle=False)
-    return table.append_column("phash", pa.array(hashes))
+            np.save(out, column.to_numpy(), allow_pickle=False)
+    return table.append_column("phash", column)
 
 
 def _read(cached: Path, count: int) -> NDArray[np.uint64] | None:
@@ -77,13 +81,11 @@ def _read(cached: Path, count: int) -> NDArray[np.uint64] | None:
     return hashes if hashes.dtype == np.uint64 and hashes.shape == (count,) else None
 
 
-def _hashes(file: Path) -> Iterable[int]:
+def _hashes(file: Path) -> Iterable[int | None]:
     for batch in pq.ParquetFile(file).iter_batches(BATCH, columns=["image_id", "bytes"]):
         for image_id, data in zip(batch.column("image_id").to_pylist(), batch.column("bytes"), strict=True):
             try:
                 yield hash_picture(data.as_py())
             except PictureError as error:
-                raise MLpyError(
-                    f"image {image_id} in {file} is {error}, although the download accepted it; remove data/download "
-                    "and run `dvc repro download`"
-                ) from error
+                log.warning("image %d in %s is left out: %s", image_id, file, error)
+                yield None

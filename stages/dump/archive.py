@@ -9,7 +9,10 @@ from __future__ import annotations
 import datetime as dt
 import io
 import os
+import re
 import shutil
+import zlib
+from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import BinaryIO
@@ -21,6 +24,12 @@ MAGIC = b"PGDMP"
 CUSTOM = 1
 NO_OFFSET, OFFSET, NO_DATA = 1, 2, 3
 DATA_BLOCK = 1
+PACKED = {b"\2": "lz4", b"\3": "zstd"}
+"""Methods, since archive version 1.15, that need more than Python has."""
+PIECE = 1 << 18
+"""Most bytes to hold in memory at a time."""
+FETCH_AGAIN = "fetch it again"
+CUSTOM_NEEDED = "the stage needs the custom format of `pg_dump -Fc`"
 EPOCH = (0, 0, 0, 1, 0, 70, 0)
 """1970-01-01 as `struct tm`: second, minute, hour, day, month from 0, year from 1900, daylight saving time."""
 
@@ -88,6 +97,39 @@ class Archive:
     toc_end: int
     size: int
 
+    def data(self, entry: TocEntry) -> Iterator[tuple[int, bytes]]:
+        """The rows of a table as COPY reads them, in pieces, each with the number of packed bytes read for it.
+
+        Raises:
+            DumpError: if the data is damaged, or packed with another method than zlib.
+        """
+        method = PACKED.get(self.header.compression if self.header.version >= (1, 15) else b"")
+        if method:
+            raise DumpError(f"{self.path} is packed with {method}", "dump the board with `pg_dump -Fc --compress=gzip`")
+        try:
+            with self.path.open("rb", buffering=PIECE) as file:
+                reader = _Reader(file, self.size)
+                reader.int_size = self.header.int_size
+                _seek(self, entry, reader)
+                packed = any(self.header.compression[-self.header.int_size :])
+                yield from _unpacked(reader, zlib.decompressobj() if packed else None)
+        except EOFError:
+            raise DumpError(f"{self.path} is damaged ({entry.name} is truncated)", FETCH_AGAIN) from None
+        except (ValueError, zlib.error) as error:
+            raise DumpError(f"{self.path} is damaged ({entry.name}: {error})", FETCH_AGAIN) from None
+
+    @property
+    def encoding(self) -> str:
+        """PostgreSQL's name of the encoding of all text."""
+        entry = next((entry for entry in self.entries if entry.kind == "ENCODING"), None)
+        name = re.search(rb"'(\w+)'", entry.definition or b"") if entry else None
+        return name[1].decode() if name else "UTF8"
+
+    def packed_size(self, entry: TocEntry) -> int:
+        """Bytes of an entry's data in the file; 0 if the TOC does not say."""
+        start, end = self.extents().get(entry.id, (0, 0))
+        return end - start
+
     def extents(self) -> dict[int, tuple[int, int]]:
         """Entry id -> offsets of the first byte of its data and of the byte after the last, if the TOC has them."""
         # The TOC has no lengths: an entry's data ends where the next entry's begins.
@@ -112,6 +154,11 @@ class _Reader:
 
     def byte(self) -> int:
         return self.take(1)[0]
+
+    def skip(self, count: int) -> None:
+        if not 0 <= count <= self.size - self.file.tell():
+            raise EOFError
+        self.file.seek(count, os.SEEK_CUR)
 
     def int(self) -> int:
         sign = self.byte()
@@ -140,14 +187,16 @@ def read(path: Path) -> Archive:
                 raise EOFError
     except FileNotFoundError:
         raise DumpError(
-            f"{path} is missing; run `dvc repro` to build the sample board's dump, or see conf/source/ for another's"
+            f"{path} is missing", "run `dvc repro` to build the sample board's dump, or see conf/source/ for another's"
         ) from None
     except IsADirectoryError:
-        raise DumpError(f"{path} is a folder; set restore.dump to a file written by `pg_dump -Fc`") from None
+        raise DumpError(f"{path} is a folder", "set restore.dump to a file written by `pg_dump -Fc`") from None
     except PermissionError:
-        raise DumpError(f"no permission to read {path}; change its owner or mode") from None
-    except (EOFError, ValueError):
-        raise DumpError(f"{path} is truncated or damaged; download it again and compare its SHA-256") from None
+        raise DumpError(f"{path} cannot be read, permission denied", "change its owner or mode") from None
+    except EOFError:
+        raise DumpError(f"{path} is damaged (truncated)", FETCH_AGAIN) from None
+    except ValueError:
+        raise DumpError(f"{path} is damaged (its table of contents is not readable)", FETCH_AGAIN) from None
     return archive
 
 
@@ -164,7 +213,7 @@ def _check_format(path: Path, start: bytes) -> None:
     kind = next((kind for magic, kind in kinds.items() if start.startswith(magic)), "not a PostgreSQL dump")
     if b"PostgreSQL database" in start or start.lstrip().upper().startswith((b"CREATE ", b"SET ", b"BEGIN")):
         kind = "a plain SQL dump"
-    raise DumpError(f"{path} is {kind if start else 'empty'}; the stage needs the custom format of `pg_dump -Fc`")
+    raise DumpError(f"{path} is {kind if start else 'empty'}", CUSTOM_NEEDED)
 
 
 def _read_toc(path: Path, reader: _Reader) -> Archive:
@@ -172,11 +221,11 @@ def _read_toc(path: Path, reader: _Reader) -> Archive:
     if not OLDEST <= version[:2] <= NEWEST:
         actual, oldest, newest = (".".join(map(str, number[:2])) for number in (version, OLDEST, NEWEST))
         raise DumpError(
-            f"{path} has archive version {actual}, not {oldest} to {newest}; dump the board with PostgreSQL 9.0 to 18"
+            f"{path} has archive version {actual}, not {oldest} to {newest}", "dump the board with PostgreSQL 9.0 to 18"
         )
     reader.int_size, offset_size = reader.byte(), reader.byte()
     if reader.byte() != CUSTOM:
-        raise DumpError(f"{path} is a tar or directory dump; the stage needs the custom format of `pg_dump -Fc`")
+        raise DumpError(f"{path} is a tar or directory dump", CUSTOM_NEEDED)
     # pg_dump writes 4 or 8, depending on the machine; anything else is damage.
     if reader.int_size not in (4, 8) or offset_size not in (4, 8):
         raise ValueError
@@ -193,7 +242,7 @@ def _read_toc(path: Path, reader: _Reader) -> Archive:
     )
     entries = tuple(_read_entry(reader, header) for _ in range(reader.int()))
     if not entries:
-        raise DumpError(f"{path} has no tables; dump the board's database")
+        raise DumpError(f"{path} has no tables", "dump the board's database")
     return Archive(path, header, entries, reader.file.tell(), reader.size)
 
 
@@ -222,6 +271,34 @@ def _read_entry(reader: _Reader, header: ArchiveHeader) -> TocEntry:
     return TocEntry(**values)  # type: ignore[arg-type]  # the dict lists the fields in the file's order
 
 
+def _seek(archive: Archive, entry: TocEntry, reader: _Reader) -> None:
+    """Go to the first block of an entry's data. A dump that was written to a pipe has no offsets, so it is searched."""
+    reader.file.seek(entry.offset if entry.offset_state == OFFSET else archive.toc_end)
+    while (kind := reader.byte(), number := reader.int()) != (DATA_BLOCK, entry.id):
+        if kind != DATA_BLOCK or entry.offset_state == OFFSET:
+            raise ValueError(f"its data is not where the table of contents says, but that of entry {number}")
+        while length := reader.int():
+            reader.skip(length)
+
+
+def _unpacked(reader: _Reader, unpacker: zlib._Decompress | None) -> Iterator[tuple[int, bytes]]:
+    """Unpack the blocks from here to the empty one that ends them."""
+    blocks = 0
+    while length := reader.int():
+        blocks += 1
+        while length:
+            data = reader.take(min(length, PIECE))
+            length -= len(data)
+            if unpacker is None:
+                yield len(data), data
+                continue
+            yield len(data), unpacker.decompress(data, PIECE)
+            while unpacker.unconsumed_tail:  # a little data may unpack to a lot
+                yield 0, unpacker.decompress(unpacker.unconsumed_tail, PIECE)
+    if unpacker and blocks and not unpacker.eof:
+        raise EOFError
+
+
 def _is_complete(archive: Archive, file: BinaryIO) -> bool:
     """Whether the last data block ends where the file ends. Without offsets in the TOC, leave it to pg_restore."""
     extents = archive.extents()
@@ -235,19 +312,17 @@ def _is_complete(archive: Archive, file: BinaryIO) -> bool:
         return True
     reader.int()  # the entry's id
     while length := reader.int():
-        if not 0 < length <= archive.size - file.tell():
-            return False
-        file.seek(length, os.SEEK_CUR)
+        reader.skip(length)
     return file.tell() == archive.size
 
 
-def normalise(path: Path, like: ArchiveHeader | None = None) -> None:
-    """Rewrite a dump in place without anything that differs between dumps of equal tables.
+def normalise(source: Path, target: Path, like: ArchiveHeader | None = None) -> None:
+    """Copy a dump without anything that differs between dumps of equal tables.
 
     That is the time of the dump, the database's name and locale, owners, and all numbers that the cluster assigned.
     `like`: the header to take date and server version from; by default 1970-01-01 and the dump's own version.
     """
-    dump = read(path)
+    dump = read(source)
     # DATABASE and DATABASE PROPERTIES have the name, the locale and the owner.
     kept = [entry for entry in dump.entries if not entry.kind.startswith("DATABASE")]
     numbers = {entry.id: number for number, entry in enumerate(kept, 1)}
@@ -267,12 +342,7 @@ def normalise(path: Path, like: ArchiveHeader | None = None) -> None:
         )
         for entry in kept
     }
-    aside = path.with_name(f"{path.name}.normal")
-    try:
-        _rewrite(dump, aside, header, entries)
-        aside.replace(path)
-    finally:
-        aside.unlink(missing_ok=True)
+    _rewrite(dump, target, header, entries)
 
 
 def _rewrite(archive: Archive, target: Path, header: ArchiveHeader, entries: dict[int, TocEntry]) -> None:

@@ -11,17 +11,19 @@ from __future__ import annotations
 import contextlib
 import fcntl
 import functools
+import hashlib
 import os
 import re
 import secrets
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor, wait
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 import psycopg2
 from psycopg2 import sql
-from psycopg2.extensions import connection as Connection  # noqa: N812 (a class with a function's name)
-from psycopg2.extensions import cursor as Cursor  # noqa: N812
+from psycopg2.extensions import cursor as Cursor  # noqa: N812 (a class with a function's name)
 from psycopg2.extensions import parse_dsn
 
 from stages.dump import postgres
@@ -39,8 +41,30 @@ URL_FORM = re.compile(
 """user:password@hosts:ports/database?parameters, with nothing unencoded in user and password."""
 PREFIX = "mlpy_"
 PARTIAL = "_partial"
+KEPT = 3
+"""Databases to keep: those of the latest dumps, to go back and forth between them."""
+DAMAGE = ("XX", "58", "42P01", "42703")
+"""Beginnings of the error codes of a damaged database: bad pages, lost files, missing tables and columns."""
 NAME_DIGITS = 40
 """Hexadecimal digits of the hash in a name; PostgreSQL truncates names at 63 bytes."""
+
+
+class DamagedDatabaseError(DatabaseError):
+    """A cached database is not whole any more."""
+
+
+class _Cursor(Cursor):
+    """A cursor whose statements a signal can end: libpq waits in C, where no handler of Python runs."""
+
+    def execute(self, query: Any, values: Any = None) -> None:
+        with ThreadPoolExecutor(1) as pool:
+            running = pool.submit(super().execute, query, values)
+            try:
+                wait([running])
+            except BaseException:
+                self.connection.cancel()
+                raise
+        running.result()
 
 
 @dataclass
@@ -65,7 +89,7 @@ class BoardDatabase:
             DatabaseError: for any of PostgreSQL's errors inside the block.
         """
         connecting = contextlib.closing(self.server.connect(self.name))
-        with connecting as connection, connection.cursor() as cursor, _translated_errors():
+        with connecting as connection, connection.cursor(cursor_factory=_Cursor) as cursor, _translated_errors():
             yield cursor
 
     def version(self) -> int:
@@ -87,6 +111,7 @@ def _translated_errors() -> Iterator[None]:
 
 
 def _translated(error: psycopg2.Error) -> DatabaseError:
+    """The error to raise instead of one of PostgreSQL's."""
     if error.pgcode == "53100" or "No space left on device" in str(error):
         return DatabaseError(
             "PostgreSQL: the disk is full; free some space, or set MLPY_CACHE to a folder on a larger disk"
@@ -94,7 +119,8 @@ def _translated(error: psycopg2.Error) -> DatabaseError:
     reason = str(error).strip().splitlines() or [type(error).__name__]
     if isinstance(error, psycopg2.OperationalError | psycopg2.InterfaceError):
         return DatabaseError(f"lost the connection to PostgreSQL ({reason[0]}); run the command again")
-    return DatabaseError(f"PostgreSQL reported an error: {reason[0]}")
+    kind = DamagedDatabaseError if str(error.pgcode).startswith(DAMAGE) else DatabaseError
+    return kind(f"PostgreSQL reported an error: {reason[0]}")
 
 
 @contextlib.contextmanager
@@ -106,16 +132,36 @@ def new() -> Iterator[BoardDatabase]:
 
 @contextlib.contextmanager
 def cached(hash: str) -> Iterator[BoardDatabase | None]:
-    """The database kept under the hash of its dump, or None."""
-    server = _configured_server()
-    name = hash[:NAME_DIGITS]
-    if server:
-        yield BoardDatabase(server, PREFIX + name) if PREFIX + name in _names(server) else None
-    elif (folder := _folder() / f"{name}-{_boot_id()}").exists():
-        with postgres.cluster(folder) as server:
+    """The database kept under the hash of its dump, or None.
+
+    Raises:
+        DamagedDatabaseError: if its server does not start, or refuses a connection.
+    """
+    if server := _configured_server():
+        with _maintenance(server) as cursor:
+            name = _kept_name(cursor, hash)
+            if known := _is_ours(cursor, name):
+                _mark_used(cursor, name)
+        yield BoardDatabase(server, name) if known else None
+    elif (folder := _kept_folder(hash)).exists():
+        with contextlib.ExitStack() as stack:
+            try:
+                server = stack.enter_context(postgres.cluster(folder))
+                server.connect("board").close()
+            except DatabaseError as error:
+                raise DamagedDatabaseError(str(error)) from error
             yield BoardDatabase(server, "board")
     else:
         yield None
+
+
+def discard(hash: str) -> None:
+    """Delete the database kept under the hash of its dump."""
+    if server := _configured_server():
+        with _maintenance(server) as cursor:
+            _drop(cursor, _kept_name(cursor, hash))
+    else:
+        postgres.delete(_kept_folder(hash))
 
 
 def disk_folder() -> Path | None:
@@ -127,6 +173,10 @@ def _folder() -> Path:
     folder = cache_root() / "postgres"
     folder.mkdir(exist_ok=True)
     return folder
+
+
+def _kept_folder(hash: str) -> Path:
+    return _folder() / f"{hash[:NAME_DIGITS]}-{_boot_id()}"
 
 
 @functools.cache
@@ -145,12 +195,13 @@ def _new_cluster() -> Iterator[BoardDatabase]:
         try:
             with postgres.cluster(folder) as server:
                 database = BoardDatabase(server, "board")
-                with contextlib.closing(server.connect()) as connection, _translated_errors():
-                    _create(connection, database.name)
+                with _maintenance(server) as cursor:
+                    _create(cursor, database.name)
                 yield database
             if database.kept_as:
                 with contextlib.suppress(OSError):  # a parallel run has kept the same database already
-                    folder.rename(_folder() / f"{database.kept_as[:NAME_DIGITS]}-{_boot_id()}")
+                    folder.rename(_kept_folder(database.kept_as))
+                    _delete_older()
         finally:
             postgres.delete(folder)
 
@@ -164,6 +215,15 @@ def _delete_leftovers() -> None:
     for outdated in _folder().glob(f"{'[0-9a-f]' * NAME_DIGITS}-*"):
         if outdated.is_dir() and outdated.name[NAME_DIGITS + 1 :] != _boot_id() and not postgres.in_use(outdated):
             postgres.delete(outdated)
+
+
+def _delete_older() -> None:
+    """Delete the clusters that were not used for longest."""
+    kept = [folder for folder in _folder().glob(f"{'[0-9a-f]' * NAME_DIGITS}-*") if folder.is_dir()]
+    # A server that starts or stops changes its folder.
+    for folder in sorted(kept, key=lambda folder: folder.stat().st_mtime, reverse=True)[KEPT:]:
+        if not postgres.in_use(folder):
+            postgres.delete(folder)
 
 
 @contextlib.contextmanager
@@ -208,48 +268,99 @@ def _configured_server() -> Server | None:
     return Server(parameters, parameters.pop("password", None))
 
 
-def _maintenance(server: Server) -> contextlib.closing[Connection]:
-    """A connection to a database that exists already, to create and drop others from."""
-    name = server.parameters.get("dbname") or os.environ.get("PGDATABASE") or "postgres"
-    return contextlib.closing(server.connect(name))
+@contextlib.contextmanager
+def _maintenance(server: Server) -> Iterator[Cursor]:
+    """A cursor on a database that exists already, to create and drop others from."""
+    configured = not server.embedded and os.environ.get("PGDATABASE")
+    name = server.parameters.get("dbname") or configured or "postgres"
+    with contextlib.closing(server.connect(name)) as connection, connection.cursor() as cursor, _translated_errors():
+        yield cursor
 
 
-def _names(server: Server) -> set[str]:
-    """The databases on a server."""
-    with _maintenance(server) as connection, connection.cursor() as cursor, _translated_errors():
-        cursor.execute("SELECT datname FROM pg_database")
-        return {name for (name,) in cursor.fetchall()}
+def _kept_name(cursor: Cursor, hash: str) -> str:
+    """The name of a kept database: each role has its own."""
+    cursor.execute("SELECT current_user")
+    ((role,),) = cursor.fetchall()
+    return f"{PREFIX}{hash[:NAME_DIGITS]}_{hashlib.sha256(role.encode()).hexdigest()[:8]}"
 
 
-def _create(connection: Connection, name: str) -> None:
-    with connection.cursor() as cursor:
-        # Locale C sorts by code point, as Arrow and Python do. Only template0 can be copied with another locale.
-        cursor.execute(
-            sql.SQL("CREATE DATABASE {} TEMPLATE template0 ENCODING 'UTF8' LC_COLLATE 'C' LC_CTYPE 'C'").format(
-                sql.Identifier(name)
+def _is_ours(cursor: Cursor, name: str) -> bool:
+    """Whether a database exists.
+
+    Raises:
+        DatabaseError: if it belongs to another role, who may have put anything into it.
+    """
+    cursor.execute("SELECT pg_get_userbyid(datdba), current_user FROM pg_database WHERE datname = %s", [name])
+    for owner, role in cursor.fetchall():
+        if owner != role:
+            raise DatabaseError(
+                f"the database {name} belongs to the role {owner}, not to {role}; drop it or change its owner, "
+                f"or set {URL} to another server"
             )
+        return True
+    return False
+
+
+def _create(cursor: Cursor, name: str) -> None:
+    # Locale C sorts by code point, as Arrow and Python do. Only template0 can be copied with another locale.
+    cursor.execute(
+        sql.SQL("CREATE DATABASE {} TEMPLATE template0 ENCODING 'UTF8' LC_COLLATE 'C' LC_CTYPE 'C'").format(
+            sql.Identifier(name)
         )
+    )
+
+
+def _drop(cursor: Cursor, name: str) -> None:
+    cursor.execute(sql.SQL("DROP DATABASE IF EXISTS {} WITH (FORCE)").format(sql.Identifier(name)))
+
+
+def _mark_used(cursor: Cursor, name: str) -> None:
+    """Note in a database's comment when it was used, for `_drop_older`."""
+    cursor.execute("SELECT to_char(now() AT TIME ZONE 'UTC', 'YYYY-MM-DD HH24:MI:SS.US')")
+    ((now,),) = cursor.fetchall()
+    cursor.execute(sql.SQL("COMMENT ON DATABASE {} IS {}").format(sql.Identifier(name), sql.Literal(f"used {now}")))
 
 
 @contextlib.contextmanager
 def _new_on_server(server: Server) -> Iterator[BoardDatabase]:
     database = BoardDatabase(server, f"{PREFIX}{secrets.token_hex(8)}{PARTIAL}")
-    named = sql.Identifier(database.name)
-    with _maintenance(server) as connection, connection.cursor() as cursor, _translated_errors():
+    with _maintenance(server) as cursor:
         _require_createdb(cursor)
         _drop_leftovers(cursor)
         # Held until this connection closes: a process that gets this lock knows that the builder is dead.
         cursor.execute("SELECT pg_advisory_lock(hashtext(%s))", [database.name])
-        _create(connection, database.name)
         try:
+            _create(cursor, database.name)
             yield database
-            if database.kept_as and PREFIX + database.kept_as[:NAME_DIGITS] not in _names(server):
-                kept_name = sql.Identifier(PREFIX + database.kept_as[:NAME_DIGITS])
-                with contextlib.suppress(psycopg2.errors.DuplicateDatabase):
-                    cursor.execute(sql.SQL("ALTER DATABASE {} RENAME TO {}").format(named, kept_name))
+            if database.kept_as:
+                _keep(cursor, database)
         finally:
             with contextlib.suppress(psycopg2.Error):  # an error in the block is the one to report
-                cursor.execute(sql.SQL("DROP DATABASE IF EXISTS {} WITH (FORCE)").format(named))
+                _drop(cursor, database.name)
+
+
+def _keep(cursor: Cursor, database: BoardDatabase) -> None:
+    """Rename a database to the name that it is found by, unless a parallel run has kept the same one already."""
+    name = _kept_name(cursor, database.kept_as or "")
+    if _is_ours(cursor, name):
+        return
+    with contextlib.suppress(psycopg2.errors.DuplicateDatabase):
+        words = map(sql.Identifier, (database.name, name))
+        cursor.execute(sql.SQL("ALTER DATABASE {} RENAME TO {}").format(*words))
+        _mark_used(cursor, name)
+        _drop_older(cursor)
+
+
+def _drop_older(cursor: Cursor) -> None:
+    """Drop those of our databases that were not used for longest."""
+    cursor.execute(
+        "SELECT datname FROM pg_database WHERE datname ~ %s AND pg_get_userbyid(datdba) = current_user "
+        "ORDER BY shobj_description(oid, 'pg_database') DESC NULLS LAST OFFSET %s",
+        [rf"^{PREFIX}[0-9a-f]{{{NAME_DIGITS}}}(_[0-9a-f]{{8}})?$", KEPT],
+    )
+    for (name,) in cursor.fetchall():
+        with contextlib.suppress(psycopg2.errors.ObjectInUse):
+            cursor.execute(sql.SQL("DROP DATABASE IF EXISTS {}").format(sql.Identifier(name)))
 
 
 def _require_createdb(cursor: Cursor) -> None:
@@ -270,5 +381,5 @@ def _drop_leftovers(cursor: Cursor) -> None:
         [PREFIX, len(PARTIAL), PARTIAL],
     )
     for (name,) in cursor.fetchall():
-        cursor.execute(sql.SQL("DROP DATABASE IF EXISTS {} WITH (FORCE)").format(sql.Identifier(name)))
+        _drop(cursor, name)
         cursor.execute("SELECT pg_advisory_unlock(hashtext(%s))", [name])

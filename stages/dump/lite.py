@@ -5,150 +5,90 @@
 
 from __future__ import annotations
 
-import contextlib
+import logging
 import shutil
-import tempfile
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable
 from pathlib import Path
 
 from psycopg2 import sql
-from psycopg2.extensions import cursor as Cursor  # noqa: N812 (a class with a function's name)
 
-from stages.dump import archive, databases, progress
-from stages.dump.archive import Archive, ArchiveHeader, TocEntry
-from stages.dump.databases import BoardDatabase
-from stages.dump.programs import binary, run, streamed
-from stages.dump.tables import TABLES, needed_entries
+from stages.dump import archive, databases
+from stages.dump.archive import Archive, ArchiveHeader
+from stages.dump.databases import BoardDatabase, DamagedDatabaseError
+from stages.dump.loading import load
+from stages.dump.programs import binary, run
+from stages.dump.shaping import shape
+from stages.dump.tables import TABLES, DumpedTable, needed_tables
 from stages.workspace.cache import file_hash
 from stages.workspace.errors import DatabaseError, DumpError
+from stages.workspace.files import temporary
+
+log = logging.getLogger(__name__)
 
 GROWTH = 12
 """Upper bound of a table's size on disk over its compressed size: measured 4 to 6 in a database, 11 while `extract`
 sorts it."""
-TIMEOUT_VERSION = 17
-"""The first PostgreSQL that knows the setting `TIMEOUT`, which every current pg_restore emits."""
-TIMEOUT = b"SET transaction_timeout = 0;\n"
+WRITE_AGAIN = "run `dvc repro restore` to write it again"
 
 
-@contextlib.contextmanager
-def opened(lite: Path) -> Iterator[BoardDatabase]:
-    """The database of a lite dump: the cached one, or else restored from the dump now.
+def use(lite: Path, work: Callable[[BoardDatabase], None]) -> None:
+    """Call `work` with the database of a lite dump: the cached one, or else restored from the dump now.
+
+    A cached database that turns out to be damaged is restored, and `work` is called again.
 
     Raises:
         DumpError: if the dump is missing or cannot be read.
         DatabaseError: if PostgreSQL cannot be started or reached, or the disk is too small.
     """
     if not lite.exists():
-        raise DumpError(f"{lite} is missing; run `dvc repro restore`, or `dvc pull` if your remote has it")
-    source = archive.read(lite)
-    hash = file_hash(lite)
+        raise DumpError(f"{lite} is missing", "run `dvc repro restore`, or `dvc pull` if your remote has it")
+    try:
+        source = archive.read(lite)
+        tables = needed_tables(source)
+        hash = file_hash(lite)
+        try:
+            if _used(hash, work):
+                return
+        except DamagedDatabaseError as error:
+            log.warning("the cached database is damaged (%s): restoring it from %s", error, lite)
+            databases.discard(hash)
+        restore(source, tables, hash)
+    except DumpError as error:
+        raise DumpError(error.problem, WRITE_AGAIN) from error
+    if not _used(hash, work):
+        raise DatabaseError("the restored database was deleted by another process; run the command again")
+
+
+def _used(hash: str, work: Callable[[BoardDatabase], None]) -> bool:
+    """Call `work` with the cached database, and return whether there is one."""
     with databases.cached(hash) as database:
         if database:
-            yield database
-            return
-    entries = needed_entries(source)
-    check_space(source, entries)
+            work(database)
+        return database is not None
+
+
+def restore(source: Archive, tables: list[DumpedTable], hash: str) -> None:
+    """Restore a lite dump and keep its database."""
+    check_space(source, tables)
     with databases.new() as restored:
-        load(source, entries, restored)
+        load(source, tables, restored)
         shape(restored)
         restored.keep(hash)
-    with databases.cached(hash) as database:
-        if database is None:
-            raise DatabaseError("the restored database was deleted by another process; run the command again")
-        yield database
 
 
-def check_space(dump: Archive, entries: list[TocEntry]) -> None:
+def check_space(dump: Archive, tables: list[DumpedTable]) -> None:
     """Fail early if the disk is too small.
 
     Raises:
-        DatabaseError: if the disk that new databases are created on has less space than the entries may take.
+        DatabaseError: if the disk that new databases are created on has less space than the tables may take.
     """
     folder = databases.disk_folder()
-    extents = dump.extents()
-    need = GROWTH * sum(extents[entry.id][1] - extents[entry.id][0] for entry in entries if entry.id in extents)
+    need = GROWTH * sum(dump.packed_size(table.rows) for table in tables)
     if folder and need > (free := shutil.disk_usage(folder).free):
         raise DatabaseError(
             f"restoring {dump.path} takes up to {need / 1e9:.1f} GB in {folder}, where {free / 1e9:.1f} GB are free; "
             "free some space, or set MLPY_CACHE to a folder on a larger disk"
         )
-
-
-def load(dump: Archive, entries: list[TocEntry], database: BoardDatabase, jobs: int = 1) -> None:
-    """Restore a dump's `entries` into an empty database: tables and rows, no indexes, constraints or triggers.
-
-    Raises:
-        DumpError: if pg_restore cannot read the dump.
-        DatabaseError: if the disk is full, or the connection is lost.
-    """
-    plain = ["--no-owner", "--no-privileges", "--no-tablespaces", "--no-comments", "--no-security-labels"]
-    extents = dump.extents()
-    parts = [extents[entry.id] for entry in entries if entry.id in extents]
-    with tempfile.TemporaryDirectory() as folder, progress.bar(dump.path, parts) as watch:
-        listed = Path(folder) / "list"
-        listed.write_text("".join(f"{entry.id};\n" for entry in entries))
-        command: list[str | Path] = [binary("pg_restore"), *plain, "-L", listed, dump.path]
-        if database.version() < TIMEOUT_VERSION:
-            load_script(command, database)
-            return
-        # COPY writes no WAL if its transaction created or truncated the table. `--jobs` adds that TRUNCATE itself.
-        speed = ["--jobs", str(jobs)] if jobs > 1 else ["--single-transaction"]
-        run(
-            [*command, "--exit-on-error", *speed, "-d", database.dsn],
-            error=DumpError,
-            environment=database.server.environment(),
-            watch=watch,
-        )
-
-
-def load_script(command: Sequence[str | Path], database: BoardDatabase) -> None:
-    """Pipe the script that pg_restore prints into psql, without the setting that an older server does not know."""
-    psql: list[str | Path] = [
-        binary("psql"),
-        "--no-psqlrc",
-        "--quiet",
-        "--single-transaction",
-        "--set",
-        "ON_ERROR_STOP=1",
-    ]
-    with streamed([*command, "--file", "-"], TIMEOUT, DumpError) as script:
-        environment = database.server.environment()
-        run([*psql, "-d", database.dsn, "--file", "-"], error=DumpError, environment=environment, stdin=script)
-
-
-def shape(database: BoardDatabase) -> None:
-    """Give a restored database the tables, columns and types of `TABLES`, and gather statistics for the planner."""
-    with database.cursor() as cursor:
-        cursor.execute("SET default_statistics_target = 30")  # a sample of 9,000 rows is enough for our queries
-        for name, table in TABLES.items():
-            cursor.execute(sql.SQL("CREATE TABLE IF NOT EXISTS public.{} ()").format(sql.Identifier(name)))
-            _shape_columns(cursor, name, {**table.columns, **table.optional_columns})
-            cursor.execute(sql.SQL("ANALYZE public.{}").format(sql.Identifier(name)))
-        # No column uses citext any more, and a lite dump without it restores on a server that lacks it.
-        cursor.execute("SELECT extname FROM pg_extension WHERE extname <> 'plpgsql'")
-        for (extension,) in cursor.fetchall():
-            cursor.execute(sql.SQL("DROP EXTENSION {} CASCADE").format(sql.Identifier(extension)))
-
-
-def _shape_columns(cursor: Cursor, table: str, columns: dict[str, str]) -> None:
-    cursor.execute(
-        "SELECT attname, typname FROM pg_attribute JOIN pg_type ON pg_type.oid = atttypid "
-        "WHERE attrelid = %s::regclass AND attnum > 0 AND NOT attisdropped",
-        [f"public.{table}"],
-    )
-    present = dict(cursor.fetchall())
-    changes = [
-        sql.SQL("DROP COLUMN {} CASCADE").format(sql.Identifier(name)) for name in present.keys() - columns.keys()
-    ]
-    for name, kind in columns.items():
-        words = {"name": sql.Identifier(name), "kind": sql.Identifier(kind)}
-        if name not in present:
-            changes.append(sql.SQL("ADD COLUMN {name} {kind}").format(**words))
-        elif present[name] != kind:
-            changes.append(sql.SQL("ALTER COLUMN {name} TYPE {kind} USING {name}::{kind}").format(**words))
-    if changes:
-        target = sql.SQL("ALTER TABLE public.{} ").format(sql.Identifier(table))
-        cursor.execute(target + sql.SQL(", ").join(changes))
 
 
 def row_counts(database: BoardDatabase) -> dict[str, int]:
@@ -167,8 +107,9 @@ def pack(database: BoardDatabase, target: Path, compression: int, like: ArchiveH
     `compression` is a zlib level; `like` is the header to take date and server version from.
     """
     program: list[str | Path] = [binary("pg_dump"), "--format=custom", f"--compress={compression}"]
-    run(
-        [*program, "--no-owner", "--no-privileges", "--file", target, "-d", database.dsn],
-        environment=database.server.environment(),
-    )
-    archive.normalise(target, like)
+    with temporary(target) as raw:
+        run(
+            [*program, "--no-owner", "--no-privileges", "--file", raw, "-d", database.dsn],
+            environment=database.server.environment(),
+        )
+        archive.normalise(raw, target, like)

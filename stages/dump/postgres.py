@@ -48,6 +48,9 @@ checkpoint_timeout = 1d
 """
 
 
+FATAL = ("FATAL:", "PANIC:")
+
+
 @dataclass(frozen=True)
 class Server:
     """A running PostgreSQL server."""
@@ -109,11 +112,11 @@ def cluster(folder: Path) -> Iterator[Server]:
     folder = folder.absolute()
     folder.parent.mkdir(parents=True, exist_ok=True)
     with folder.with_name(f"{folder.name}.users").open("a") as users:
-        with _start_stop_lock(folder):
-            # Every user of the cluster holds this lock shared; who gets it exclusively is the last one.
-            fcntl.flock(users, fcntl.LOCK_SH)
-            server = _running(folder) or _start(folder)
         try:
+            with _start_stop_lock(folder):
+                # Every user of the cluster holds this lock shared; who gets it exclusively is the last one.
+                fcntl.flock(users, fcntl.LOCK_SH)
+                server = _running(folder) or _start(folder)
             yield server
         finally:
             with _start_stop_lock(folder):
@@ -168,7 +171,8 @@ def _control(folder: Path, program: str, *words: str | Path) -> None:
     user = server_user()
     # Another user may not enter the folders above (such as /root), but can use the working directory it is given.
     data: str | Path = "/proc/self/cwd" if user and sys.platform == "linux" else folder
-    run([binary(program), "-D", data, *words], user=user, folder=folder)
+    # pg_ctl ended halfway would leave a server that nobody knows of.
+    run([binary(program), "-D", data, *words], user=user, folder=folder, patience=60 if program == "pg_ctl" else 0)
 
 
 def _running(folder: Path) -> Server | None:
@@ -211,14 +215,22 @@ def _start(folder: Path) -> Server:
                 options = f"-k {shlex.quote(str(sockets))}"
                 _control(folder, "pg_ctl", "-w", "-t", "600", "-l", "server.log", "-o", options, "start")
                 break
-            except DatabaseError:
+            except DatabaseError as error:
                 if attempt == 4:
-                    raise
+                    raise DatabaseError(f"{error}{_logged_reason(folder)}") from None
                 time.sleep(0.5 * 2**attempt)
     except BaseException:
         shutil.rmtree(sockets, ignore_errors=True)
         raise
     return _embedded(sockets)
+
+
+def _logged_reason(folder: Path) -> str:
+    """What the server's log says last about why it did not start, to go after pg_ctl's error."""
+    with contextlib.suppress(OSError):
+        lines = (folder / "server.log").read_text(errors="replace").splitlines()
+        return next((f" ({line[line.index(w) :]})" for line in reversed(lines) for w in FATAL if w in line), "")
+    return ""
 
 
 def _initialise(folder: Path, user: pwd.struct_passwd | None) -> None:
@@ -238,6 +250,9 @@ def _initialise(folder: Path, user: pwd.struct_passwd | None) -> None:
 def _stop(folder: Path, mode: str = "fast") -> None:
     sockets = _socket_folder(folder)
     if (folder / "postmaster.pid").exists():
-        _control(folder, "pg_ctl", "-w", "-t", "600", "-m", mode, "stop")
+        try:
+            _control(folder, "pg_ctl", "-w", "-t", "60", "-m", mode, "stop")
+        except DatabaseError:  # with damaged files, a server may never finish its last checkpoint
+            _control(folder, "pg_ctl", "-w", "-t", "60", "-m", "immediate", "stop")
     if sockets:
         shutil.rmtree(sockets, ignore_errors=True)

@@ -15,12 +15,14 @@ import shutil
 import stat
 import subprocess
 import tempfile
-import threading
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import IO
 
-from stages.workspace.errors import DatabaseError, MLpyError
+from stages.workspace.errors import DatabaseError
+
+TELLING = ("rror:", "ERROR", "FATAL", "terminated by signal", "could not")
+"""What marks the lines that say why a program failed."""
 
 
 def binary(name: str) -> Path:
@@ -90,32 +92,27 @@ def _reachable_copy(home: Path) -> Path:
 def run(
     command: Sequence[str | Path],
     *,
-    error: type[MLpyError] = DatabaseError,
     environment: Mapping[str, str] | None = None,
     user: pwd.struct_passwd | None = None,
     folder: Path | None = None,
-    watch: Callable[[int], None] | None = None,
-    stdin: IO[bytes] | int = subprocess.DEVNULL,
+    patience: float = 0,
 ) -> str:
     """Run a PostgreSQL program and return its output.
 
     Args:
         command: the program and its arguments.
-        error: what to raise if it fails.
         environment: the program's environment, as `own_environment` makes it; by default without libpq's variables.
         user: whom to run it as; by default the current user.
         folder: its working directory.
-        watch: called with its process id about three times per second.
-        stdin: its standard input.
+        patience: seconds that a signal to this process leaves it to end by itself.
 
     Raises:
-        error: if it fails, with its name and first error message.
-        DatabaseError: if the disk is full.
+        DatabaseError: if it fails, with its name and first error message.
     """
     with tempfile.TemporaryFile() as output, tempfile.TemporaryFile() as complaints:
         process = subprocess.Popen(
             [str(word) for word in command],
-            stdin=stdin,
+            stdin=subprocess.DEVNULL,
             stdout=output,  # files, not pipes: a server that pg_ctl starts would keep a pipe open
             stderr=complaints,
             cwd=folder,
@@ -126,59 +123,15 @@ def run(
             extra_groups=[] if user else None,
         )
         try:
-            while True:
-                try:
-                    code = process.wait(0.3 if watch else None)
-                    break
-                except subprocess.TimeoutExpired:
-                    if watch:
-                        watch(process.pid)
-        finally:
-            if process.poll() is None:
-                process.terminate()
-                process.wait()
-        if code != 0:
-            raise _failure(Path(command[0]).name, _text(complaints) + _text(output), code, error)
-        return _text(output)
-
-
-@contextlib.contextmanager
-def streamed(command: Sequence[str | Path], without: bytes, error: type[MLpyError]) -> Iterator[IO[bytes]]:
-    """Run a program and yield its output as a file, with `without` removed from its first 64 kB.
-
-    Raises:
-        error: when the block ends, if the program failed.
-    """
-    with tempfile.TemporaryFile() as complaints:
-        process = subprocess.Popen(
-            [str(word) for word in command],
-            stdin=subprocess.DEVNULL,
-            stdout=subprocess.PIPE,
-            stderr=complaints,
-            env={**own_environment(), "LC_ALL": "C"},
-            start_new_session=True,
-        )
-        assert process.stdout  # noqa: S101 (for the type checker: it is a pipe)
-        # psql reads from a file descriptor, so the edited output needs a pipe of its own and a thread that fills it.
-        reading, writing = os.pipe()
-        feeder = threading.Thread(target=_feed, args=(process.stdout, writing, without), daemon=True)
-        feeder.start()
-        try:
-            with os.fdopen(reading, "rb") as output:
-                yield output
-        finally:
-            feeder.join()
-            process.stdout.close()
             code = process.wait()
+        finally:
+            with contextlib.suppress(subprocess.TimeoutExpired):
+                process.wait(patience)
+            process.terminate()
+            process.wait()
         if code != 0:
-            raise _failure(Path(command[0]).name, _text(complaints), code, error)
-
-
-def _feed(source: IO[bytes], target: int, without: bytes) -> None:
-    """Copy a stream into a pipe until the reader closes it."""
-    with contextlib.suppress(BrokenPipeError), os.fdopen(target, "wb") as sink:
-        sink.write(source.read(65_536).replace(without, b""))
-        shutil.copyfileobj(source, sink, 1 << 20)
+            raise _failure(Path(command[0]).name, _text(complaints) or _text(output), code)
+        return _text(output)
 
 
 def own_environment(libpq: bool = False) -> dict[str, str]:
@@ -200,13 +153,13 @@ def _text(file: IO[bytes]) -> str:
     return file.read(1_000_000).decode(errors="replace")
 
 
-def _failure(program: str, output: str, code: int, error: type[MLpyError]) -> MLpyError:
+def _failure(program: str, output: str, code: int) -> DatabaseError:
     """The error for a failed program: its most telling line of output, or else its exit code."""
     if "No space left on device" in output:
         return DatabaseError(
             f"{program}: the disk is full; free some space, or set MLPY_CACHE to a folder on a larger disk"
         )
     lines = [line.strip() for line in output.splitlines() if line.strip()]
-    first = next((line for line in lines if "rror:" in line or "ERROR" in line or "FATAL" in line), None)
+    first = next((line for line in lines if any(word in line for word in TELLING)), None)
     reason = first or (lines[-1] if lines else f"exit code {code}")
-    return error(f"{program} failed: {reason.removeprefix(f'{program}: ').removeprefix('error: ')}")
+    return DatabaseError(f"{program} failed: {reason.removeprefix(f'{program}: ').removeprefix('error: ')}")

@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 from PIL import Image, ImageDraw, ImageFont, ImageOps
 
 from stages.evaluation.predictions import Predictions, balanced_sample, batches
-from stages.inference.decoding import UNCAPPED, open_checked
+from stages.inference.decoding import UNCAPPED, Pixels, first_frame, letterbox
 from stages.inference.predictor import BATCH, Predictor
 from stages.inference.sidecar import Sidecar, decided
 from stages.workspace import shards
@@ -42,29 +42,22 @@ class CorruptionResult:
     false_positive_rate: float
 
 
-# Lossless, so that only the corruption itself changes the pixels.
-def _png(image: Image.Image) -> bytes:
-    file = io.BytesIO()
-    image.save(file, "PNG", compress_level=1)
-    return file.getvalue()
-
-
-def _jpeg(image: Image.Image) -> bytes:
+def _jpeg(image: Image.Image) -> Image.Image:
     file = io.BytesIO()
     image.save(file, "JPEG", quality=30)
-    return file.getvalue()
+    return first_frame(file.getvalue(), MAX_SIDE)
 
 
-def _half(image: Image.Image) -> bytes:
-    return _png(image.resize((max(1, image.width // 2), max(1, image.height // 2)), Image.Resampling.LANCZOS))
+def _half(image: Image.Image) -> Image.Image:
+    return image.resize((max(1, image.width // 2), max(1, image.height // 2)), Image.Resampling.LANCZOS)
 
 
-def _crop(image: Image.Image) -> bytes:
+def _crop(image: Image.Image) -> Image.Image:
     """Keep the middle 80 % of each side."""
-    return _png(ImageOps.crop(image, (image.width // 10, image.height // 10, image.width // 10, image.height // 10)))
+    return ImageOps.crop(image, (image.width // 10, image.height // 10, image.width // 10, image.height // 10))
 
 
-def _screenshot(image: Image.Image) -> bytes:
+def _screenshot(image: Image.Image) -> Image.Image:
     """Frame the picture as a phone in dark mode does: bars above and below, a row of round buttons."""
     bar = max(8, image.height // 4)
     framed = ImageOps.expand(image, (image.width // 20, bar, image.width // 20, bar), (24, 25, 28))
@@ -72,10 +65,10 @@ def _screenshot(image: Image.Image) -> bytes:
     for button in range(4):
         left = framed.width * (button + 1) // 5
         draw.ellipse((left, framed.height - bar // 2, left + bar // 4, framed.height - bar // 4), fill=(220, 220, 225))
-    return _png(framed)
+    return framed
 
 
-def _text(image: Image.Image) -> bytes:
+def _text(image: Image.Image) -> Image.Image:
     """Draw a line of small white text with a black outline over the picture."""
     captioned = image.copy()
     font = ImageFont.load_default(size=max(10, image.height / 14))
@@ -83,18 +76,18 @@ def _text(image: Image.Image) -> bytes:
     ImageDraw.Draw(captioned).text(
         position, "when you see it", (255, 255, 255), font=font, anchor="mm", stroke_width=2, stroke_fill=(0, 0, 0)
     )
-    return _png(captioned)
+    return captioned
 
 
 BASELINE = "none"
-CORRUPTIONS: dict[str, Callable[[Image.Image], bytes]] = {
-    BASELINE: _png,
+CORRUPTIONS: dict[str, Callable[[Image.Image], Image.Image]] = {
+    BASELINE: lambda image: image,
     "jpeg 30": _jpeg,
     "half size": _half,
     "crop": _crop,
     "screenshot": _screenshot,
-    "grey": lambda image: _png(image.convert("L")),
-    "mirrored": lambda image: _png(ImageOps.mirror(image)),
+    "grey": lambda image: image.convert("L"),
+    "mirrored": ImageOps.mirror,
     "text": _text,
 }
 
@@ -121,28 +114,26 @@ def measure(
         Progress("corruptions", len(ids)) as progress,
     ):
         for batch in batches(shards.pictures(folder, set(ids.tolist())), BATCH):
-            corrupted = pool.map(partial(_corrupted, sidecar.background), (data for _, data in batch))
+            corrupted = pool.map(partial(_corrupted, sidecar.size, sidecar.background), (data for _, data in batch))
             # One tuple of versions a picture -> one tuple of pictures a corruption, which the model takes as a batch.
             for name, pictures in zip(CORRUPTIONS, zip(*corrupted, strict=True), strict=True):
-                rows = [list(judgement.scores.values()) for judgement in predictor.judge(pictures)]
-                scores[name][start : start + len(rows)] = rows
+                scores[name][start : start + len(batch)] = predictor.score(np.stack(pictures))
             start += len(batch)
             progress.update(len(batch))
     return list(_results(scores, predictions.truth[sample], sidecar))
 
 
-def _corrupted(background: int, data: bytes) -> list[bytes]:
-    """One picture under each of `CORRUPTIONS`, encoded."""
-    opened = open_checked(data, UNCAPPED)
-    opened.draft("RGB", (MAX_SIDE, MAX_SIDE))  # decodes a large JPEG at a fraction of its size
-    image: Image.Image = ImageOps.exif_transpose(opened)
+def _corrupted(size: int, background: int, data: bytes) -> list[Pixels]:
+    """One picture under each of `CORRUPTIONS`, uint8 [size, size, 3] each."""
+    image = first_frame(data, MAX_SIDE, UNCAPPED, background)
     image = image.convert("RGBA" if image.has_transparency_data else "RGB")
     image.thumbnail((MAX_SIDE, MAX_SIDE))
     if image.mode == "RGBA":  # JPEG has no transparency, so all corruptions start on the model's own background
         opaque = Image.new("RGB", image.size, (background,) * 3)
         opaque.paste(image, mask=image.getchannel("A"))
         image = opaque
-    return [corrupt(image) for corrupt in CORRUPTIONS.values()]
+    # Not as files, but for JPEG: encoding and decoding a lossless one would change nothing.
+    return [letterbox(corrupt(image), size, background) for corrupt in CORRUPTIONS.values()]
 
 
 def _results(

@@ -47,7 +47,7 @@ def compare(predictions: Predictions, sidecar: Sidecar, folder: Path, params: Te
     torch.set_num_threads(params.threads)
     network = load_network(paths.CHECKPOINT, sidecar)
     _check_served(sidecar)
-    precisions = [name for name in get_args(GraphPrecision) if name == sidecar.precision or name in sidecar.auroc]
+    precisions = [name for name in get_args(GraphPrecision) if (paths.GRAPHS / f"{name}.onnx").exists()]
     labels = decided(sidecar.kind, sidecar.labels)
     # Each label contributes positives and negatives, so its share of the count is halved.
     sample = balanced_sample(predictions, sidecar, max(1, params.parity_count // (2 * len(labels))))

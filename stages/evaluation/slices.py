@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from stages.evaluation.predictions import Predictions
-from stages.inference.decoding import UNCAPPED, open_checked
+from stages.inference.frames import frame_count
 from stages.inference.sidecar import Sidecar, decided
 from stages.workspace import shards
 
@@ -102,8 +102,5 @@ def _ranges(
 
 def _animated(folder: Path, ids: list[int]) -> NDArray[np.bool_]:
     """Which pictures have several frames: [n], in the order of `ids`."""
-    moving = {
-        image_id: bool(getattr(open_checked(data, UNCAPPED), "is_animated", False))
-        for image_id, data in shards.pictures(folder, set(ids))
-    }
+    moving = {image_id: frame_count(data) > 1 for image_id, data in shards.pictures(folder, set(ids))}
     return np.array([moving[image_id] for image_id in ids], bool)

@@ -7,10 +7,9 @@ from __future__ import annotations
 
 import imagehash
 import numpy as np
-from PIL import Image, ImageOps
+from PIL import Image
 
-from stages.inference.decoding import UNCAPPED, Pixels, letterbox, open_checked
-from stages.workspace.errors import PictureError
+from stages.inference.decoding import UNCAPPED, Pixels, first_frame, letterbox, picture_errors
 
 SIDE = 128
 """Side of the square that `hash_picture` decodes to, in px: pHash itself scales down to 32 px."""
@@ -46,12 +45,8 @@ def hash_picture(data: bytes) -> int:
     """The 64-bit pHash of a downloaded picture's first frame, as an unsigned integer.
 
     Raises:
-        PictureError: `corrupt`, or `too_large` for Pillow itself (over 179 megapixels).
+        PictureError: `corrupt`, `timed_out`, or `too_large` for Pillow itself (over 179 megapixels).
     """
-    image = open_checked(data, UNCAPPED)
-    try:
-        image.draft("RGB", (SIDE, SIDE))
-        image = ImageOps.exif_transpose(image)  # here already, as `inside` needs the size after it
+    image = first_frame(data, SIDE, UNCAPPED, GREY)
+    with picture_errors():
         return phash(inside(letterbox(image, SIDE, GREY), *image.size))
-    except Exception as error:  # a malformed file can make a decoder raise nearly anything
-        raise PictureError("corrupt", f"cannot be decoded ({type(error).__name__})") from error

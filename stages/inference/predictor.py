@@ -1,17 +1,22 @@
 """Picture bytes -> verdict: loads an exported model and scores pictures. The test stage and the bot both use it.
 
 It needs ONNX Runtime, Pillow and numpy. `python -m stages.inference.predictor PICTURE... [--json]` prints the label,
-score and verdict of each picture.
+score and verdict of each picture; a picture is a file, a folder with all that is in it, or - for stdin.
 """
 
 from __future__ import annotations
 
 import argparse
 import dataclasses
+import io
 import json
-from collections.abc import Sequence
+import os
+import re
+import sys
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import cast
 
 import numpy as np
 from numpy.typing import NDArray
@@ -22,6 +27,7 @@ from stages.inference.sidecar import Sidecar, deciding_label, verdict
 from stages.workspace import paths
 from stages.workspace.errors import ModelError, PictureError, run
 
+ADDRESS = re.compile(r"[a-z][a-z0-9+.-]*://", re.IGNORECASE)
 BATCH = 16
 """Pictures per run of the graph. On a CPU, larger batches use more memory and are no faster."""
 
@@ -33,10 +39,10 @@ class Judgement:
     verdict: str
     """A label; of a multilabel model several joined with "+", or "none". `corrupt` or `too_large` if the picture cannot
     be scored."""
-    label: str = ""
-    """The label that decided the verdict, see `deciding_label`."""
-    score: float = 0.0
-    """Probability of `label`."""
+    label: str | None = None
+    """The label that decided the verdict, see `deciding_label`; None if the picture cannot be scored."""
+    score: float | None = None
+    """Probability of `label`; None if the picture cannot be scored."""
     scores: dict[str, float] = field(default_factory=dict)
     """Probability of every label; empty if the picture cannot be scored."""
     detail: str = ""
@@ -122,26 +128,62 @@ class Predictor:
 def main() -> int:
     """Judge the pictures given on the command line; exit code 1 if one of them cannot be scored."""
     parser = argparse.ArgumentParser(prog="python -m stages.inference.predictor", description="Score pictures.")
-    parser.add_argument("pictures", nargs="+", type=Path, metavar="PICTURE")
+    parser.add_argument("pictures", nargs="+", metavar="PICTURE", help="a file, a folder, or - for stdin")
     parser.add_argument("--json", action="store_true", help="print a JSON object per picture, with all scores")
     parser.add_argument("--model", type=Path, default=paths.MODEL, help=f"the ONNX file [{paths.MODEL}]")
     parser.add_argument("--threads", type=int, default=1, help="CPU threads [1]")
     options = parser.parse_args()
+    # A file's name may be any bytes. They are printed as they are, or in JSON as escapes, which `json` reads again.
+    cast(io.TextIOWrapper, sys.stdout).reconfigure(
+        encoding="utf-8", errors="backslashreplace" if options.json else "surrogateescape"
+    )
     predictor = Predictor(options.model, threads=options.threads)
     failed = False
-    for path in options.pictures:
-        try:
-            judgement = predictor.judge([path.read_bytes()])[0]
-        except OSError as error:
-            judgement = Judgement(verdict="unreadable", detail=error.strerror or str(error))
-        failed |= not judgement.scores
-        if options.json:
-            print(json.dumps({"picture": str(path), **dataclasses.asdict(judgement)}, ensure_ascii=False))  # noqa: T201
-        elif judgement.scores:
-            print(f"{path}: {judgement.label} {judgement.score:.4f} -> {judgement.verdict}")  # noqa: T201
-        else:
-            print(f"{path}: {judgement.verdict}: {judgement.detail}")  # noqa: T201
+    try:
+        for name in _files(options.pictures):
+            judgement = _judge_file(predictor, name)
+            failed |= not judgement.scores
+            print(_line(name, judgement, options.json), flush=True)  # noqa: T201
+    except BrokenPipeError:  # whoever reads, such as `head`, wants no more
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # Python flushes once more when it exits
     return int(failed)
+
+
+def _files(names: Iterable[str]) -> Iterator[str]:
+    """Each name, or for a folder's the regular files in it and below, sorted."""
+    for name in names:
+        if not Path(name).is_dir():
+            yield name
+            continue
+        for folder, folders, files in os.walk(name):
+            folders.sort()
+            places = sorted(str(Path(folder) / file) for file in files)
+            yield from (place for place in places if Path(place).is_file())
+
+
+def _judge_file(predictor: Predictor, name: str) -> Judgement:
+    """Judge one file, or stdin for -. A file over the cap is not read."""
+    try:
+        with open(0, "rb", closefd=False) if name == "-" else Path(name).open("rb") as file:
+            size = os.fstat(file.fileno()).st_size
+            # Of what has no size, such as a pipe, one byte too many is enough to tell.
+            data = b"" if size > CAPS.max_bytes else file.read(CAPS.max_bytes + 1)
+    except OSError as error:
+        detail = error.strerror or str(error)
+        if ADDRESS.match(name):
+            detail = "not a file; this command fetches nothing, so download the picture first"
+        return Judgement(verdict="unreadable", detail=detail)
+    if size > CAPS.max_bytes:
+        return Judgement(verdict="too_large", detail=f"{size} bytes, over the cap of {CAPS.max_bytes}")
+    return predictor.judge([data])[0]
+
+
+def _line(name: str, judgement: Judgement, as_json: bool) -> str:
+    if as_json:
+        return json.dumps({"picture": name, **dataclasses.asdict(judgement)}, ensure_ascii=False)
+    if judgement.score is None:
+        return f"{name}: {judgement.verdict}: {judgement.detail}"
+    return f"{name}: {judgement.label} {judgement.score:.4f} -> {judgement.verdict}"
 
 
 if __name__ == "__main__":

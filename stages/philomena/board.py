@@ -18,6 +18,7 @@ from psycopg2.extras import execute_values
 from stages.dump import archive, postgres
 from stages.dump.programs import binary, run
 from stages.workspace.errors import DatabaseError
+from stages.workspace.files import temporary
 
 SCHEMA = """
 CREATE EXTENSION citext;
@@ -87,10 +88,11 @@ def write_dump(tables: Mapping[str, Iterable[Row]], folder: Path, target: Path) 
         fcntl.flock(mutex, fcntl.LOCK_EX)
         postgres.delete(folder)  # a killed run's
         try:
-            _dump(tables, folder, target)
+            with temporary(target) as raw:
+                _dump(tables, folder, raw)
+                archive.normalise(raw, target)
         finally:
             postgres.delete(folder)
-    archive.normalise(target)
 
 
 def _dump(tables: Mapping[str, Iterable[Row]], folder: Path, target: Path) -> None:

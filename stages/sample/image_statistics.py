@@ -21,8 +21,8 @@ HUGE = 20_000_000
 """Pixels above which a reduced copy is made: scaling down 600 million pixels takes ten seconds for each version."""
 REDUCED_SIDE = 2048
 """Least length of a reduced copy's longer side, in px."""
-STRIP = 4_000_000
-"""Pixels to process at a time, so that a huge picture is in memory once and not four times."""
+STRIP = 1_000_000
+"""Pixels to process at a time: they fit a cache, and a huge picture is in memory once and not four times."""
 
 
 @dataclass(frozen=True)
@@ -74,9 +74,10 @@ def measure(file: Path, reduced: Path) -> ImageStatistics:
     data = file.read_bytes()
     with Image.open(file) as image:
         image.load()
-        if image.width * image.height > HUGE:
-            _reduce(image, reduced)
-        return ImageStatistics(image.width, image.height, len(data), hashlib.sha512(data).hexdigest(), _corners(image))
+        width, height = image.size
+        # The brightness of the reduced copy is the same but for rounding, and takes a quarter less time.
+        shown = _reduce(image, reduced) if width * height > HUGE else image
+        return ImageStatistics(width, height, len(data), hashlib.sha512(data).hexdigest(), _corners(shown))
 
 
 def _corners(image: Image.Image) -> tuple[float, float, float, float]:
@@ -103,8 +104,8 @@ def _sums(part: Image.Image) -> tuple[float, ...]:
     return (*(histogram @ np.arange(256)).tolist(), part.width * part.height)
 
 
-def _reduce(image: Image.Image, target: Path) -> None:
-    """Save a copy scaled down by an integer factor, with a longer side of at least `REDUCED_SIDE`."""
+def _reduce(image: Image.Image, target: Path) -> Image.Image:
+    """Save and return a copy scaled down by an integer factor, with a longer side of at least `REDUCED_SIDE`."""
     factor = max(1, max(image.size) // REDUCED_SIDE)
     copy = Image.new("RGBA", (-(-image.width // factor), -(-image.height // factor)))
     rows = max(1, STRIP // image.width // factor) * factor
@@ -113,3 +114,4 @@ def _reduce(image: Image.Image, target: Path) -> None:
         copy.paste(strip.convert("RGBA").reduce(factor), (0, start // factor))
     target.parent.mkdir(parents=True, exist_ok=True)
     copy.save(target, compress_level=1)
+    return copy

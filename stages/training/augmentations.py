@@ -10,6 +10,7 @@ Two kinds, as frozen features make pictures expensive to change:
 from __future__ import annotations
 
 import io
+from collections.abc import Sequence
 
 import numpy as np
 import torch
@@ -18,27 +19,29 @@ from torchvision.transforms import v2
 
 from stages.inference.decoding import Pixels
 
-RULE = 1
+RULE = 2
 """Part of the cache keys. Increase it when `augment` gives other pictures."""
 BORDERS = (0, 24, 128, 255)
 """Grey levels of frames: black, a dark chat client's background, grey, white."""
 
 
-def augment(pixels: Pixels, copy: int, start: int) -> Pixels:
-    """Augmented copies of pictures. The same arguments give the same copies.
+def augment(pixels: Pixels, copy: int, places: Sequence[int]) -> Pixels:
+    """Augmented copies of pictures. A picture's copy does not depend on the other pictures.
 
     Args:
         pixels: uint8 [n, height, width, 3].
         copy: number of the copy, from 0.
-        start: position of the first picture in its shard; with `copy` it is the seed.
+        places: positions of the pictures in their shard; with `copy` they are the seeds.
 
     Returns:
         uint8 [n, height, width, 3].
     """
     transform = copy_transform(pixels.shape[1:3])
     with torch.random.fork_rng(devices=()):  # leaves the training's own random numbers as they are
-        torch.manual_seed(start + 1_000_003 * (copy + 1))
-        copies = [transform(torch.from_numpy(picture).permute(2, 0, 1)).permute(1, 2, 0).numpy() for picture in pixels]
+        copies = []
+        for place, picture in zip(places, pixels, strict=True):
+            torch.manual_seed(place + 1_000_003 * (copy + 1))
+            copies.append(transform(torch.from_numpy(picture).permute(2, 0, 1)).permute(1, 2, 0).numpy())
     return np.stack(copies)
 
 

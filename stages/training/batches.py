@@ -18,19 +18,16 @@ from stages.config.train import Train
 from stages.dataset.arrays import Ids, Rows
 from stages.dataset.targets import Examples, Task
 from stages.training.augmentations import epoch_transform
-from stages.training.features import Streamed
 
 Batch = tuple[Tensor, Tensor, Tensor, Tensor]
 """Inputs [n, ...], labels [n, labels], tags [n, tags], heads [n, heads] (see `Examples`)."""
-
-Source = Rows | Streamed
 
 
 class Samples(Dataset[Batch]):
     """Examples with their inputs. It returns whole batches: taking rows one by one would cost more than training."""
 
     def __init__(
-        self, examples: Examples, rows: Source, transform: v2.Transform | None = None, copies: Sequence[Rows] = ()
+        self, examples: Examples, rows: Rows, transform: v2.Transform | None = None, copies: Sequence[Rows] = ()
     ) -> None:
         """Use either a transform or copies, or neither.
 
@@ -76,7 +73,7 @@ class DataModule(pl.LightningDataModule):
     The order of the training examples depends only on seed and epoch.
     """
 
-    def __init__(self, task: Task, rows: Source, params: Train, copies: Sequence[Rows] = ()) -> None:
+    def __init__(self, task: Task, rows: Rows, params: Train, copies: Sequence[Rows] = ()) -> None:
         super().__init__()
         self.params = params
         transform = epoch_transform(params.background) if getattr(params.model, "augment", False) else None

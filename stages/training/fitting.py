@@ -138,7 +138,7 @@ def _trainer(params: Train, folder: Path, callbacks: list[pl.Callback]) -> pl.Tr
             devices=params.devices,
             num_nodes=params.num_nodes,
             strategy=params.strategy,
-            precision=params.precision,  # type: ignore[arg-type] # checked by Lightning
+            precision=params.precision,
             max_epochs=params.epochs,
             callbacks=callbacks,
             logger=live,

@@ -1,7 +1,8 @@
 """Chooses the graph that is served: with 8-bit integers (int8) if that costs little accuracy, else with floats (fp32).
 
-An int8 graph is smaller, and faster on a CPU. How much accuracy it costs depends on network and pictures, so it is
-measured on the validation pictures.
+An int8 graph is smaller, and faster on a CPU. A frozen stem whose outputs are pooled is quantised before the training,
+so its heads have learnt from the very features that are served. Any other network is quantised after the training, and
+what that costs is measured on the validation pictures.
 """
 
 from __future__ import annotations
@@ -11,25 +12,27 @@ import shutil
 from dataclasses import dataclass
 from pathlib import Path
 
+import numpy as np
+
 from stages.config.train import Train
 from stages.dataset.arrays import Rows
 from stages.dataset.targets import Task
 from stages.inference.sidecar import GraphPrecision
 from stages.training import features
-from stages.training.batches import DataModule
 from stages.training.export import FEATURES, SCORES, chain, check_parity, export
-from stages.training.features import Streamed
 from stages.training.metrics import DIGITS
 from stages.training.networks import ExportModel
-from stages.training.quantisation import quantise
-from stages.training.stem import FrozenStem
-from stages.training.validation import Validation, validate, validate_scores
+from stages.training.quantisation import UnquantisableError, quantise
+from stages.training.stem import FrozenStem, PooledStem
+from stages.training.validation import Validation, validate_scores
 from stages.workspace import paths
 from stages.workspace.files import replacing
 
 log = logging.getLogger(__name__)
 PARITY_COUNT = 32
 """Validation pictures whose scores are compared between torch and ONNX Runtime."""
+MEASURED = 128
+"""Training pictures on which the ranges of activations are measured."""
 
 
 @dataclass(frozen=True)
@@ -40,25 +43,32 @@ class SelectedModel:
     validation: Validation
     """Of the graph that is served."""
     auroc: dict[str, float]
-    """Precision -> validation AUROC, of each graph that was tried."""
+    """Precision -> validation AUROC, of each graph that was validated."""
 
     @property
     def drop(self) -> float | None:
-        """Validation AUROC that int8 costs, whether it is served or not; None if it was not tried."""
-        return round(self.auroc["fp32"] - self.auroc["int8"], DIGITS) if "int8" in self.auroc else None
+        """Validation AUROC that int8 costs, whether it is served or not; None if only one graph was validated."""
+        return round(self.auroc["fp32"] - self.auroc["int8"], DIGITS) if len(self.auroc) > 1 else None
 
 
 def select_model(
-    model: ExportModel, validation: Validation, task: Task, pictures: Rows, rows: Rows, params: Train, folder: Path
+    model: ExportModel,
+    int8_stem: Path | None,
+    validation: Validation,
+    task: Task,
+    pictures: Rows,
+    rows: Rows,
+    params: Train,
+    folder: Path,
 ) -> SelectedModel:
-    """Export the model in fp32, quantise it to int8, compare both, and write the better choice to `paths.MODEL`.
+    """Export the model in fp32 and, if it may be, in int8, and write the better choice to `paths.MODEL`.
 
-    Both graphs are kept in `paths.GRAPHS`. The int8 graph has thresholds and metrics of its own, and the fp32 graph's
-    calibration.
+    Both graphs are kept in `paths.GRAPHS`.
 
     Args:
         model: the trained model, calibrated.
-        validation: of its trained part, in fp32.
+        int8_stem: the graph whose outputs it was trained on, if that was an int8 one.
+        validation: of its trained part.
         task: its training pictures measure the ranges of activations; its validation pictures decide.
         pictures: uint8 rows [size, size, 3].
         rows: inputs of the trained part.
@@ -72,13 +82,13 @@ def select_model(
     graphs = _export(model, pictures.shape, rows.shape, folder)
     _write(graphs, paths.GRAPHS / "fp32.onnx", task.labels)
     check_parity(model, paths.GRAPHS / "fp32.onnx", pictures.take(task.val.ids[:PARITY_COUNT]))
-    selected = SelectedModel("fp32", validation, {"fp32": validation.metrics["auroc"]})
-    if params.int8_drop and (outputs := _quantise(graphs, task, pictures, params, folder)):
-        if task.heads > 1:  # the outputs are features, for the heads to score
-            int8 = validate(model.network, task, DataModule(task, outputs, params), params, validation.calibration)
-        else:  # the outputs are scores
-            int8 = validate_scores(outputs.take(task.val.ids), validation.calibration, task, params)
-        selected = _better(validation, int8, params.int8_drop)
+    if int8_stem is not None:
+        _write([int8_stem, *graphs[1:]], paths.GRAPHS / "int8.onnx", task.labels)
+        selected = SelectedModel("int8", validation, {"int8": validation.metrics["auroc"]})
+    elif params.int8_drop and not isinstance(model.stem, PooledStem):
+        selected = _quantised(validation, task, pictures, params)
+    else:
+        selected = SelectedModel("fp32", validation, {"fp32": validation.metrics["auroc"]})
     with replacing(paths.MODEL) as aside:
         shutil.copyfile(paths.GRAPHS / f"{selected.precision}.onnx", aside)
     return selected
@@ -100,20 +110,22 @@ def _write(graphs: list[Path], target: Path, labels: tuple[str, ...]) -> None:
         chain(graphs, aside, labels)
 
 
-def _quantise(graphs: list[Path], task: Task, pictures: Rows, params: Train, folder: Path) -> Streamed | None:
-    """Write the int8 graph, and return the outputs of its quantised part for pictures; None if there is no such part.
+def _quantised(fp32: Validation, task: Task, pictures: Rows, params: Train) -> SelectedModel:
+    """Quantise the whole fp32 graph after its training, and select int8 if it costs less than `int8_drop`.
 
-    An ensemble is validated with out-of-fold scores, but its whole graph returns the mean of all heads. So only the
-    stem is quantised, and its outputs are features for the heads. With one head the whole graph is quantised, and its
-    outputs are scores.
+    The int8 graph has thresholds and metrics of its own, and the fp32 graph's calibration.
     """
-    first, *rest = graphs if task.heads > 1 else [paths.GRAPHS / "fp32.onnx"]
-    part = folder / "int8.onnx"
-    if not quantise(first, part, pictures, task.train.ids):
-        log.info("the model is served in fp32: it has no convolutions to quantise")
-        return None
-    _write([part, *rest], paths.GRAPHS / "int8.onnx", task.labels)
-    return Streamed(part, pictures, params.threads)
+    graph = paths.GRAPHS / "int8.onnx"
+    measured = task.train.ids[np.linspace(0, len(task.train.ids) - 1, MEASURED).astype(int)]
+    try:
+        quantise(paths.GRAPHS / "fp32.onnx", graph, pictures.take(np.unique(measured)))
+    except UnquantisableError as error:
+        log.info("the model is served in fp32: %s", error)
+        return SelectedModel("fp32", fp32, {"fp32": fp32.metrics["auroc"]})
+    ids = task.val.ids
+    batches = (pictures.take(ids[start : start + features.BATCH]) for start in range(0, len(ids), features.BATCH))
+    scores = features.outputs(graph, batches, params.threads)
+    return _better(fp32, validate_scores(scores, fp32.calibration, task, params), params.int8_drop or 0)
 
 
 def _better(fp32: Validation, int8: Validation, allowed_drop: float) -> SelectedModel:

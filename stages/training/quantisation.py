@@ -1,7 +1,7 @@
 """An fp32 ONNX graph -> an int8 one, by ONNX Runtime's static quantisation.
 
 A quantised tensor holds 8-bit integers, which stand for `scale * (integer - zero_point)`. Scales of weights follow from
-the weights. Scales of activations are measured: the graph is run on training pictures, and the least and greatest value
+the weights. Scales of activations are measured: the graph is run on pictures, and the least and greatest value
 of each activation is recorded.
 """
 
@@ -15,19 +15,15 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import onnx
 from onnxruntime.quantization import CalibrationDataReader, QuantType, quantize_static
 from onnxruntime.quantization.shape_inference import quant_pre_process
 
-from stages.dataset.arrays import Ids, Rows
 from stages.inference.decoding import Pixels
 from stages.training.export import PIXELS, write_graph
 from stages.workspace.files import replacing
 from stages.workspace.progress import Progress
 
-SAMPLE = 128
-"""Training pictures that the graph is run on."""
 BATCH = 16
 SPARED = 6
 """First convolutions, which stay fp32: with their few channels, 8 bits cost most accuracy and save least time."""
@@ -35,7 +31,11 @@ QUANTISED = ("Conv", "Clip", "Relu", "Add")
 """Operators that may be quantised. Poolings and heads stay fp32: their errors would go straight into the scores."""
 
 
-def quantise(source: Path, target: Path, pictures: Rows, ids: Ids) -> bool:
+class UnquantisableError(Exception):
+    """The graph cannot be quantised, or would lose too much."""
+
+
+def quantise(source: Path, target: Path, pictures: Pixels) -> None:
     """Write the int8 graph of an fp32 one; the same input gives the same bytes.
 
     - Weights have a scale per channel (`per_channel`), as the channels' ranges differ a lot.
@@ -47,13 +47,11 @@ def quantise(source: Path, target: Path, pictures: Rows, ids: Ids) -> bool:
     Args:
         source: the fp32 graph, with an input uint8 `pixels` [n, size, size, 3]; its `labels` are copied.
         target: the file to write.
-        pictures: uint8 rows [size, size, 3].
-        ids: training pictures; up to `SAMPLE` of them, evenly spread, are used.
+        pictures: that it is run on, uint8 [n, size, size, 3].
 
-    Returns:
-        Whether the graph has anything to quantise; if not, nothing is written.
+    Raises:
+        UnquantisableError: if there is nothing to quantise.
     """
-    chosen = ids[np.linspace(0, len(ids) - 1, min(SAMPLE, len(ids))).astype(int)]
     with tempfile.TemporaryDirectory() as name, _quiet():
         prepared, quantised = Path(name, "prepared.onnx"), Path(name, "int8.onnx")
         # Infers the tensors' shapes, and merges batch norms into the convolutions before them.
@@ -61,11 +59,11 @@ def quantise(source: Path, target: Path, pictures: Rows, ids: Ids) -> bool:
         model = onnx.load(prepared)
         nodes = trunk(model)
         if not nodes:
-            return False
+            raise UnquantisableError("it has no convolutions to quantise")
         quantize_static(
             prepared,
             quantised,
-            _Batches(pictures, chosen),
+            _Batches(pictures),
             op_types_to_quantize=list(QUANTISED),
             nodes_to_quantize=nodes,
             per_channel=True,
@@ -77,7 +75,6 @@ def quantise(source: Path, target: Path, pictures: Rows, ids: Ids) -> bool:
         labels = {entry.key: entry.value for entry in onnx.load(source).metadata_props}["labels"]
         with replacing(target) as aside:
             write_graph(onnx.load(quantised), aside, tuple(json.loads(labels)))
-    return True
 
 
 def trunk(model: onnx.ModelProto) -> list[str]:
@@ -128,16 +125,16 @@ def _quiet() -> Iterator[None]:
 class _Batches(CalibrationDataReader):  # type: ignore[misc] # ONNX Runtime ships no types
     """Feeds pictures to the quantiser, a batch at a time, with a progress bar."""
 
-    def __init__(self, pictures: Rows, ids: Ids) -> None:
-        self._batches = self._read(pictures, ids)
+    def __init__(self, pictures: Pixels) -> None:
+        self._batches = self._read(pictures)
 
     def get_next(self) -> dict[str, Pixels] | None:
         return next(self._batches, None)
 
     @staticmethod
-    def _read(pictures: Rows, ids: Ids) -> Iterator[dict[str, Pixels]]:
-        with Progress("int8", len(ids)) as progress:
-            for start in range(0, len(ids), BATCH):
-                batch = pictures.take(ids[start : start + BATCH])
+    def _read(pictures: Pixels) -> Iterator[dict[str, Pixels]]:
+        with Progress("int8", len(pictures)) as progress:
+            for start in range(0, len(pictures), BATCH):
+                batch = pictures[start : start + BATCH]
                 yield {PIXELS: batch}
                 progress.update(len(batch))

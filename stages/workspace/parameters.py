@@ -29,6 +29,9 @@ Natural = Annotated[int, Field(ge=0)]
 Share = Annotated[float, Field(ge=0, le=1)]
 Fraction = Annotated[float, Field(gt=0, lt=1)]
 
+AS_VALUES = "YAML reads yes, no, on, off, true, false, null, ~ and numbers as values, so put {} in quotes"
+
+
 Section = TypeVar("Section")
 
 
@@ -79,10 +82,7 @@ def validated(kind: type[Section], values: object) -> Section:
     if not isinstance(values, dict):
         raise ParamsError(f"params.yaml has no section `{name}`; write it from conf/ with `python -m stages.config`")
     if (key := _not_text(name, values)) is not None:
-        raise ParamsError(
-            f"{key[0]} has the key {key[1]!r}, which is not text: YAML reads yes, no, on, off, true, false, null and "
-            "numbers as values, so put the name in quotes"
-        )
+        raise ParamsError(f"{key[0]} has the key {key[1]!r}, which is not text: {AS_VALUES.format('the name')}")
     unset = next((key for key, value in _leaves(name, values) if value == "???"), None)
     if unset:  # Hydra's mark for a mandatory value; as a plain string it would pass for a text parameter
         raise ParamsError(f"{unset} has no value; set it in conf/ or with -S {unset}=...")
@@ -115,16 +115,19 @@ def _explain(name: str, kind: type[Any], values: dict[str, Any], error: Validati
             advice = f"; choose a file of conf/{group}/ with -S {group}=NAME" if (paths.CONF / group).is_dir() else ""
             return f"{key} must be a section with keys of its own; it is {first['input']!r}{advice}"
     message = f"{key}: {first['msg'].removeprefix('Value error, ')}"
-    return message if isinstance(first["input"], dict) else f"{message}; it is {first['input']!r}"
+    if not isinstance(first["input"], dict):
+        message += f"; it is {first['input']!r}"
+    if first["type"] == "string_type" and not isinstance(first["input"], dict | list):
+        message += f" ({AS_VALUES.format('text')})"
+    return message
 
 
 def _place(values: object, location: tuple[int | str, ...]) -> list[str]:
     """The keys of a complaint's location, without the names of union members that pydantic puts between them."""
     place: list[str] = []
-    for number, part in enumerate(location):
+    for part in location:
         inside = isinstance(values, dict) and part in values
-        last = number == len(location) - 1
-        if isinstance(values, dict) and not inside and not last and part == values.get("name"):
+        if isinstance(values, dict) and not inside and part == values.get("name"):
             continue  # the name that selects the union's member
         place.append(str(part))
         values = values[part] if inside and isinstance(values, dict) else None

@@ -34,7 +34,7 @@ from stages.config import compose
 from stages.dump import archive, databases, postgres
 from stages.dump.postgres import Server
 from stages.dump.programs import binary
-from stages.dump.tables import needed_entries
+from stages.dump.tables import needed_tables
 from stages.workspace import errors, paths
 
 ROOT = Path(__file__).parents[2]
@@ -179,8 +179,7 @@ def report_memory(runs: Sequence[Measured]) -> None:
 
 def size_of_dump(source: Path) -> str:
     read = archive.read(source)
-    sizes = {id: end - start for id, (start, end) in read.extents().items()}
-    needed = sum(sizes.get(entry.id, 0) for entry in needed_entries(read))
+    needed = sum(read.packed_size(table.rows) for table in needed_tables(read))
     return f"{read.size / 1e6:.0f} MB, {needed / read.size:.0%} of them in tables that extract needs"
 
 

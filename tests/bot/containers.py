@@ -27,9 +27,9 @@ def drawing(seed: int = 0, width: int = 300, height: int = 200) -> Image.Image:
 def encoded(images: list[Image.Image], kind: str, **options: object) -> bytes:
     """A picture, or an animation of several."""
     out = io.BytesIO()
-    several = {"save_all": True, "append_images": images[1:], "duration": 50} if images[1:] else {}
+    several = {"save_all": True, "append_images": images[1:], "duration": 50, **options} if images[1:] else {}
     lossless = {"lossless": True} if kind == "WEBP" else {}
-    images[0].save(out, kind, **several, **lossless, **options)
+    images[0].save(out, kind, **{**several, **lossless, **options})
     return out.getvalue()
 
 
@@ -61,14 +61,22 @@ def bomb(width: int, height: int) -> bytes:
     return b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", header) + chunk(b"IDAT", zlib.compress(b"")) + chunk(b"IEND", b"")
 
 
+def riff(kind: bytes, body: bytes) -> bytes:
+    """A chunk of a WebP, or all of it."""
+    return kind + struct.pack("<I", len(body)) + body + b"\0" * (len(body) % 2)
+
+
 def webp(side: int, count: int) -> bytes:
     """An animated WebP of small frames on a large canvas, each of which is painted as a whole."""
-
-    def riff(kind: bytes, body: bytes) -> bytes:
-        return kind + struct.pack("<I", len(body)) + body + b"\0" * (len(body) % 2)
-
     small = encoded([Image.new("RGB", (2, 2), "red")], "WEBP")[12:]
     where = struct.pack("<I", 0)[:3] * 2 + struct.pack("<I", 1)[:3] * 2 + struct.pack("<I", 50)[:3] + b"\0"
     canvas = struct.pack("<I", 2) + struct.pack("<I", side - 1)[:3] * 2
     parts = riff(b"VP8X", canvas) + riff(b"ANIM", bytes(6)) + riff(b"ANMF", where + small) * count
     return riff(b"RIFF", b"WEBP" + parts)
+
+
+def scans(side: int, count: int) -> bytes:
+    """A progressive JPEG of one grey square that is refined so many times; each pass takes as long as decoding it."""
+    plain = encoded([Image.new("L", (side, side), 100)], "JPEG", progressive=True)
+    first, last = plain.index(b"\xff\xda"), plain.rfind(b"\xff\xda")
+    return plain[:first] + plain[first:-2] + plain[last:-2] * count + plain[-2:]

@@ -13,7 +13,7 @@ from rows import decision, ruling, scored
 
 from bot.rules.policy import Action, GuildPolicy, Mode, ModerationRule
 from bot.storage import store as store_module
-from bot.storage.store import BotStore
+from bot.storage.store import MODLOG, RULES, BotStore
 from bot.storage.tables import APPROVED, CLOSED, DELETED, OPEN, WRONG, Decision, decisions, signed, unsigned
 
 DAY = 86_400
@@ -285,3 +285,46 @@ async def test_the_bots_own_values_are_stored(store: BotStore, other: BotStore) 
     await asyncio.gather(*(each.put("commands", "first") for each in (store, other)))
     await store.put("commands", "second")
     assert (await other.get("commands"), await store.get("schema")) == ("second", "1")
+
+
+async def test_some_pictures_of_a_message_are_settled_and_reopened(store: BotStore) -> None:
+    await open_ones(store, 1, 2, 3)
+    assert not await store.settle(7, DELETED, 5, ["attachment:9"])
+    assert await store.settle(7, APPROVED, 5, ["attachment:1"])
+    assert await store.settle(7, APPROVED, 6, ["attachment:1", "attachment:2"])
+    found = {key: (row.state, row.moderator_id) for key, row in (await store.decisions_on(7)).items()}
+    assert found == {"attachment:1": (APPROVED, 5), "attachment:2": (APPROVED, 6), "attachment:3": (OPEN, None)}
+    await store.reopen(7, APPROVED, ["attachment:2"])
+    assert {key for key, row in (await store.decisions_on(7)).items() if row.state == APPROVED} == {"attachment:1"}
+
+
+async def test_what_an_author_had_deleted_goes_with_the_decision(store: BotStore) -> None:
+    await open_ones(store, 1, 2)
+    await store.record(decision(3, message_id=8, picture="attachment:1", state=DELETED))
+    await store.forget_user(30)
+    await store.record(decision(4, message_id=7, picture="attachment:4", user_id=31, state=DELETED))
+    assert await store.drop_forgotten(7) == 0, "they still wait"
+    await store.settle(7, DELETED, 5, ["attachment:1"])
+    assert await store.drop_forgotten(7) == 1
+    assert set(await store.decisions_on(7)) == {"attachment:2", "attachment:4"}
+
+
+async def test_a_repost_is_found_by_its_message(store: BotStore, other: BotStore, clock: Clock) -> None:
+    await store.save_repost(10, 7, 70)
+    await store.save_repost(11, 8, 80)
+    assert [await other.repost_of(message) for message in (7, 8, 9)] == [70, 80, None]
+    await store.forget_guild(10)
+    assert [await other.repost_of(message) for message in (7, 8)] == [None, 80]
+    clock.time += 31 * DAY
+    assert await store.sweep(30) == 1
+    assert await other.repost_of(8) is None
+
+
+async def test_notices_are_of_a_guild_and_a_subject(store: BotStore, other: BotStore) -> None:
+    largest = 2**63 - 1
+    for guild in (10, largest):
+        await store.save_notice(guild, RULES, f"rules of {guild}")
+        await store.save_notice(guild, MODLOG, "1")
+    assert await other.notice(largest, RULES) == f"rules of {largest}"
+    await store.forget_guild(10)
+    assert [await other.notice(guild, MODLOG) for guild in (10, largest)] == ["", "1"]

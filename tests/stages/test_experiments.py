@@ -1,24 +1,16 @@
-"""The table that compares experiments, and keeping one in conf/."""
+"""The tables that list and compare experiments."""
 
 from __future__ import annotations
 
-import contextlib
-import shutil
-from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
 import pandas as pd
 import pytest
-import yaml
 from hypothesis import given
 from hypothesis import strategies as st
 
 from stages import experiments
-from stages.config.__main__ import main as check_params
-from stages.config.compose import check, compose
-from stages.workspace.errors import ParamsError
-from stages.workspace.files import replacing
+from stages.workspace.errors import MLpyError
 
 CONF = Path(__file__).parents[2] / "conf"
 
@@ -58,6 +50,106 @@ def test_a_missing_value_distinguishes_a_setting() -> None:
     assert set(experiments.setting_names(table)) == {"probe limit=none", "probe limit=50"}
 
 
+def test_the_best_validation_score_is_chosen() -> None:
+    """Whatever the test says, and of those with the most folds."""
+    table = runs({"train.model.name": "probe"}, {"train.model.name": "finetune"}, {"train.model.name": "mini_xception"})
+    best = {"probe": 0.8, "finetune": 0.9, "mini_xception": 0.95}
+    table["val.auroc"] = table["train.model.name"].map(best)
+    table = table[(table["train.model.name"] != "mini_xception") | (table["split.fold"] == 0)]
+    head, _, *rows = experiments.table(table).splitlines()
+    assert head.startswith("| policy | group by | setting | folds | validation AUROC | AUROC | difference |")
+    assert [row.split(" | ")[2:5] for row in rows] == [
+        ["finetune", "3", "0.900"],
+        ["probe", "3", "0.800"],
+        ["mini_xception", "1", "0.950"],
+    ]
+    assert rows[1].split(" | ")[6] == "+0.100", "the difference is of the test scores"
+
+
+def test_scores_of_other_pictures_are_not_subtracted() -> None:
+    table = runs({"train.model.name": "probe"}, {"train.model.name": "probe", "extract.limit": 60})
+    table["data/split/test.parquet"] = table["extract.limit"].isna().map({True: "aa", False: "bb"})
+    rows = experiments.table(table).splitlines()[2:]
+    assert rows[1].split(" | ")[2:6] == ["probe limit=60", "3", "0.700 (0.452 to 0.948)", "other pictures"]
+    # Of the folds, those with the same pictures count.
+    table.loc[table["split.fold"] < 2, "data/split/test.parquet"] = "cc"
+    rows = experiments.table(table).splitlines()[2:]
+    assert rows[1].split(" | ")[5] == "-0.100"
+
+
+def dvc_rows(*experiments: dict[str, object]) -> pd.DataFrame:
+    """Rows as DVC's: the workspace, a commit and its experiments."""
+    common: dict[str, object] = {
+        "extract.policy.name": "house",
+        "extract.policy.labels.flagged.any": ["flag"],
+        "split.group_by": "content",
+        "split.fold": 0.0,
+        "train.seed": 0.0,
+        "train.model.name": "probe",
+        "data/split/test.parquet": "0123456789abcdef",
+        **dict.fromkeys(("val.auroc", "val.average_precision", "auroc", "average_precision", "recall"), 0.5),
+        "false_positive_rate": 0.0,
+        "recall_drop.crop": 0.1,
+    }
+    first = {"Experiment": None, "rev": "workspace", "State": None}
+    named = [{"Experiment": f"exp-{number}", "rev": f"{number}"} | one for number, one in enumerate(experiments)]
+    return pd.DataFrame([common | row for row in [first, first | {"rev": "main"}, *(first | row for row in named)]])
+
+
+def test_experiments_are_listed_by_validation_score_and_unfinished_ones_last() -> None:
+    listed = experiments.listing(
+        dvc_rows(
+            {"val.auroc": 0.7, "auroc": 0.2, "train.lr": 0.1},
+            {"val.auroc": 0.9, "auroc": 0.1, "data/split/test.parquet": "fedcba9876543210"},
+            {"State": "Failed"},
+        )
+    )
+    assert list(listed["experiment"]) == ["exp-1", "exp-0", "main", "exp-2"]
+    assert list(listed["val.auroc"]) == [0.9, 0.7, 0.5, ""], "a failed one shows the scores of its commit in DVC"
+    assert list(listed["state"]) == ["", "", "", "Failed"]
+    assert list(listed["test_pictures"]) == ["fedcba98", *["01234567"] * 3]
+    assert list(listed["train.lr"]) == ["none", "0.1", "none", "none"]
+
+
+values = st.none() | st.booleans() | st.floats(allow_nan=False) | st.text(max_size=40) | st.lists(st.text(), max_size=9)
+
+
+@given(st.lists(st.fixed_dictionaries({"train.x": values, "download.y": values, "test.z": values}), min_size=1))
+def test_every_parameter_that_differs_is_listed(chosen: list[dict[str, object]]) -> None:
+    rows = dvc_rows(*chosen)
+    rows = rows[rows["Experiment"].notna()]
+    listed = set(experiments.listing(rows))
+    for name in chosen[0]:
+        # As DVC does, pandas takes whole floats and integers, and None and NaN, for the same.
+        assert (name in listed) == (len({str(one[name]) for one in chosen}) > 1)
+
+
+def test_the_rules_of_a_policy_are_listed_if_its_name_does_not_tell() -> None:
+    rules = "extract.policy.labels.flagged.any"
+    people: dict[str, object] = {"extract.policy.name": "people", rules: ["person"]}
+    assert rules not in experiments.listing(dvc_rows(people))
+    many = [f"tag {number}" for number in range(40)]
+    listed = experiments.listing(dvc_rows(people, {rules: many}, {rules: [*many, "one more"]}))
+    assert listed[rules].nunique() == 4
+    assert listed[rules].str.len().max() <= experiments.LONGEST
+    names = experiments.setting_names(experiments.collect(dvc_rows({rules: many}, {rules: ["flag"]})))
+    assert all(name.startswith("probe any=[") for name in names)
+
+
+def test_a_parameter_is_named_by_as_much_as_tells_it_from_others() -> None:
+    table = runs({"train.model.name": "probe", "split.seed": 1}, {"train.model.name": "probe", "split.seed": 2})
+    assert set(experiments.setting_names(table)) == {"probe seed=1", "probe seed=2"}
+    table = table.assign(**{"train.seed": 0, "extract.seed": 0})
+    assert set(experiments.setting_names(table)) == {"probe split.seed=1", "probe split.seed=2"}
+
+
+def test_without_experiments_there_is_nothing_to_list_or_compare() -> None:
+    with pytest.raises(MLpyError, match="this commit has no experiments; run some"):
+        experiments.listing(dvc_rows())
+    with pytest.raises(MLpyError, match="this commit has no finished experiments; run some"):
+        experiments.collect(dvc_rows({"State": "Failed"}))
+
+
 @given(
     st.lists(st.tuples(st.sampled_from("ab"), st.sampled_from([1e-3, 2e-3]), st.booleans()), min_size=1, unique=True)
 )
@@ -65,155 +157,6 @@ def test_no_two_settings_share_a_name(chosen: list[tuple[str, float, bool]]) -> 
     keys = ("train.model.name", "train.lr", "train.balance")
     table = runs(*(dict(zip(keys, each, strict=True)) for each in chosen))
     assert experiments.setting_names(table).nunique() == len(chosen)
-
-
-@pytest.fixture
-def conf(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """A copy of conf/ in the working directory."""
-    monkeypatch.chdir(tmp_path)
-    shutil.copytree(CONF, tmp_path / "conf")
-    return tmp_path / "conf"
-
-
-def texts(conf: Path) -> dict[str, str]:
-    """What each file under conf/ holds, hidden and temporary ones included."""
-    return {str(file.relative_to(conf)): file.read_text() for file in conf.rglob("*") if file.is_file()}
-
-
-@pytest.mark.parametrize(
-    ("overrides", "content"),
-    [
-        ([], {}),
-        (["model=finetune", "train.lr=0.5"], {"defaults": [{"override /model": "finetune"}], "train": {"lr": 0.5}}),
-        (["policy=people", "extract.limit=7"], {"defaults": [{"override /policy": "people"}], "extract": {"limit": 7}}),
-        (["experiment=baseline"], {"defaults": [{"override /model": "mini_xception"}], "train": {"epochs": 12}}),
-    ],
-    ids=" ".join,
-)
-def test_a_kept_experiment_composes_to_the_same_parameters(conf: Path, overrides: list[str], content: object) -> None:
-    before = texts(conf)
-    wanted = compose(overrides, conf)
-    Path("params.yaml").write_text(wanted)
-    file = experiments.keep("winner")
-    assert (yaml.safe_load(file.read_text()) or {}) == content
-    assert yaml.safe_load(compose(conf=conf)) == yaml.safe_load(wanted)
-    assert Path("params.yaml").read_text() == compose(conf=conf)
-    changed = {name for name, text in texts(conf).items() if before.get(name) != text}
-    assert changed == {"config.yaml", "experiment/winner.yaml"}
-
-
-def with_labels(conf: Path, names: list[str]) -> dict[str, Any]:
-    """Write a params.yaml with the policy `ratings`, reduced to these labels in this order."""
-    values: dict[str, Any] = yaml.safe_load(compose(["policy=ratings", "train.lr=0.5"], conf))
-    policy = values["extract"]["policy"]
-    policy["labels"] = {name: policy["labels"][name] for name in names}
-    Path("params.yaml").write_text(yaml.safe_dump(values, sort_keys=False))
-    return values
-
-
-@pytest.mark.parametrize(
-    "names",
-    [["gross", "horror", "sexual"], ["horror", "sexual", "gross"], ["sexual", "gross"], ["gross", "sexual"]],
-    ids=" ".join,
-)
-def test_labels_that_no_policy_has_become_a_policy(conf: Path, names: list[str]) -> None:
-    before = texts(conf)
-    values = with_labels(conf, names)
-    file = experiments.keep("winner")
-    assert yaml.safe_load(file.read_text()) == {"defaults": [{"override /policy": "winner"}], "train": {"lr": 0.5}}
-    assert yaml.safe_load((conf / "policy/winner.yaml").read_text()) == {
-        "extract": {"policy": values["extract"]["policy"]}
-    }
-    composed = yaml.safe_load(compose(conf=conf))
-    assert composed == values
-    assert list(composed["extract"]["policy"]["labels"]) == names
-    assert Path("params.yaml").read_text() == compose(conf=conf)
-    changed = {name for name, text in texts(conf).items() if before.get(name) != text}
-    assert changed == {"config.yaml", "experiment/winner.yaml", "policy/winner.yaml"}
-
-
-def test_the_check_reports_labels_in_another_order(
-    conf: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
-) -> None:
-    with_labels(conf, ["sexual", "horror", "gross"])
-    monkeypatch.setattr("sys.argv", ["stages.config", "--check", "policy=ratings", "train.lr=0.5"])
-    check_params()
-    assert [record.message for record in caplog.records if "extract.policy.labels" in record.message] == []
-    with_labels(conf, ["gross", "horror", "sexual"])
-    assert check_params() == 1
-    assert any("extract.policy.labels" in record.message for record in caplog.records)
-
-
-def test_a_group_can_still_be_chosen_over_a_kept_experiment(conf: Path) -> None:
-    Path("params.yaml").write_text(compose(["model=finetune"], conf))
-    experiments.keep("winner")
-    assert yaml.safe_load(compose(["model=probe"], conf))["train"]["model"]["name"] == "probe"
-
-
-@pytest.mark.parametrize(
-    ("name", "message"),
-    [
-        ("smoke", r"conf/experiment/smoke\.yaml exists already"),
-        ("../x", "is not a valid experiment name"),
-        ("Best", "lower-case letters"),
-    ],
-)
-def test_an_invalid_or_taken_name_is_refused(conf: Path, name: str, message: str) -> None:
-    before = texts(conf)
-    Path("params.yaml").write_text(compose(["train.lr=0.5"], conf))
-    with pytest.raises(ParamsError, match=message):
-        experiments.keep(name)
-    assert texts(conf) == before
-
-
-def test_a_policy_that_exists_is_not_overwritten(conf: Path) -> None:
-    before = texts(conf)
-    with_labels(conf, ["gross", "sexual"])
-    with pytest.raises(ParamsError, match=r"conf/policy/people\.yaml exists already"):
-        experiments.keep("people")
-    assert texts(conf) == before
-
-
-def test_a_missing_parameter_is_refused(conf: Path) -> None:
-    before = texts(conf)
-    values = yaml.safe_load(compose(conf=conf))
-    del values["test"]["worst_count"]
-    Path("params.yaml").write_text(yaml.safe_dump(values))
-    check(values)
-    with pytest.raises(ParamsError, match=r"params\.yaml lacks test\.worst_count, which conf/ sets"):
-        experiments.keep("winner")
-    assert texts(conf) == before
-
-
-def test_nothing_is_written_if_the_result_would_differ(conf: Path) -> None:
-    config = conf / "config.yaml"
-    config.write_text(config.read_text().replace("  - experiment: null\n", "  - optional experiment: null\n"))
-    before = texts(conf)
-    params = compose(["train.lr=0.5"], conf)
-    Path("params.yaml").write_text(params)
-    with pytest.raises(ParamsError, match=r"composes train\.lr to 0\.001, not to 0\.5 as in params\.yaml"):
-        experiments.keep("winner")
-    assert texts(conf) == before
-    assert Path("params.yaml").read_text() == params
-
-
-@pytest.mark.parametrize("failing", ["winner.yaml", "params.yaml", "config.yaml"])
-def test_a_failing_write_leaves_conf_as_it_was(conf: Path, monkeypatch: pytest.MonkeyPatch, failing: str) -> None:
-    before = texts(conf)
-    values = with_labels(conf, ["gross", "sexual"])
-
-    @contextlib.contextmanager
-    def full_disk(target: Path) -> Iterator[Path]:
-        with replacing(target) as aside:
-            yield aside
-            if target.name == failing:
-                raise OSError("No space left on device")
-
-    monkeypatch.setattr(experiments, "replacing", full_disk)
-    with pytest.raises(OSError, match="No space left"):
-        experiments.keep("winner")
-    assert texts(conf) == before
-    assert yaml.safe_load(Path("params.yaml").read_text()) == values
 
 
 def test_only_finished_experiments_are_compared() -> None:

@@ -27,6 +27,9 @@ BINARY = {
 }
 
 
+GUNS = {**BINARY, "labels": {"flagged": {"any": ["gun"]}, "clean": {"rest": True}}}
+
+
 def extract(**environment: str) -> subprocess.CompletedProcess[str]:
     """Run the stage as DVC does."""
     return subprocess.run(
@@ -102,9 +105,10 @@ def test_every_image_is_kept_or_counted_under_one_reason(mess: Any, catalogue: A
         "kept": 5,
         "labels": {"flagged": 3, "clean": 2},
         "dropped": {
-            "merged": 2, "removed": 2, "format": 1, "too_small": 1, "untagged": 2, "overlap": 0, "no_label": 0,
-            "over_limit": 0,
+            "merged": 2, "removed": 2, "invalid_id": 0, "invalid_date": 0, "invalid_size": 0, "format": 1,
+            "too_small": 1, "untagged": 2, "overlap": 0, "no_label": 0, "over_limit": 0,
         },
+        "invalid_intensities": 0,
     }  # fmt: skip
 
 
@@ -224,6 +228,118 @@ def test_which_images_a_limit_chooses_is_fixed(board: Any, catalogue: Any) -> No
     assert sorted(rows) == sorted([*first(range(1, 11)), *first(range(11, 21))])
 
 
+UNUSABLE = {
+    "invalid_date": [
+        {"created_at": None},
+        *(
+            {"created_at": at}
+            for at in ("infinity", "-infinity", "0044-03-15 BC", "0001-01-01", "294276-12-31", "9999-1-1")
+        ),
+    ],
+    "invalid_size": [
+        {"image_width": None},
+        {"image_height": None},
+        {"image_width": 0},
+        {"image_height": -1},
+        {"image_width": 2**31 - 1, "image_height": 2**31 - 1},
+        {"image_height": -(2**31)},
+        {"image_width": 32_768},
+    ],
+    "format": [{"image_format": None}, {"image_format": "mp4"}],
+}
+"""Reason -> values with which an image cannot be used."""
+
+
+def test_rows_that_cannot_be_used_are_counted_under_a_reason(board: Any, catalogue: Any) -> None:
+    board.sql(
+        "ALTER TABLE images "
+        + ", ".join(
+            f"ALTER {column} DROP NOT NULL"
+            for column in ("created_at", "image_width", "image_height", "image_format", "image_size")
+        )
+    )
+    board.tag(1, "gun")
+    board.sql("ALTER TABLE tags ALTER name DROP NOT NULL", "INSERT INTO tags (id, name, slug) VALUES (2, NULL, '')")
+    board.image(1, [1])
+    board.image(2, [2])
+    board.image(3, [], image_size=-1)
+    ids = itertools.count(10)
+    for values in itertools.chain.from_iterable(UNUSABLE.values()):
+        board.image(next(ids), [1], **values)
+    rows, summary = catalogue(policy=GUNS)
+    assert rows.keys() == {1, 2, 3}
+    assert (rows[2]["tags"], rows[3]["size"]) == ([], None)
+    counts = {reason: count for reason, count in summary["dropped"].items() if count}
+    assert counts == {reason: len(rows) for reason, rows in UNUSABLE.items()}
+
+
+def test_values_that_their_column_cannot_hold_are_not_fatal(board: Any, catalogue: Any) -> None:
+    board.sql(
+        "ALTER TABLE images ALTER image_width TYPE double precision, ALTER image_height TYPE bigint, "
+        "ALTER image_size TYPE numeric, ALTER hidden_from_users DROP DEFAULT, ALTER hidden_from_users TYPE text, "
+        "ALTER created_at TYPE text"
+    )
+    board.tag(1, "gun")
+    good = {"hidden_from_users": "f", "created_at": "2013-01-02 03:04:05"}
+    board.image(1, [1], **good)
+    board.image(2, [], **good)
+    for id, width in enumerate(("NaN", "Infinity", "-Infinity", 1e300), 10):
+        board.image(id, [1], **{**good, "image_width": width})
+    board.image(20, [1], **{**good, "image_height": 2**40})
+    board.image(21, [1], **{**good, "image_size": "NaN"})
+    board.image(22, [1], **{**good, "created_at": "2013-02-30"})
+    board.image(23, [1], **{**good, "hidden_from_users": "true"})
+    rows, summary = catalogue(policy=GUNS)
+    assert rows.keys() == {1, 2, 21}
+    assert summary["dropped"] | {"removed": 1, "invalid_date": 1, "invalid_size": 5} == summary["dropped"]
+
+
+def test_intensities_that_are_no_brightness_are_left_out_and_counted(board: Any, catalogue: Any) -> None:
+    board.tag(1, "gun")
+    wrong = [("NaN", 1, 1, 1), (1, "Infinity", 1, 1), (1, 1, -0.5, 1), (1, 1, 1, 255.5), (None, 1, 1, 1)]
+    for id, corners in enumerate([(0, 1, 2, 255), *wrong], 1):
+        board.image(id, [1] if id % 2 else [])
+        board.insert("image_intensities", [{"image_id": id, **dict(zip(CORNERS, corners, strict=True))}])
+    rows, summary = catalogue(policy=GUNS)
+    assert len(rows) == 6
+    assert {id: row["se"] for id, row in rows.items()} == {1: 255, 2: None, 3: None, 4: None, 5: None, 6: None}
+    assert summary["invalid_intensities"] == len(wrong)
+
+
+def test_chains_of_aliases_and_merges_have_any_length(board: Any, catalogue: Any) -> None:
+    length = 3_000
+    board.sql(
+        f"INSERT INTO tags SELECT i, 0, CASE WHEN i = {length} THEN 'gun' ELSE 'alias ' || i END, i "
+        f"FROM generate_series(1, {length}) i",
+        f"INSERT INTO tag_aliases SELECT i, i + 1 FROM generate_series(1, {length - 1}) i",
+    )
+    board.image(1, [1])
+    board.image(2, [])
+    for id in range(10, 310):
+        board.image(id, [1])
+        board.insert("image_duplicates", [{"image_id": id, "target_id": id + 1 if id < 309 else 1}])
+    rows, _ = catalogue(policy=GUNS)
+    assert rows.keys() == {1, 2}
+    assert (rows[1]["label"], rows[1]["tags"], rows[2]["label"]) == ("flagged", ["gun"], "clean")
+    assert rows[1]["merged"] == list(range(10, 310))
+
+
+def test_rings_of_aliases_and_merges_end(board: Any, catalogue: Any) -> None:
+    for id, name in enumerate(["gun", "b", "c", "leads in", "self", "two targets", "dangling"], 1):
+        board.tag(id, name)
+    pairs = [(1, 2), (2, 3), (3, 1), (4, 1), (5, 5), (6, 5), (6, 7), (7, 99)]
+    board.insert("tag_aliases", [{"tag_id": tag, "target_tag_id": target} for tag, target in pairs])
+    for id in range(1, 8):
+        board.image(id, [id])
+    board.image(8, [])
+    board.image(9, [])
+    board.insert("image_duplicates", [{"image_id": 8, "target_id": 9}, {"image_id": 9, "target_id": 8}])
+    rows, summary = catalogue(policy=GUNS)
+    names = {id: row["tags"] for id, row in rows.items()}
+    assert names == {1: ["gun"], 2: ["b"], 3: ["c"], 4: ["leads in"], 5: ["self"], 6: ["self"], 7: ["dangling"]}
+    assert summary["dropped"]["merged"] == 2
+
+
 def test_an_unknown_tag_offers_the_nearest(mess: Any, catalogue: Any) -> None:
     catalogue()
     paths.IMAGES.unlink()
@@ -275,4 +391,4 @@ def test_without_the_lite_dump_it_says_what_to_do(workplace: Path, params: Any) 
     params(extract={"root": "http://sample.localhost/img", "policy": BINARY})
     done = extract()
     assert done.returncode == 1
-    assert done.stderr.startswith(f"error: {paths.LITE_DUMP} is missing; run `dvc repro restore`")
+    assert done.stderr.startswith(f"error: {paths.LITE_DUMP} is missing: run `dvc repro restore`")

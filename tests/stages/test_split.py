@@ -23,7 +23,7 @@ from PIL import Image
 from stages import split
 from stages.dataset import hashes
 from stages.workspace import shards
-from stages.workspace.errors import MLpyError, PolicyError
+from stages.workspace.errors import PolicyError
 from stages.workspace.paths import IMAGES, SHARDS, SPLIT_SUMMARY, SPLITS
 
 ROOT = Path(__file__).parents[2]
@@ -141,7 +141,7 @@ def test_near_duplicates_of_every_kind_share_a_group_and_others_do_not() -> None
     summary = json.loads(SPLIT_SUMMARY.read_text())
     # 8 and 9, in different buckets, were merged into 1008: it is left out, and nothing else
     assert found.keys() == {one["image_id"] for one in rows()} - {1008}
-    assert summary["left_out"] == {"not_downloaded": 0, "cross_split_links": 1}
+    assert summary["left_out"] == {"not_downloaded": 0, "undecodable": 0, "cross_split_links": 1}
     assert summary["pictures"] == 158
     assert summary["groups"] == 151
     assert summary["group_sizes"]["2"] == 6
@@ -242,10 +242,15 @@ def test_a_split_without_a_label_is_an_error_that_says_what_to_change() -> None:
     assert not any(path.exists() for path in SPLITS.values())
 
 
-def test_a_picture_that_cannot_be_decoded_is_an_error() -> None:
-    put([*rows()[:5], row(6, encoded(drawn(6))) | {"bytes": b"no picture"}])
-    with pytest.raises(MLpyError, match=r"image 6 in data/download/shards/shard-00000\.parquet is corrupt"):
+def test_a_picture_that_cannot_be_decoded_is_left_out_and_counted(caplog: pytest.LogCaptureFixture) -> None:
+    board = rows()
+    odd = board[6]["image_id"]
+    put([one | {"bytes": b"no picture"} if one["image_id"] == odd else one for one in board])
+    for _ in range(2):  # whether its shard's other hashes are cached or not
         split.main()
+        assert json.loads(SPLIT_SUMMARY.read_text())["left_out"]["undecodable"] == 1
+        assert odd not in results()
+        assert f"image {odd} in data/download/shards/shard-00000.parquet is left out: corrupt: " in caplog.text
 
 
 def test_without_a_catalogue_the_command_says_what_to_run() -> None:

@@ -10,9 +10,11 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from tiny import red
 
-from stages.dataset.arrays import Rows
+from stages.dataset.arrays import Rows, decoded
 from stages.workspace.errors import ModelError
+from tests.stages.evaluation.samples import write_shards
 
 
 def rows(folder: Path, counts: list[int]) -> Rows:
@@ -36,3 +38,15 @@ def test_rows_are_taken_in_the_order_of_the_ids(data: st.DataObject, counts: lis
 def test_an_image_that_is_in_no_file_is_an_error(tmp_path: Path, unknown: int) -> None:
     with pytest.raises(ModelError, match=f"image {unknown} is in a split but in no shard; run `dvc repro split`"):
         rows(tmp_path, [2, 3]).take(np.array([2, unknown]))
+
+
+def test_a_picture_that_cannot_be_decoded_is_a_black_row_and_a_warning(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setenv("MLPY_CACHE", str(tmp_path / "cache"))
+    (tmp_path / "shards").mkdir()
+    folder = write_shards(tmp_path / "shards", [red(1), b"no picture", red(2)])
+    pictures = decoded(folder, 32, 128, threads=1)
+    black = [bool((row == 0).all()) for row in pictures.take(pictures.ids[0])]
+    assert black == [False, True, False]
+    assert "image 1 cannot be used: corrupt: " in caplog.text

@@ -95,6 +95,76 @@ def test_a_role_that_may_not_create_databases_is_told_what_to_do(
         databases.new().__enter__()
 
 
+def as_role(server: postgres.Server, own_server: str, role: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Make `role`, if it does not exist, and work as it."""
+    with contextlib.closing(server.connect()) as connection, connection.cursor() as cursor:
+        cursor.execute("SELECT FROM pg_roles WHERE rolname = %s", [role])
+        if not cursor.rowcount:
+            cursor.execute(f"CREATE ROLE {role} LOGIN CREATEDB")
+    monkeypatch.setenv("MLPY_DATABASE_URL", own_server.replace("postgres@", f"{role}@"))
+
+
+def kept(hash: str) -> str:
+    with databases.new() as database:
+        database.keep(hash)
+    with databases.cached(hash) as again:
+        assert again
+        return again.name
+
+
+def test_two_roles_on_one_server_have_a_database_each(
+    server: Any, own_server: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    hash = os.urandom(32).hex()
+    as_role(server, own_server, "ann", monkeypatch)
+    first = kept(hash)
+    as_role(server, own_server, "zoe", monkeypatch)
+    with databases.cached(hash) as nothing:
+        assert nothing is None
+    second = kept(hash)
+    assert first != second
+    with databases.cached(hash) as database, database.cursor() as cursor:  # type: ignore[union-attr]
+        cursor.execute("SELECT current_user, pg_get_userbyid(datdba) FROM pg_database WHERE datname = %s", [second])
+        assert cursor.fetchall() == [("zoe", "zoe")]
+
+
+def test_a_database_that_another_role_made_under_our_name_is_not_trusted(
+    server: Any, own_server: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    hash = os.urandom(32).hex()
+    as_role(server, own_server, "ann", monkeypatch)
+    name = kept(hash)
+    as_role(server, own_server, "zoe", monkeypatch)
+    with contextlib.closing(server.connect()) as connection:
+        connection.cursor().execute(f'ALTER DATABASE "{name}" OWNER TO zoe')
+    as_role(server, own_server, "ann", monkeypatch)
+    with pytest.raises(DatabaseError, match=f"the database {name} belongs to the role zoe, not to ann"):
+        kept(hash)
+
+
+@pytest.mark.parametrize("place", ["embedded", "own server"])
+def test_only_the_databases_used_last_are_kept(
+    place: str, server: Any, workplace: Path, request: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    if place == "own server":
+        as_role(server, request.getfixturevalue("own_server"), "keeper", monkeypatch)
+    hashes = [os.urandom(32).hex() for _ in range(5)]
+    for hash in hashes[:3]:
+        kept(hash)
+    with databases.cached(hashes[0]) as used:
+        assert used
+        kept(hashes[3])
+        kept(hashes[4])
+        with used.cursor() as cursor:
+            cursor.execute("SELECT 1")
+    there = []
+    for hash in hashes:
+        with databases.cached(hash) as database:
+            there.append(database is not None)
+    assert there[1:] == [False, False, True, True]
+    assert there[0], "it was in use"
+
+
 def test_libpq_variables_name_a_server_too(server: Any, workplace: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("PGHOST", server.parameters["host"])
     monkeypatch.setenv("PGUSER", "postgres")

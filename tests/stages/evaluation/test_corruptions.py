@@ -32,5 +32,5 @@ def test_transparent_pictures_are_corrupted_on_the_models_background() -> None:
     clear = Image.new("RGBA", (40, 20), (255, 0, 0, 0))
     file = io.BytesIO()
     clear.save(file, "PNG")
-    uncorrupted, *_ = corruptions._corrupted(128, file.getvalue())
-    assert np.array_equal(pixels(uncorrupted, SIZE), pixels(file.getvalue(), SIZE))
+    uncorrupted, *_ = corruptions._corrupted(SIZE, 128, file.getvalue())
+    assert np.array_equal(uncorrupted, pixels(file.getvalue(), SIZE))

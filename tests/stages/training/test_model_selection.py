@@ -59,7 +59,7 @@ def selected(folder: Path, train_greys: range, val_greys: range, params: Train) 
     with torch.no_grad():
         scores = model(torch.from_numpy(pictures.take(splits[1].ids))).numpy()
     validation = validate_scores(scores, Calibration(), task, params)
-    return select_model(model, validation, task, pictures, pictures, params, folder)
+    return select_model(model, None, validation, task, pictures, pictures, params, folder)
 
 
 @pytest.mark.parametrize(("darkest", "precision"), [(100, "int8"), (0, "fp32")], ids=["alike", "all dark"])

@@ -19,16 +19,15 @@ from stages.inference.runtime import session
 from stages.training.calibration import Calibration
 from stages.training.export import chain, export
 from stages.training.networks import ExportModel, MiniXception
-from stages.training.quantisation import SPARED, quantise
+from stages.training.quantisation import SPARED, UnquantisableError, quantise
 
 ROOT = Path(__file__).parents[3]
 LABELS = ("bright", "dark")
 AGAIN = """
 import logging; from pathlib import Path; import numpy as np
 logging.basicConfig(level=logging.INFO)  # as a stage has it
-from stages.dataset.arrays import Rows; from stages.training.quantisation import quantise
-rows = Rows((Path("pictures.npy"),), ("",), (np.arange(40),))
-quantise(Path("fp32.onnx"), Path("again.onnx"), rows, rows.ids[0])
+from stages.training.quantisation import quantise
+quantise(Path("fp32.onnx"), Path("again.onnx"), np.load("pictures.npy"))
 """
 
 
@@ -55,7 +54,7 @@ def noise(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Rows]:
 def quantised(noise: tuple[Path, Rows]) -> Path:
     folder, pictures = noise
     before = set(Path(tempfile.gettempdir()).iterdir())
-    assert quantise(folder / "fp32.onnx", folder / "int8.onnx", pictures, pictures.ids[0])
+    quantise(folder / "fp32.onnx", folder / "int8.onnx", pictures.take(pictures.ids[0]))
     assert {path.name for path in folder.iterdir()} == {"fp32.onnx", "int8.onnx", "pictures.npy"}
     left = set(Path(tempfile.gettempdir()).iterdir()) - before
     assert [path for path in left if "quant" in path.name] == []
@@ -104,6 +103,6 @@ def test_a_graph_without_convolutions_is_not_quantised(tmp_path: Path) -> None:
             return network(pixels.float())
 
     export(Flat(), tmp_path / "fp32.onnx", (4, 4, 3))
-    pictures = rows(tmp_path, np.zeros((4, 4, 4, 3), np.uint8))
-    assert not quantise(tmp_path / "fp32.onnx", tmp_path / "int8.onnx", pictures, pictures.ids[0])
+    with pytest.raises(UnquantisableError, match="no convolutions"):
+        quantise(tmp_path / "fp32.onnx", tmp_path / "int8.onnx", np.zeros((4, 4, 4, 3), np.uint8))
     assert not (tmp_path / "int8.onnx").exists()
