@@ -15,7 +15,9 @@ from typing import Any
 
 from stages.config.download import Download
 from stages.crawl import outputs, remote
+from stages.crawl.copies import copies
 from stages.crawl.crawler import Crawler, crawl
+from stages.crawl.ending import ended_by_signals
 from stages.crawl.outputs import UNKNOWN
 from stages.crawl.pace import one_crawl
 from stages.crawl.ranges import IdRanges, ShardFiller
@@ -32,7 +34,12 @@ log = logging.getLogger(__name__)
 def main() -> None:
     params = load(Download)
     ranges = IdRanges(IMAGES, params.shard_size)
-    with opened_store(params) as store, one_crawl(params.hosts), temporary_folder(SHARDS.with_name(".outs")) as aside:
+    with (
+        ended_by_signals(),
+        opened_store(params) as store,
+        one_crawl(params.hosts),
+        temporary_folder(SHARDS.with_name(".outs")) as aside,
+    ):
         started = time.monotonic()
         counts, crawler = download(params, store, ranges, aside)
         report(counts, crawler, params.hosts, time.monotonic() - started)
@@ -65,17 +72,28 @@ def download(
         The number of pictures with each status, and the crawler; None if nothing had to be downloaded.
 
     Raises:
-        CrawlError: if the host refuses the crawl, or stored pictures turn out to be damaged.
+        CrawlError: if the host refuses the crawl, the pictures' addresses are not those of `download.hosts`, or stored
+            pictures are damaged while the crawl goes on.
     """
     counts = outputs.write(store, ranges, {}, folder)
+    if counts[UNKNOWN.status] and recovered(store):
+        counts = outputs.write(store, ranges, {}, folder)
     if not (missing := counts[UNKNOWN.status]):
         return counts, None
+    ranges.check_addresses(params.hosts)
     with opened_host(params) as resolve, ShardFiller(store, ranges) as filler:
         crawler = crawl(params, store, filler.missing(), missing, resolve, filler.settled)
     counts = outputs.write(store, ranges, crawler.gave_up, folder)
     if damaged := counts[UNKNOWN.status]:  # known before the crawl, and found to be damaged while it went on
         raise CrawlError(f"{damaged} pictures in {cache_root() / 'pictures'} are damaged; run again to download them")
     return counts, crawler
+
+
+def recovered(store: PictureStore) -> int:
+    """Look for pictures that the store lacks in its own files and in copies of shards; returns their number."""
+    if count := store.adopt([*store.files(), *copies()]):
+        log.info("recovered %d pictures from shards instead of downloading them", count)
+    return count
 
 
 def opened_host(params: Download) -> contextlib.AbstractContextManager[Mapping[str, tuple[str, int]]]:

@@ -14,7 +14,6 @@ from types import ModuleType
 
 import pyarrow as pa
 import pyarrow.parquet as pq
-from tqdm import tqdm
 
 from stages.catalogue.images import Catalogue
 from stages.config.extract import Extract
@@ -24,6 +23,7 @@ from stages.workspace import paths
 from stages.workspace.errors import run
 from stages.workspace.files import replacing
 from stages.workspace.parameters import load
+from stages.workspace.progress import Progress
 
 log = logging.getLogger(__name__)
 
@@ -59,14 +59,14 @@ def write(catalogue: Catalogue, target: Path) -> None:
     with (
         pq.ParquetWriter(target, catalogue.schema, compression="zstd") as writer,
         ThreadPoolExecutor(1) as pool,
-        tqdm(unit=" images", unit_scale=True, disable=None, desc="extract") as bar,
+        Progress("extract", unit="image") as progress,
     ):
         writing = None
         for table in row_groups(catalogue.batches(), catalogue.schema):
             if writing:
                 writing.result()  # in a thread of its own, so that the next rows are read meanwhile
             writing = pool.submit(writer.write_table, table, row_group_size=ROW_GROUP)
-            bar.update(len(table))
+            progress.update(len(table))
         if writing:
             writing.result()
 

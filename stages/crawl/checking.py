@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 
 from stages.config.download import Download
-from stages.crawl.store import DownloadResult
+from stages.crawl.results import DownloadResult
 from stages.inference.decoding import Caps, check
 from stages.inference.processes import Limits, Processes
 from stages.workspace.errors import PictureError

@@ -6,36 +6,33 @@ import asyncio
 import logging
 import math
 import random
-import signal
-import sys
-import time
 from collections import Counter
-from collections.abc import Callable, Coroutine, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from datetime import timedelta
-from importlib.metadata import PackageNotFoundError, version
-from typing import Any
 
 import aiohttp
-from tqdm import tqdm
 from yarl import URL
 
 from stages.config.download import Download
+from stages.crawl import ending, pauses
 from stages.crawl.checking import check_picture, decoding_limits
+from stages.crawl.identity import user_agent
 from stages.crawl.pace import Pace, backoff, retry_after
-from stages.crawl.store import DownloadResult, PictureStore, WantedPicture
+from stages.crawl.pauses import HostPause
+from stages.crawl.results import DownloadResult, WantedPicture
+from stages.crawl.store import PictureStore
 from stages.inference.decoding import Caps
 from stages.inference.hosts import Resolver, objection
 from stages.inference.processes import Processes
 from stages.philomena import signals
 from stages.workspace.errors import CrawlError
+from stages.workspace.progress import Progress
 
 log = logging.getLogger(__name__)
 
 CHUNK = 65_536
 MAX_REDIRECTS = 5
-LOG_INTERVAL = 600.0
-"""Seconds between two log lines about progress, where there is no terminal for a progress bar."""
 CORRUPT_TRIES = 2
 """Attempts for bytes that are not a picture: a proxy's error page may be temporary, a broken file is not."""
 PAGE = "a web page instead of a picture"
@@ -78,15 +75,6 @@ class Tally:
     """HTTP status, or the error in its place -> number of responses."""
 
 
-def user_agent(contact: str | None) -> str:
-    """The User-Agent header: an honest name, and whom to contact."""
-    try:
-        release = version("mlpy")
-    except PackageNotFoundError:  # not installed: the usual case, a run in the repository
-        release = "dev"
-    return f"MLpy/{release} (dataset crawler{f'; +{contact}' if contact else ''})"
-
-
 class Crawler:
     """One crawl of one board's host; see `crawl`."""
 
@@ -119,11 +107,9 @@ class Crawler:
         )
         # No decompression: a decompression bomb in a Content-Encoding stays as small as it was sent.
         headers = {"User-Agent": user_agent(self.params.contact), "Accept-Encoding": "identity", "Accept": "image/*"}
-        remaining = iter(pictures)
-        log.info("downloading %d pictures: at least %s at %g per second", total, self._left(total), self.params.rate)
-        # Without smoothing the bar shows the average rate: pauses would make a recent one jump.
-        with tqdm(total=total, unit="picture", desc="download", smoothing=0, disable=None) as bar:
-            progress = _ProgressLog(total, self._left, enabled=bool(bar.disable))
+        remaining, rate = iter(pictures), self.params.rate
+        log.info("downloading %d pictures: at least %s at %g per second", total, _clock(total / rate), rate)
+        with Progress("download", total, delay=lambda: self._pace.pause_left) as progress:
             async with aiohttp.ClientSession(
                 connector=connector, timeout=timeout, headers=headers, auto_decompress=False, raise_for_status=False
             ) as session:
@@ -132,28 +118,23 @@ class Crawler:
 
                 async def work() -> None:
                     for picture in remaining:  # one iterator for all workers: each takes the next picture
-                        await self._settle(session, picture)
+                        status = await self._settle(session, picture)
                         settled(picture)
-                        progress.update()
-                        bar.set_postfix(gave_up=len(self.gave_up), retries=self.tally.retries, refresh=False)
-                        bar.update()
+                        progress.update(failure=None if status == "ok" else status)
 
+                self._resume_pause()
                 try:
                     async with asyncio.TaskGroup() as group:
                         for _ in range(self.params.concurrency):
                             group.create_task(work())
-                except* CrawlError as errors:
+                except* Exception as errors:  # of one task; the others were cancelled
                     raise errors.exceptions[0] from None
                 finally:
                     self.tally.paused = round(self._pace.paused, 3)
                     self._decoders.close()
 
-    def _left(self, pictures: int) -> str:
-        """The least time that so many pictures take, as H:MM:SS."""
-        return str(timedelta(seconds=math.ceil(pictures / self.params.rate)))
-
-    async def _settle(self, session: aiohttp.ClientSession, picture: WantedPicture) -> None:
-        """Try until the picture's result is known, or the attempts are used up."""
+    async def _settle(self, session: aiohttp.ClientSession, picture: WantedPicture) -> str:
+        """Try until the picture's result is known, or the attempts are used up; returns its status."""
         failure = TemporaryError("not attempted")
         corrupt, of_the_host = 0, True
         for attempt in range(self.params.tries):
@@ -179,11 +160,13 @@ class Crawler:
                 self.gave_up[picture.url, picture.sha512] = result
             else:
                 self.store.put(picture, result, data)
-            return
+            return result.status
         if corrupt and not of_the_host:
             self.store.put(picture, result)
         else:  # not stored, so that the next run tries again
-            self.gave_up[picture.url, picture.sha512] = DownloadResult("gave_up", failure.http_status, str(failure))
+            result = DownloadResult("gave_up", failure.http_status, str(failure))
+            self.gave_up[picture.url, picture.sha512] = result
+        return result.status
 
     def _count_host_failure(self, reason: str) -> None:
         """Note a failure that is the host's, and not the picture's.
@@ -275,23 +258,35 @@ class Crawler:
         empty = response.status == 500 and not await response.content.read(1)
         signal_name = signals.signal(response.status, empty)
         if signal_name == "overloaded":
-            self._pause(max(self.params.pause_overloaded, requested or 0))
+            self._pause(response, max(self.params.pause_overloaded, requested or 0))
         elif signal_name == "blocked":
-            self._pause(self.params.pause_blocked)
+            self._pause(response, self.params.pause_blocked)
         elif response.status in (429, 503) and requested is not None:
-            self._pause(requested)
+            self._pause(response, requested)
         elif response.status == 429:
             if not self._pace.is_paused:  # answers from before a pause lengthen nothing
-                self._pause(min(self.params.max_wait, self.params.backoff * 2.0 ** min(self._throttled, 60)))
+                self._pause(response, min(self.params.max_wait, self.params.backoff * 2.0 ** min(self._throttled, 60)))
                 self._throttled += 1
         else:
             return False
         return True
 
-    def _pause(self, seconds: float) -> None:
+    def _pause(self, response: aiohttp.ClientResponse, seconds: float) -> None:
+        """Pause the whole crawl, and those that follow if this one is ended."""
+        pause = HostPause(seconds, response.url.host or "", f"it answered {response.status}")
         if seconds > 10 and not self._pace.is_paused:  # one pause, one line
-            log.info("the host requested a pause; the crawl resumes in %.0f s", seconds)
+            log.info("%s requests a pause (%s): the crawl resumes in %s", pause.host, pause.reason, _clock(seconds))
         self._pace.pause(seconds)
+        pauses.keep(pause)
+
+    def _resume_pause(self) -> None:
+        """Wait for the end of a pause that a host requested from an earlier crawl."""
+        if pause := pauses.longest(self.params.hosts):
+            log.info(
+                "%s requested a pause from an earlier run (%s): the crawl begins in %s",
+                *(pause.host, pause.reason, _clock(pause.seconds)),
+            )
+            self._pace.pause(pause.seconds)
 
     async def _body(self, response: aiohttp.ClientResponse) -> bytes | None:
         """The response's body; None as soon as it exceeds `max_bytes`, whatever Content-Length says."""
@@ -305,22 +300,9 @@ class Crawler:
         return bytes(parts)
 
 
-class _ProgressLog:
-    """Logs how far the crawl is every `LOG_INTERVAL` seconds, if enabled."""
-
-    def __init__(self, total: int, left: Callable[[int], str], *, enabled: bool) -> None:
-        self._total = total
-        self._left = left
-        self._enabled = enabled
-        self._done = 0
-        self._logged = time.monotonic()
-
-    def update(self) -> None:
-        self._done += 1
-        if self._enabled and time.monotonic() - self._logged > LOG_INTERVAL:
-            self._logged = time.monotonic()
-            left = self._left(self._total - self._done)
-            log.info("%d of %d pictures downloaded; at least %s left", self._done, self._total, left)
+def _clock(seconds: float) -> str:
+    """As H:MM:SS."""
+    return str(timedelta(seconds=math.ceil(seconds)))
 
 
 def crawl(
@@ -348,18 +330,5 @@ def crawl(
         CrawlError: if the host refuses the crawl.
     """
     crawler = Crawler(params, store, resolve)
-    try:
-        asyncio.run(_cancelled_by_sigterm(crawler.run(pictures, total, settled)))
-    except asyncio.CancelledError:
-        sys.exit(143)
+    ending.run(crawler.run(pictures, total, settled))
     return crawler
-
-
-async def _cancelled_by_sigterm(crawl: Coroutine[Any, Any, None]) -> None:
-    """Let SIGTERM cancel the crawl, as asyncio does on SIGINT: `sys.exit` inside a task would print a traceback."""
-    loop, task = asyncio.get_running_loop(), asyncio.create_task(crawl)
-    before = signal.signal(signal.SIGTERM, lambda *_: loop.call_soon_threadsafe(task.cancel))
-    try:
-        await task
-    finally:
-        signal.signal(signal.SIGTERM, before)

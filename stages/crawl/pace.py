@@ -7,6 +7,7 @@ import contextlib
 import fcntl
 import logging
 import random
+import time
 from collections.abc import Iterator, Mapping
 from datetime import MAXYEAR, UTC, datetime
 from email.utils import parsedate_to_datetime, parsedate_tz
@@ -75,8 +76,13 @@ class Pace:
         """Total length of all pauses in seconds."""
 
     @property
+    def pause_left(self) -> float:
+        """Seconds until a pause ends; 0 outside of one. Any thread may ask."""
+        return max(0.0, self._resumes - time.monotonic())
+
+    @property
     def is_paused(self) -> bool:
-        return asyncio.get_running_loop().time() < self._resumes
+        return self.pause_left > 0
 
     async def turn(self) -> None:
         """Wait until the next request may be sent."""

@@ -2,19 +2,20 @@
 
 from __future__ import annotations
 
+import contextlib
 import itertools
-import logging
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
-from typing import Self
+from typing import Any, Self
 
 import pyarrow.parquet as pq
+from yarl import URL
 
-from stages.crawl.store import PictureStore, WantedPicture
+from stages.crawl.results import WantedPicture
+from stages.crawl.store import DamagedError, PictureStore
+from stages.inference.hosts import objection
 from stages.workspace.errors import CrawlError
-
-log = logging.getLogger(__name__)
 
 BATCH = 4096
 
@@ -40,13 +41,34 @@ class IdRanges:
         """The number of the picture's range, and of its shard."""
         return picture.image_id // self._size
 
+    def check_addresses(self, hosts: Sequence[str]) -> None:
+        """Check where the pictures are, which is the same for all of a board, before the first request.
+
+        Raises:
+            CrawlError: if pictures are at an address that must not be requested.
+        """
+        for origin in sorted({"/".join(url.split("/", 3)[:3]) for (urls,) in self._columns("url") for url in urls}):
+            try:
+                address = URL(origin)
+                reason = objection(address, hosts)
+            except ValueError:
+                address, reason = URL(), "not a web address"
+            if reason:
+                raise CrawlError(
+                    f"pictures at {address.scheme}://{address.host or ''} are not requested: {reason}; check "
+                    f"extract.root and download.hosts, which is {', '.join(hosts)}"
+                )
+
     def _pictures(self) -> Iterator[WantedPicture]:
+        for ids, urls, hashes in self._columns("image_id", "url", "sha512"):
+            yield from map(WantedPicture, ids, urls, (sha512 or "" for sha512 in hashes))
+
+    def _columns(self, *names: str) -> Iterator[list[list[Any]]]:
         file = pq.ParquetFile(self._catalogue)
         # One row group per call: with several, Arrow would keep all of the file's bytes in memory.
         for group in range(file.num_row_groups):
-            for batch in file.iter_batches(BATCH, [group], columns=["image_id", "url", "sha512"]):
-                ids, urls, hashes = (column.to_pylist() for column in batch.columns)
-                yield from map(WantedPicture, ids, urls, (sha512 or "" for sha512 in hashes))
+            for batch in file.iter_batches(BATCH, [group], columns=list(names)):
+                yield [column.to_pylist() for column in batch.columns]
 
 
 class ShardFiller:
@@ -94,8 +116,7 @@ class ShardFiller:
     def _write(self, pictures: list[WantedPicture]) -> None:
         known = zip(pictures, self._thread_store.results(pictures), strict=True)
         good = [(picture, result) for picture, result in known if result and result.status == "ok"]
-        try:
+        # An older picture may be damaged, which is no reason to stop the crawl.
+        with contextlib.suppress(DamagedError):
             if good:
                 self._thread_store.shard(good)
-        except CrawlError as error:  # an older picture is damaged, which is no reason to stop the crawl
-            log.warning("%s", error)

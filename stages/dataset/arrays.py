@@ -17,11 +17,11 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from tqdm import tqdm
 
 from stages.inference.decoding import UNCAPPED, Pixels, pixels
 from stages.workspace import cache, shards
 from stages.workspace.errors import ModelError, PictureError
+from stages.workspace.progress import Progress
 
 log = logging.getLogger(__name__)
 
@@ -83,9 +83,9 @@ class Rows:
         return [self.arrays[file][row] for file, row in zip(files.tolist(), rows.tolist(), strict=True)]
 
 
-Progress = Callable[[int], Any]
+Update = Callable[[int], Any]
 """To be called with the number of rows that were computed since the last call."""
-Write = Callable[[int, Progress, Path], None]
+Write = Callable[[int, Update, Path], None]
 """Computes one shard's rows: takes the shard's position, a progress callback, and the file to write."""
 
 
@@ -106,11 +106,11 @@ def computed(
         suffices: whether a shard's cached file holds all rows that are needed; takes the shard's position and the file.
     """
     files = []
-    with tqdm(total=sum(map(len, ids)), desc=kind, unit="picture", disable=None) as progress:
+    with Progress(kind, sum(map(len, ids))) as progress:
         for place, end in enumerate(itertools.accumulate(map(len, ids))):
             enough = partial(suffices, place) if suffices else None
             files.append(cache.once(kind, f"{names[place]}.npy", partial(write, place, progress.update), enough))
-            progress.update(end - progress.n)  # for a cached shard, all of it at once
+            progress.skip(end - progress.n)  # a cached shard, all of it at once
     return Rows(tuple(files), tuple(names), tuple(ids))
 
 
@@ -128,7 +128,7 @@ def decoded(folder: Path, size: int, background: int, threads: int) -> Rows:
     ids = [shards.read(file, ["image_id"])["image_id"].to_numpy() for file in files]
     names = [cache.key(cache.file_hash(file), size, background, RULE) for file in files]
 
-    def write(place: int, progress: Progress, aside: Path) -> None:
+    def write(place: int, update: Update, aside: Path) -> None:
         table = shards.read(files[place], ["image_id", "bytes"])
         shape = (table.num_rows, size, size, 3)
         array = np.lib.format.open_memmap(aside, mode="w+", dtype=np.uint8, shape=shape)
@@ -139,7 +139,7 @@ def decoded(folder: Path, size: int, background: int, threads: int) -> Rows:
                     log.warning("image %d cannot be used: %s", table["image_id"][row].as_py(), result)
                 else:
                     array[row] = result
-                progress(1)
+                update(1)
         array.flush()
 
     return computed("decoded", names, ids, write)

@@ -31,10 +31,10 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 from numpy.typing import NDArray
-from tqdm import tqdm
 
 from stages.dataset import neighbours
 from stages.dataset.neighbours import Pairs
+from stages.workspace.progress import track
 
 Ints = NDArray[np.int64]
 Floats = NDArray[np.float64]
@@ -216,7 +216,7 @@ def assign(rules: list[LinkRule], preferred: Preferences, weights: Floats, strat
             parent[picture] = picture = parent[parent[picture]]  # path halving
         return picture
 
-    for picture, stratum in enumerate(tqdm(strata.tolist(), "groups", disable=None, leave=False)):
+    for picture, stratum in enumerate(track(strata.tolist(), "groups", len(strata))):
         load = loads[stratum]
         own_keys = keys[key_starts[picture] : key_starts[picture + 1]]
         groups = set()

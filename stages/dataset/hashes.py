@@ -13,13 +13,13 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 from numpy.typing import NDArray
-from tqdm import tqdm
 
 from stages.inference.phash import hash_picture
 from stages.workspace import shards
 from stages.workspace.cache import cache_root
 from stages.workspace.errors import MLpyError, PictureError
 from stages.workspace.files import replacing
+from stages.workspace.progress import track
 
 log = logging.getLogger(__name__)
 
@@ -43,7 +43,7 @@ def of_shards(files: Iterable[Path]) -> pa.Table:
     with ThreadPoolExecutor(os.cpu_count()) as pool:  # threads suffice: Pillow releases the GIL while it decodes
         try:
             tasks = [pool.submit(_of_shard, file) for file in files]
-            tables = [task.result() for task in tqdm(tasks, "perceptual hashes", unit="shard", disable=None)]
+            tables = [task.result() for task in track(tasks, "perceptual hashes", len(tasks), "shard")]
         except BaseException:
             pool.shutdown(cancel_futures=True)  # or an error would wait for all other shards
             raise

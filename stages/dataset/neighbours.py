@@ -13,7 +13,8 @@ from collections.abc import Callable, Iterator
 import numpy as np
 from numpy.typing import NDArray
 from scipy.spatial import cKDTree
-from tqdm import tqdm
+
+from stages.workspace.progress import Progress, track
 
 Codes = NDArray[np.uint64]
 Pairs = NDArray[np.int64]
@@ -80,7 +81,7 @@ def _close_pairs(
     bands = [list(bits[start :: max_distance + equal]) for start in range(max_distance + equal)]
     # With k = 0 there is one key, (), which all codes share: each is compared with each.
     keys: list[tuple[int, ...]] = list(itertools.combinations(range(max_distance + equal), equal))
-    for key in tqdm(keys, "keys", disable=None if len(rows) == len(codes) else True, leave=False):
+    for key in track(keys, "keys", len(keys), "key") if len(rows) == len(codes) else keys:
         key_bits = [bit for band in key for bit in bands[band]]
         mask = np.uint64(sum(1 << bit for bit in key_bits))
         masked = codes[rows] & mask
@@ -157,7 +158,7 @@ def _ball_pairs(points: NDArray[np.float64], radius: float) -> Iterator[Pairs]:
     ordered = points[order]
     reachable = np.searchsorted(ordered[:, 0], ordered[:, 0] + radius, side="right")  # end of what each point reaches
     slabs = [(start, min(start + SLAB, len(points))) for start in range(0, len(points), SLAB)][::-1]
-    with tqdm(total=len(points), desc="near pairs", disable=None, leave=False) as progress:
+    with Progress("near pairs", len(points)) as progress:
         while slabs:
             start, end = slabs.pop()
             tree = cKDTree(ordered[start:end])

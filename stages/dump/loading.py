@@ -14,12 +14,12 @@ from typing import Any, cast
 
 import psycopg2
 from psycopg2 import sql
-from tqdm import tqdm
 
 from stages.dump.archive import FETCH_AGAIN, Archive
 from stages.dump.databases import BoardDatabase
 from stages.dump.tables import DumpedTable
 from stages.workspace.errors import DumpError
+from stages.workspace.progress import Progress
 
 BLOCK = 1 << 16
 """Bytes of rows to send at a time."""
@@ -39,7 +39,7 @@ def load(dump: Archive, tables: Sequence[DumpedTable], database: BoardDatabase, 
     sizes = {table.name: dump.packed_size(table.rows) for table in tables}
     stopped, counting = threading.Event(), threading.Lock()
     with (
-        tqdm(total=sum(sizes.values()), unit="B", unit_scale=True, disable=None, desc="restore") as bar,
+        Progress("restore", sum(sizes.values()), "B") as bar,
         ThreadPoolExecutor(jobs) as pool,
     ):
 

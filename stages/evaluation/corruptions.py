@@ -16,13 +16,13 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, ImageDraw, ImageFont, ImageOps
-from tqdm import tqdm
 
 from stages.evaluation.predictions import Predictions, balanced_sample, batches
 from stages.inference.decoding import UNCAPPED, Pixels, first_frame, letterbox
 from stages.inference.predictor import BATCH, Predictor
 from stages.inference.sidecar import Sidecar, decided
 from stages.workspace import shards
+from stages.workspace.progress import Progress
 
 MAX_SIDE = 1024
 """Long side, in px, that larger pictures are scaled down to first; boards show them at about this size."""
@@ -111,7 +111,7 @@ def measure(
     start = 0
     with (
         ThreadPoolExecutor(threads) as pool,
-        tqdm(total=len(ids), desc="corruptions", unit="picture", disable=None) as progress,
+        Progress("corruptions", len(ids)) as progress,
     ):
         for batch in batches(shards.pictures(folder, set(ids.tolist())), BATCH):
             corrupted = pool.map(partial(_corrupted, sidecar.size, sidecar.background), (data for _, data in batch))

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import numpy as np
 from numpy.typing import NDArray
-from tqdm import tqdm
 
 from stages.training.metrics import DIGITS, Flags, Floats, of_labels
+from stages.workspace.progress import track
 
 Groups = NDArray[np.int64]
 """[n]: the group of near-duplicates that each picture belongs to."""
@@ -34,7 +34,7 @@ def resampled(
     members = rows_by_group(groups)
     generator = np.random.default_rng(seed)
     resamples = []
-    for _ in tqdm(range(count), "bootstrap", disable=None):
+    for _ in track(range(count), "bootstrap", count, "resample"):
         rows = np.concatenate([members[group] for group in generator.integers(0, len(members), len(members))])
         # AUROC is undefined where a label has only positives or only negatives.
         positive_share = truth[rows, : len(thresholds)].mean(0)

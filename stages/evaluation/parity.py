@@ -9,7 +9,6 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import nn
-from tqdm import tqdm
 
 from stages.config.test import Test
 from stages.evaluation.predictions import Predictions, balanced_sample, batches
@@ -23,6 +22,7 @@ from stages.training.networks import Architecture
 from stages.workspace import paths, shards
 from stages.workspace.cache import file_hash
 from stages.workspace.errors import ModelError
+from stages.workspace.progress import Progress
 
 HOW_TO_MATCH = "restore the files of one training with `dvc checkout`, or train again with `dvc repro -f train`"
 
@@ -78,7 +78,7 @@ def _scores(
     scores = {name: np.empty_like(predictions.scores) for name in ("torch", *graphs)}
     ids = predictions.table["image_id"].to_pylist()
     start = 0
-    with tqdm(total=len(ids), desc="parity", unit="picture", disable=None) as progress:
+    with Progress("parity", len(ids)) as progress:
         for batch in batches(shards.pictures(folder, set(ids)), BATCH):
             squares = np.stack([pixels(data, sidecar.size, sidecar.background, UNCAPPED) for _, data in batch])
             rows = np.arange(start, start + len(batch))

@@ -13,7 +13,6 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
-from tqdm import tqdm
 
 from stages.config.test import Test
 from stages.dataset import targets
@@ -25,6 +24,7 @@ from stages.training import metrics
 from stages.training.metrics import Flags, Floats
 from stages.workspace import shards
 from stages.workspace.errors import ModelError
+from stages.workspace.progress import Progress
 
 
 @dataclass(frozen=True)
@@ -98,7 +98,7 @@ def predict(split: Path, folder: Path, predictor: Predictor) -> Predictions:
     table, truth = read_split(split, predictor.sidecar)
     ids = table["image_id"].to_pylist()
     scores, verdicts, seen = [], [], []
-    with tqdm(total=len(ids), desc="judge", unit="picture", disable=None) as progress:
+    with Progress("judge", len(ids)) as progress:
         for batch in batches(shards.pictures(folder, set(ids)), BATCH):
             seen += [image_id for image_id, _ in batch]
             for (image_id, _), judgement in zip(batch, predictor.judge([data for _, data in batch]), strict=True):

@@ -23,6 +23,7 @@ from stages.inference.decoding import UNCAPPED, Pixels, pixels
 from stages.inference.predictor import Predictor
 from stages.inference.sidecar import Sidecar, decided
 from stages.workspace import shards
+from stages.workspace.progress import track
 
 TEMPLATES = Path(__file__).with_name("templates")
 METRIC_NAMES = {
@@ -81,7 +82,7 @@ def mistake_gallery(
     columns = {label: column for column, label in enumerate(predictor.sidecar.labels)}
     squares = _squares({mistake.row for mistake in mistakes}, predictions, folder, predictor)
     gallery = []
-    for rank, mistake in enumerate(mistakes):
+    for rank, mistake in enumerate(track(mistakes, "saliency", len(mistakes))):
         square = squares[mistake.row]
         overlay = None
         if rank < saliency_count:

@@ -13,7 +13,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from stages.dataset.arrays import Ids, Progress, Rows, computed
+from stages.dataset.arrays import Ids, Rows, Update, computed
 from stages.inference.decoding import Pixels
 from stages.inference.runtime import session
 from stages.training import augmentations, drawings
@@ -115,17 +115,17 @@ class _Extraction:
         """Whether a shard's cached file has all rows that are needed."""
         return len(self._missing(place, np.load(file, mmap_mode="r"))) == 0
 
-    def write(self, place: int, progress: Progress, aside: Path) -> None:
+    def write(self, place: int, update: Update, aside: Path) -> None:
         """Write a shard's file: the rows that are needed, and those of the present file."""
         present = aside.with_name(f"{self.names[place]}.npy")
         if present.exists():
             rows = np.load(present)
             positions = self._missing(place, rows)
-            rows[positions] = self._compute(place, positions, progress)
+            rows[positions] = self._compute(place, positions, update)
         else:
             needed = self._needed[place]
             positions = np.flatnonzero(needed) if needed.any() else np.array([0])  # one row tells the shape
-            values = self._compute(place, positions, progress)
+            values = self._compute(place, positions, update)
             rows = np.full((len(needed), *values.shape[1:]), np.nan, np.float32)
             rows[positions] = values
         with aside.open("wb") as out:
@@ -135,7 +135,7 @@ class _Extraction:
         """Positions of the rows to compute: needed, and NaN so far."""
         return np.flatnonzero(self._needed[place] & np.isnan(rows.reshape(len(rows), -1)[:, 0]))
 
-    def _compute(self, place: int, positions: NDArray[np.int64], progress: Progress) -> NDArray[np.float32]:
+    def _compute(self, place: int, positions: NDArray[np.int64], update: Update) -> NDArray[np.float32]:
         features = []
         for start in range(0, len(positions), BATCH):
             batch = positions[start : start + BATCH]
@@ -143,5 +143,5 @@ class _Extraction:
             if self._copy is not None:
                 pixels = augmentations.augment(pixels, self._copy, batch.tolist())
             features.append(self._session.run(None, {PIXELS: pixels})[0])
-            progress(len(batch))
+            update(len(batch))
         return np.concatenate(features)

@@ -24,6 +24,7 @@ from torch import nn
 from stages.config.train import Train
 from stages.dataset.targets import Task
 from stages.training.batches import DataModule
+from stages.training.epoch_log import EpochLog
 from stages.training.lit_classifier import MONITORED, LitClassifier
 from stages.training.networks import Architecture
 from stages.workspace import cache
@@ -96,7 +97,7 @@ def fit(network: nn.Module, task: Task, data: DataModule, params: Train, folder:
     keep_best = ModelCheckpoint(folder, "best", monitor=MONITORED, mode="max", enable_version_counter=False)
     # After `keep_best`: last.ckpt holds the callbacks' state, and must know if this epoch is the best one.
     keep_last = ModelCheckpoint(folder, "last", enable_version_counter=False)
-    trainer = _trainer(params, folder, [early_stopping, keep_best, keep_last])
+    trainer = _trainer(params, folder, [early_stopping, keep_best, keep_last, EpochLog()])
     if not done.exists():  # it exists if a run was killed after the training
         if last.exists():
             log.info("resuming from epoch %d", torch.load(last, weights_only=True)["epoch"] + 1)

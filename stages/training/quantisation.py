@@ -18,11 +18,11 @@ from typing import Any
 import onnx
 from onnxruntime.quantization import CalibrationDataReader, QuantType, quantize_static
 from onnxruntime.quantization.shape_inference import quant_pre_process
-from tqdm import tqdm
 
 from stages.inference.decoding import Pixels
 from stages.training.export import PIXELS, write_graph
 from stages.workspace.files import replacing
+from stages.workspace.progress import Progress
 
 BATCH = 16
 SPARED = 6
@@ -133,7 +133,7 @@ class _Batches(CalibrationDataReader):  # type: ignore[misc] # ONNX Runtime ship
 
     @staticmethod
     def _read(pictures: Pixels) -> Iterator[dict[str, Pixels]]:
-        with tqdm(total=len(pictures), desc="int8", unit="picture", disable=None) as progress:
+        with Progress("int8", len(pictures)) as progress:
             for start in range(0, len(pictures), BATCH):
                 batch = pictures[start : start + BATCH]
                 yield {PIXELS: batch}

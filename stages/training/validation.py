@@ -6,7 +6,6 @@ from dataclasses import dataclass
 
 import torch
 from torch import nn
-from tqdm import tqdm
 
 from stages.config.train import Train
 from stages.dataset.targets import Task
@@ -16,6 +15,7 @@ from stages.training.batches import DataModule
 from stages.training.calibration import Calibration, calibrated
 from stages.training.lit_classifier import out_of_fold
 from stages.training.metrics import Floats
+from stages.workspace.progress import Progress
 
 
 @dataclass(frozen=True)
@@ -45,7 +45,7 @@ def validate(
     """
     network.eval().cpu()
     parts = []
-    with tqdm(total=len(data.val), desc="validation", unit="picture", disable=None, leave=False) as progress:
+    with Progress("validation", len(data.val)) as progress:
         for start in range(0, len(data.val), params.batch_size):
             places = list(range(start, min(start + params.batch_size, len(data.val))))
             inputs, _labels, _tags, heads = data.val.__getitems__(places)

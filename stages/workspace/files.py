@@ -7,7 +7,9 @@ import fcntl
 import glob
 import os
 import re
+import shutil
 import tempfile
+import uuid
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -65,3 +67,20 @@ def _sweep(beside: Path) -> None:
         with contextlib.suppress(OSError), leftover.open("rb") as file:  # another process may sweep as well
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
             leftover.unlink()
+
+
+def linked(file: Path, target: Path) -> Path:
+    """Make `target` a hard link to a file, or a copy of it if that is on another file system; returns `target`.
+
+    The mode of a link stays the file's own.
+    """
+    aside = target.with_name(f".{target.name}.{uuid.uuid4().hex}")
+    try:
+        try:
+            os.link(file, aside)
+        except OSError:
+            shutil.copyfile(file, aside)
+        aside.replace(target)
+    finally:
+        aside.unlink(missing_ok=True)  # also where both were links to one file, which are not renamed
+    return target

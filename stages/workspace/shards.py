@@ -19,10 +19,13 @@ SCHEMA = pa.schema(
         ("width", pa.int32()),
         ("height", pa.int32()),
         ("format", pa.string()),
+        ("url", pa.string()),
+        ("sha512", pa.string()),
     ]
 )
-"""Rows are sorted by image_id; width, height (px) and format (png, jpeg, gif, webp) describe the bytes."""
-WRITER_VERSION = 1
+"""Rows are sorted by image_id; width, height (px) and format (png, jpeg, gif, webp) describe the bytes. `url` is where
+they came from, and `sha512` the original's hash in the dump, or empty: so the shard alone tells what is downloaded."""
+WRITER_VERSION = 2
 """Part of the picture store's cache keys: increase it when `write` changes its output."""
 SUFFIX = ".parquet"
 ROWS = 64
@@ -43,7 +46,8 @@ def files(folder: Path) -> list[Path]:
 def write(file: Path, rows: Iterable[dict[str, Any]]) -> None:
     """Write one shard from rows sorted by id, with `ROWS` in memory at a time. Equal rows give equal bytes."""
     # No compression: picture formats are compressed already, so it would cost time and save nothing.
-    with replacing(file) as aside, pq.ParquetWriter(aside, SCHEMA, compression="none", use_dictionary=False) as writer:
+    options = {"compression": "none", "use_dictionary": False, "write_page_checksum": True}
+    with replacing(file) as aside, pq.ParquetWriter(aside, SCHEMA, **options) as writer:
         batch: list[dict[str, Any]] = []
         for row in rows:
             batch.append(row)

@@ -40,7 +40,8 @@ from aiohttp import web
 from PIL import Image, ImageFilter
 from watching import Watched, watch
 
-from stages.crawl.store import DownloadResult, PictureStore, WantedPicture
+from stages.crawl.results import DownloadResult, WantedPicture
+from stages.crawl.store import PictureStore
 from stages.workspace import errors, paths
 
 ROOT = Path(__file__).parents[2]

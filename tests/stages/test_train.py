@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import logging.handlers
 import os
+import re
 import shutil
 import signal
 import threading
@@ -134,6 +135,12 @@ def test_the_curves_have_a_row_per_epoch(uninterrupted: tuple[Path, str]) -> Non
     for file in (uninterrupted[0] / TRAIN_PLOTS).iterdir():
         head, *rows = file.read_text().splitlines()
         assert (head, len(rows)) == (f"step\t{file.stem}", 30)
+
+
+def test_every_epoch_is_a_line_of_the_log(uninterrupted: tuple[Path, str]) -> None:
+    values = "auroc [\\d.]+, average_precision [\\d.]+, loss_train [\\d.]+, loss_val [\\d.]+"
+    epochs = re.findall(f"train: epoch (\\d+) of 30, {values}, [\\d.]+ s each, at most [\\d:]+ left", uninterrupted[1])
+    assert epochs == [str(number) for number in range(1, 31)]
 
 
 def test_the_model_tells_the_two_kinds_apart(uninterrupted: tuple[Path, str]) -> None:

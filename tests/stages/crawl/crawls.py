@@ -2,15 +2,21 @@
 
 from __future__ import annotations
 
+import contextlib
 import copy
 import hashlib
 import json
 import os
+import random
+import select
 import shutil
+import signal
 import subprocess
 import sys
+import time
+from collections import Counter
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import forks
 import pyarrow as pa
@@ -47,6 +53,13 @@ class DownloadProject:
         (folder / "data/extract").mkdir(parents=True)
         self.list(urls)
         self.change(**changed)
+
+    @classmethod
+    def opened(cls, folder: Path) -> DownloadProject:
+        """A folder that is a project already."""
+        project = cls.__new__(cls)
+        project.folder = folder
+        return project
 
     def change(self, **changed: object) -> None:
         """Write the parameters."""
@@ -103,6 +116,83 @@ class DownloadProject:
     def finished(self) -> int:
         """Shards in the cache."""
         return len([*(self.folder / "cache/pictures").glob("*.parquet")])
+
+
+FAULTS = ("404", "410", "418", "truncated", "pixel-bomb", "large-said", "loop")
+"""Responses that stay, none of which is a picture."""
+TEMPORARY = (
+    "429",
+    "500-body",
+    "501",
+    "503",
+    "cut-off",
+    "cut-off-chunk",
+    "too-long",
+    "reset",
+    "garbage",
+    "zero",
+    "html",
+)
+"""Responses after which the next attempt succeeds."""
+
+
+def faulty_pictures(host: FaultyHost, count: int) -> dict[int, str]:
+    """`count` pictures, of which some come at the second attempt only; and one of each of the other `FAULTS`."""
+    urls = pictures(host, count)
+    for number, fault in enumerate(TEMPORARY):
+        urls[number * count // len(TEMPORARY)] = host.url(f"{fault}~1/{number}")
+    return urls | {count + 100 + number: host.url(f"{fault}/{number}") for number, fault in enumerate(FAULTS)}
+
+
+class Kills(NamedTuple):
+    """What happened to a crawl that was killed again and again."""
+
+    kills: Counter[int]
+    """By signal."""
+    lives: int
+    """Crawls from an empty cache: a run that ended before its kill is followed by another crawl."""
+    finished: set[int]
+    """Numbers of finished shards at the moments of the kills."""
+    requests: int
+
+
+def kill_again_and_again(project: DownloadProject, host: FaultyHost, kills: int, seed: int) -> Kills:
+    """Run the stage and end it by SIGKILL or SIGTERM at random moments, until that was done `kills` times; then let it
+    finish. The moments are counted in requests, so that the load of the machine does not matter much.
+    """
+    chance, count = random.Random(seed), len(pq.read_table(project.folder / "data/extract/images.parquet"))
+    sent: Counter[int] = Counter()
+    done: set[int] = set()
+    first = born = host.requested.total()
+    lives = 1
+    with project.start("-c", FORKS) as process:
+        assert process.stdin
+        assert process.stdout
+        while sent.total() < kills:
+            project.clear()
+            print(file=process.stdin, flush=True)
+            child = int(process.stdout.readline())
+            until = min(host.requested.total() + chance.randrange(60), born + count)
+            while host.requested.total() < until and not select.select([process.stdout], [], [], 0.002)[0]:
+                pass
+            time.sleep(chance.uniform(0, 0.02 if until < born + count else 0.2))
+            done.add(project.finished())
+            number = chance.choice([signal.SIGKILL, signal.SIGTERM])
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(child, number)
+            code = os.waitstatus_to_exitcode(int(process.stdout.readline()))
+            if code:
+                assert code in (143, -number), (code, number)
+                sent[number] += 1
+            else:  # the run finished first: start over
+                shutil.rmtree(project.folder / "cache")
+                born, lives = host.requested.total(), lives + 1
+        output = process.communicate()[1]
+    assert "Traceback" not in output, output
+    project.clear()
+    code, output = project.run()
+    assert code == 0, output
+    return Kills(sent, lives, done, host.requested.total() - first)
 
 
 def pictures(host: FaultyHost, count: int) -> dict[int, str]:

@@ -41,6 +41,7 @@ RESPONSES = {
     "410": response("410 Gone"),
     "429": response("429 Too Many Requests"),
     "429-after": response("429 Too Many Requests", b"", "Retry-After: 1"),
+    "429-hour": response("429 Too Many Requests", b"", "Retry-After: 3600"),
     "403": response("403 Forbidden", b"<html>no", *HTML),
     "500-empty": response("500 Internal Server Error"),
     "500-body": response("500 Internal Server Error", b"<html>oops", *HTML),

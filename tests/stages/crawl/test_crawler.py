@@ -6,6 +6,7 @@ import dataclasses
 import logging
 import socket
 import time
+import tomllib
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -13,8 +14,10 @@ import pytest
 from faults import GOOD, FaultyHost, faulty_host
 
 from stages.config.download import Download
-from stages.crawl.crawler import Crawler, crawl, user_agent
-from stages.crawl.store import DownloadResult, PictureStore, WantedPicture
+from stages.crawl.crawler import Crawler, crawl
+from stages.crawl.identity import user_agent
+from stages.crawl.results import DownloadResult, WantedPicture
+from stages.crawl.store import PictureStore
 from stages.workspace.errors import CrawlError
 
 PARAMS = Download(
@@ -40,6 +43,11 @@ HASTY = dataclasses.replace(PARAMS, timeout=0.5)
 def host() -> Iterator[FaultyHost]:
     with faulty_host() as host:
         yield host
+
+
+@pytest.fixture(autouse=True)
+def cache_root(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("MLPY_CACHE", str(tmp_path))
 
 
 @pytest.fixture
@@ -196,10 +204,11 @@ def test_a_known_result_is_not_requested_again(host: FaultyHost, store: PictureS
 def test_the_client_identifies_itself_and_accepts_no_compression(host: FaultyHost, store: PictureStore) -> None:
     fetch(store, host.url("good/agent"), params=dataclasses.replace(PARAMS, contact="staff@example.org"))
     (request,) = (text for text in host.requests if "/good/agent" in text)
-    assert "User-Agent: MLpy/" in request
-    assert "+staff@example.org" in request
+    project = tomllib.loads((Path(__file__).parents[3] / "pyproject.toml").read_text())["project"]
+    about = f"+{project['urls']['Repository']}; dataset crawler; contact: staff@example.org"
+    assert f"User-Agent: MLpy/{project['version']} ({about})\r\n" in request
     assert "Accept-Encoding: identity" in request
-    assert user_agent(None).endswith("(dataset crawler)")
+    assert user_agent(None).endswith("; dataset crawler)")
 
 
 def test_a_query_string_is_in_no_log_and_no_error(

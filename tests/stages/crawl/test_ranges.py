@@ -14,7 +14,8 @@ from hypothesis import strategies as st
 from test_store import body, ok
 
 from stages.crawl.ranges import IdRanges, ShardFiller
-from stages.crawl.store import DownloadResult, PictureStore, WantedPicture
+from stages.crawl.results import DownloadResult, WantedPicture
+from stages.crawl.store import PictureStore
 from stages.workspace import shards
 from stages.workspace.errors import CrawlError
 

@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import contextlib
 import hashlib
 import os
 import signal
-import sqlite3
 import subprocess
 import sys
 import threading
@@ -18,7 +16,8 @@ from pathlib import Path
 import pytest
 
 from stages.crawl import store as module
-from stages.crawl.store import DownloadResult, PictureStore, WantedPicture
+from stages.crawl.results import DownloadResult, WantedPicture
+from stages.crawl.store import PictureStore
 from stages.workspace.errors import CrawlError
 
 ROOT = Path(__file__).parents[3]
@@ -117,12 +116,15 @@ def test_failures_under_other_limits_are_requested_again_and_pictures_are_not(fo
 
 
 @pytest.mark.parametrize(("days", "known"), [(6, True), (8, False)])
-def test_a_failure_is_requested_again_after_a_week(folder: Path, store: PictureStore, days: int, known: bool) -> None:
+def test_a_failure_is_requested_again_after_a_week(
+    folder: Path, store: PictureStore, monkeypatch: pytest.MonkeyPatch, days: int, known: bool
+) -> None:
     store.put(wanted(1), DownloadResult("missing", 404))
     put(store, 2)
-    with contextlib.closing(sqlite3.connect(folder / "index.sqlite")) as index, index:
-        index.execute("UPDATE pictures SET seen = ?", [time.time() - days * 24 * 3600])
-    missing, picture = store.results([wanted(1), wanted(2)])
+    now = time.time()
+    monkeypatch.setattr(time, "time", lambda: now + days * 24 * 3600)
+    with PictureStore(folder, "caps") as later:
+        missing, picture = later.results([wanted(1), wanted(2)])
     assert (missing is not None) is known
     assert picture is not None
 
@@ -138,12 +140,13 @@ def test_a_failure_in_a_crawl_stays_known_to_its_end(
     assert [result is not None for result in known] == [True, True, False]
 
 
-def test_segments_are_of_limited_size(folder: Path, store: PictureStore, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(module, "SEGMENT", 400)
-    put(store, *range(12))
-    assert all(file.stat().st_size <= 400 for file in segments(folder))
-    assert len(segments(folder)) > 2
-    assert stored(store, *range(12)) == [body(number) for number in range(12)]
+def test_segments_are_of_limited_size(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(module, "SEGMENT", 1200)
+    with PictureStore(folder) as store:
+        put(store, *range(12))
+        assert all(file.stat().st_size <= 1200 for file in segments(folder))
+        assert len(segments(folder)) > 2
+        assert stored(store, *range(12)) == [body(number) for number in range(12)]
 
 
 @pytest.mark.parametrize("damage", ["changed", "cut", "gone"])
@@ -160,13 +163,31 @@ def test_damage_is_an_error_and_damaged_pictures_are_requested_again(folder: Pat
         if damage == "gone":
             segment.unlink()
         else:
-            segment.write_bytes(b"!" + data[1:] if damage == "changed" else data[:5])
+            assert result.start
+            changed = data[: result.start] + b"!" + data[result.start + 1 :]
+            segment.write_bytes(changed if damage == "changed" else data[:5])
         with pytest.raises(CrawlError) as caught:
             store.read(wanted(1), result)
         assert str(caught.value) == f"{segment} has damaged pictures; run again to download them"
         assert stored(store, 1, 2, 3) == [None, body(2) if damage == "changed" else None, body(3)]
         put(store, 1)
         assert stored(store, 1) == [body(1)]
+
+
+def test_an_index_that_is_damaged_while_it_is_open_is_an_error_and_made_anew_by_the_next_run(folder: Path) -> None:
+    numbers = range(200)
+    with PictureStore(folder) as store:
+        put(store, *numbers)
+    file = folder / "index.sqlite"
+    data = file.read_bytes()
+    file.write_bytes(data[:8192] + bytes([255]) * (len(data) - 8192))
+    with (
+        pytest.raises(CrawlError, match=r"the index in .* is damaged; run again, and it is made anew"),
+        PictureStore(folder, check=False) as store,
+    ):
+        stored(store, *numbers)
+    with PictureStore(folder) as store:
+        assert stored(store, *numbers) == [body(number) for number in numbers]
 
 
 def test_two_stores_on_one_folder_do_not_disturb_each_other(folder: Path) -> None:
@@ -182,7 +203,8 @@ def test_two_stores_on_one_folder_do_not_disturb_each_other(folder: Path) -> Non
 PUTTING = """
 import hashlib, sys
 from pathlib import Path
-from stages.crawl.store import DownloadResult, PictureStore, WantedPicture
+from stages.crawl.results import DownloadResult, WantedPicture
+from stages.crawl.store import PictureStore
 store = PictureStore(Path(sys.argv[1]))
 for number in range(int(sys.argv[2]), int(sys.argv[3])):
     data = f"picture {number} ".encode() * (number + 1)
