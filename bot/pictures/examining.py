@@ -11,8 +11,9 @@ import numpy as np
 from PIL import Image, ImageFilter
 
 from bot.model.serving import LoadedModel, Serving
+from bot.pictures.decoding import DecodedPicture
 from bot.pictures.fetching import Fetcher, NotAPictureError, UnfetchedError
-from bot.pictures.judging import DecodedPicture, Judge, QueueFullError, decode, sha256_of
+from bot.pictures.judging import Judge, QueueFullError, sha256_of
 from bot.pictures.memory import Rulings
 from bot.pictures.references import Reference
 from bot.rules.policy import (
@@ -136,7 +137,7 @@ class Examiner:
         return finding
 
     async def _decode(self, data: bytes, model: LoadedModel, sha256: str) -> DecodedPicture:
-        return await self._judge.run_in_thread(decode, data, model.predictor, self._judge.caps, sha256)
+        return await self._judge.decode(data, model.predictor, sha256)
 
     async def _from_model(
         self, reference: Reference, decoded: DecodedPicture, policy: GuildPolicy, model: LoadedModel

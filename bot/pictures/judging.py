@@ -1,4 +1,4 @@
-"""Picture bytes -> the model's scores, in worker threads behind a bounded queue: the event loop never blocks."""
+"""Picture bytes -> the model's scores, in processes and worker threads behind a queue: the event loop never blocks."""
 
 from __future__ import annotations
 
@@ -15,9 +15,8 @@ from typing import Any, TypeVar, cast
 import numpy as np
 from numpy.typing import NDArray
 
+from bot.pictures.decoding import DecodedPicture, Decoder
 from stages.inference.decoding import Caps, Pixels
-from stages.inference.frames import Seen, frames
-from stages.inference.phash import inside, phash
 from stages.inference.predictor import Predictor
 from stages.inference.sidecar import decided
 
@@ -30,16 +29,17 @@ class JudgeCaps:
 
     max_bytes: int = 25_000_000
     max_pixels: int = 25_000_000
-    """Of one frame. A decoded pixel takes four bytes, and as much again while the frame is scaled."""
+    """Of one frame. Its memory has a limit of its own, see `bot.pictures.decoding`."""
     frames: int = 8
     """Of an animation that are scored."""
-    seconds: float = 5.0
-    """For decoding one picture; what an animation has left then is not scored."""
+    seconds: float = 3.0
+    """CPU time for decoding one picture; what an animation has left then is not scored."""
     queue: int = 128
     """Pictures in progress, from before the download to the verdict. More are refused."""
     budget: int = 64_000_000
     """Bytes of pictures in memory at a time."""
     threads: int = 2
+    """That score, and processes that decode."""
     batch: int = 2
     """Frames scored at once. More are not faster, and each costs another 15 MB per thread for good."""
 
@@ -48,36 +48,9 @@ class QueueFullError(Exception):
     """The queue is full and the picture was refused."""
 
 
-@dataclass(frozen=True)
-class DecodedPicture:
-    """A picture's hashes and frames, ready to be scored."""
-
-    sha256: str
-    """Of the file's bytes, hex."""
-    phash: int
-    """Perceptual hash of the first frame, 64 bits, unsigned."""
-    seen: Seen
-
-    def thumbnail(self) -> Pixels:
-        """The first frame, uint8 [height, width, 3], without borders."""
-        return inside(self.seen.frames[0], self.seen.width, self.seen.height)
-
-
 def sha256_of(data: bytes) -> str:
     """SHA-256 of a file's bytes, hex."""
     return hashlib.sha256(data).hexdigest()
-
-
-def decode(data: bytes, predictor: Predictor, caps: JudgeCaps, sha256: str) -> DecodedPicture:
-    """Decode a picture for `predictor` and hash it.
-
-    Raises:
-        PictureError: if it cannot be decoded.
-    """
-    sidecar = predictor.sidecar
-    decoding_caps = Caps(caps.max_bytes, caps.max_pixels)
-    seen = frames(data, sidecar.size, sidecar.background, decoding_caps, caps.frames, caps.seconds)
-    return DecodedPicture(sha256, phash(inside(seen.frames[0], seen.width, seen.height)), seen)
 
 
 def worst_frame_scores(rows: NDArray[np.float32], predictor: Predictor) -> dict[str, float]:
@@ -110,6 +83,8 @@ class Judge:
         self._score_queue: deque[tuple[Predictor, Pixels, asyncio.Future[NDArray[np.float32]]]] = deque()
         self._drain_tasks: set[asyncio.Task[None]] = set()
         self._pool = ThreadPoolExecutor(caps.threads, "judge", initializer=_lower_priority)
+        decoding_caps = Caps(caps.max_bytes, caps.max_pixels)
+        self._decoder = Decoder(decoding_caps, caps.frames, caps.seconds, caps.threads)
 
     def admit(self) -> Admission:
         """Take a place in the queue, as a context manager that gives it back.
@@ -124,6 +99,14 @@ class Judge:
     async def run_in_thread(self, function: Callable[..., Result], *arguments: Any) -> Result:
         """Run a slow function in a worker thread."""
         return await asyncio.get_running_loop().run_in_executor(self._pool, function, *arguments)
+
+    async def decode(self, data: bytes, predictor: Predictor, sha256: str) -> DecodedPicture:
+        """Decode a picture for `predictor`, in a process of its own.
+
+        Raises:
+            PictureError: if it cannot be decoded within the limits.
+        """
+        return await self._decoder.decode(data, predictor.sidecar, sha256)
 
     async def scores(self, predictor: Predictor, decoded: DecodedPicture) -> dict[str, float]:
         """A picture's probability for each label, by its worst frame."""
@@ -206,7 +189,8 @@ class Judge:
                 future.set_result(None)
 
     def close(self) -> None:
-        """Stop the worker threads after their current work."""
+        """Stop the worker threads after their current work, and the processes at once."""
+        self._decoder.close()
         self._pool.shutdown(wait=False, cancel_futures=True)
 
 
