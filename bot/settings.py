@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 import platformdirs
+from yarl import URL
 
 from bot.pictures.fetching import DISCORD, FetchCaps
 from bot.pictures.judging import JudgeCaps
@@ -103,7 +104,7 @@ def read(arguments: Sequence[str] | None = None, environment: Mapping[str, str] 
         grace=options.grace,
         shard_ids=options.shard_ids,
         shard_count=options.shard_count,
-        origins=frozenset(cdn.split(",")) if cdn else DISCORD,
+        origins=_origins(cdn) if cdn else DISCORD,
         api=environment.get("MLPY_DISCORD_API", ""),
         gateway=environment.get("MLPY_DISCORD_GATEWAY", ""),
         judge=JudgeCaps(
@@ -190,6 +191,30 @@ def _secret(environment: Mapping[str, str], name: str) -> str:
                 f"{name}_FILE: {file} cannot be read ({type(error).__name__}); check its path and permissions"
             ) from None
     return environment.get(name, "").strip()
+
+
+def _origins(text: str) -> frozenset[str]:
+    """Origins, separated by commas.
+
+    Raises:
+        SettingsError: if one is not a scheme, a host and perhaps a port.
+    """
+    origins = frozenset(filter(None, map(str.strip, text.split(","))))
+    for origin in origins:
+        try:
+            url = URL(origin)
+            valid = url.scheme in ("http", "https") and bool(url.host) and url.port != 0
+            valid = valid and url.with_path("/") == url and not (url.query_string or url.fragment or url.raw_user)
+        except ValueError:
+            valid = False
+        if not valid:
+            # Not the text itself: it may be something else, such as a token in the wrong variable.
+            raise SettingsError(
+                "MLPY_DISCORD_CDN is not a list of origins; write it as in https://cdn.example,https://media.example:8443"
+            )
+    if not origins:
+        raise SettingsError("MLPY_DISCORD_CDN names no origin; leave it out for Discord's own")
+    return origins
 
 
 def _default_database() -> str:

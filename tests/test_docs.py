@@ -400,6 +400,17 @@ def test_every_verdict_of_a_picture_that_cannot_be_judged_is_listed() -> None:
     assert dict(re.findall(r"^\| `(\w+)` \| (.*) \|$", table, re.MULTILINE)) == UNJUDGED
 
 
+def test_every_threat_has_its_test() -> None:
+    rows = re.findall(r"^\| .* \| `(test_\w+(?:\.py)?)` \|$", read(BOT), re.MULTILINE)
+    table = read(BOT).partition("| who, with what |")[2].partition("\n\n")[0].splitlines()[2:]
+    assert len(rows) == len(table) > 10
+    files = list((ROOT / "tests/bot").rglob("test_*.py"))
+    written = {file.name for file in files} | set(
+        re.findall(r"def (test_\w+)", "".join(file.read_text() for file in files))
+    )
+    assert set(rows) - written == set()
+
+
 def test_flags_of_the_bot_that_are_named_exist() -> None:
     help_text = subprocess.run(
         [sys.executable, "-m", "bot", "--help"], cwd=ROOT, capture_output=True, text=True, check=True

@@ -2,19 +2,17 @@
 
 from __future__ import annotations
 
-import io
-from dataclasses import dataclass
+from contextlib import suppress
+from dataclasses import dataclass, replace
 from datetime import timedelta
-from typing import Any
 
 import discord
 
 from bot.actions.discord_calls import DISCORD_ERRORS, describe_error, missing_permissions, retry
+from bot.actions.reposting import not_repostable, repost
+from bot.actions.telling import untold_reason
 from bot.pictures.fetching import Fetcher, UnfetchedError
-from bot.rules.policy import Action, GuildPolicy, RuleOutcome
-
-MESSAGE_LENGTH = 2000
-"""Characters that Discord takes in one message."""
+from bot.rules.policy import Action, GuildPolicy, RuleOutcome, limit_action
 
 
 @dataclass(frozen=True)
@@ -24,6 +22,14 @@ class ActionResult:
     action: Action
     detail: str = ""
     """Why less was done than the rules asked for: a clause without capital and full stop."""
+    repost_id: int | None = None
+    """The bot's message with the pictures behind spoilers."""
+
+
+def allowed_action(action: Action, guild: discord.Guild, policy: GuildPolicy) -> Action:
+    """What a server's mode allows of an action, and its mod-log: moderators must be told of more than a flag."""
+    limited = limit_action(policy.mode, action)
+    return min(limited, Action.FLAG) if untold_reason(guild, policy) else limited
 
 
 async def carry_out(
@@ -32,6 +38,9 @@ async def carry_out(
     """Do `action` to a message, or the next milder thing that Discord allows. Never raises."""
     if action in (Action.LOG, Action.FLAG):
         return ActionResult(action)
+    assert message.guild is not None  # noqa: S101 - direct messages are skipped
+    if reason := untold_reason(message.guild, policy):
+        return ActionResult(Action.FLAG, f"nobody could be told of more: {reason}")
     try:
         if action is Action.SPOILER:
             return await _spoiler(message, outcome, fetcher)
@@ -84,51 +93,15 @@ async def _spoiler(message: discord.Message, outcome: RuleOutcome, fetcher: Fetc
     """Repost a message with its files behind spoilers, then delete it. What cannot be reposted is not deleted."""
     if missing := missing_permissions(message.channel, manage_messages=True, send_messages=True, attach_files=True):
         return ActionResult(Action.FLAG, missing)
-    if message.message_snapshots or message.stickers:
-        return ActionResult(Action.FLAG, "not reposted: forwarded messages and stickers cannot be hidden")
+    if reason := not_repostable(message):
+        return ActionResult(Action.FLAG, reason)
     try:
-        files = await _spoilered_files(message, fetcher)
+        posted = await repost(message, outcome.label, fetcher)
     except UnfetchedError as error:
         return ActionResult(Action.FLAG, f"not reposted: {error.detail}")
-    # The text may mention everyone; the author's own mention was limited by their permissions, the bot's is not.
-    await message.channel.send(
-        _spoilered_text(message, outcome.label),
-        files=files,
-        allowed_mentions=discord.AllowedMentions.none(),
-        **_reply_reference(message),
-    )
-    return await _delete(message, Action.SPOILER)
-
-
-async def _spoilered_files(message: discord.Message, fetcher: Fetcher) -> list[discord.File]:
-    """Fetch a message's attachments, all together within what the server's boost level lets the bot upload."""
-    assert message.guild is not None  # noqa: S101 - direct messages are skipped
-    remaining = message.guild.filesize_limit
-    files = []
-    for attachment in message.attachments:
-        data = await fetcher.fetch_file(attachment.url, remaining)
-        remaining -= len(data)
-        files.append(discord.File(io.BytesIO(data), attachment.filename.removeprefix("SPOILER_"), spoiler=True))
-    return files
-
-
-def _spoilered_text(message: discord.Message, label: str) -> str:
-    """A message's words below its author's name; links whose embeds show pictures move behind spoilers."""
-    links = " ".join(f"|| {embed.url} ||" for embed in message.embeds if embed.url)
-    text = message.content
-    for embed in message.embeds:
-        text = text.replace(embed.url or "\0", "")  # no message contains NUL
-    head = f"{message.author.mention} posted ({label}):"
-    return (f"{head}\n{text.strip()}"[: MESSAGE_LENGTH - len(links) - 1] + f"\n{links}").strip()
-
-
-def _reply_reference(message: discord.Message) -> dict[str, Any]:
-    """Keyword arguments that make a repost reply to the same message."""
-    reference = message.reference
-    if reference is None or reference.message_id is None or reference.type is not discord.MessageReferenceType.reply:
-        return {}
-    # The message that was replied to may have been deleted meanwhile.
-    replied_to = discord.MessageReference(
-        message_id=reference.message_id, channel_id=reference.channel_id, fail_if_not_exists=False
-    )
-    return {"reference": replied_to}
+    try:
+        return replace(await _delete(message, Action.SPOILER), repost_id=posted.id)
+    except DISCORD_ERRORS as error:
+        with suppress(*DISCORD_ERRORS):  # two copies of it would be worse than one
+            await retry(posted.delete)
+        return ActionResult(Action.FLAG, describe_error(error))

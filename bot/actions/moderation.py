@@ -6,24 +6,22 @@ import asyncio
 import logging
 import time
 import uuid
-from collections import OrderedDict
-from collections.abc import Collection
+from collections.abc import Collection, Sequence
 
 import discord
 
-from bot.actions import modlog
-from bot.actions.execution import ActionResult, carry_out
+from bot.actions.claims import Claims
+from bot.actions.outbox import Outbox, pause_before
+from bot.actions.telling import Teller
 from bot.pictures.examining import Finding
 from bot.pictures.references import Reference, references
-from bot.rules.policy import Action, GuildPolicy, RuleOutcome, limit_action, merge_outcomes
+from bot.rules.policy import Action, GuildPolicy, limit_action, merge_outcomes
 from bot.services import Services
 from bot.storage.database import StoreError
-from bot.storage.tables import CLOSED, OPEN, Decision
+from bot.storage.tables import CLOSED, UNJUDGED_ORIGIN, Decision, Retry
 
 log = logging.getLogger(__name__)
 
-REMEMBERED_MESSAGES = 2_000
-"""Messages whose checked pictures are kept in memory, so that an edit does not check them again."""
 MAX_PICTURES = 20
 """Pictures of one message that are checked."""
 
@@ -65,45 +63,71 @@ class Moderation:
     def __init__(self, services: Services, client: discord.Client) -> None:
         self._services = services
         self._client = client
-        self._checked: OrderedDict[int, set[str]] = OrderedDict()
+        self._claims = Claims(services.store)
         self._in_progress: dict[asyncio.Task[object], discord.Message] = {}
+        self.teller = Teller(services, client)
+        self.outbox = Outbox(services, client, self._announce)
         self.stopping = False
         """Whether `finish` was called: no new message may be started."""
 
-    async def check(self, message: discord.Message, again: bool = False) -> list[Finding]:
+    async def check(self, message: discord.Message, again: bool = False, unjudged: bool = False) -> list[Finding]:
         """Check a message's new pictures and do what the server's rules say.
 
         Args:
             message: messages outside a server are skipped.
             again: the message was edited or is an old one, so look up what was decided before a restart.
+            unjudged: also check pictures that were checked without a verdict.
 
         Returns:
-            A finding for each new picture.
+            A finding for each picture that was checked.
         """
         task = asyncio.current_task()
         assert task is not None  # noqa: S101
         self._in_progress[task] = message
         try:
-            return await self._check(message, again)
+            return await self._check(message, again, unjudged)
         finally:
             self._in_progress.pop(task, None)
 
-    async def _check(self, message: discord.Message, again: bool) -> list[Finding]:
+    async def preview(self, message: discord.Message) -> list[Finding]:
+        """Findings for the pictures of a message that no model has judged yet. Nothing is done and nothing recorded."""
         pictures = references(message)
         if not pictures or message.guild is None:
             return []
         policy = await self._policy(message.guild.id)
-        own_ids = (self._client.application_id, self._client.user.id if self._client.user else None)
-        if reason := skip_reason(message, policy, own_ids):
+        if skip_reason(message, policy, self._own_ids):
+            return []
+        decided = await self._services.store.decisions_on(message.id)
+        judged = {key for key, decision in decided.items() if decision.origin != UNJUDGED_ORIGIN}
+        new = [picture for picture in pictures if picture.key not in judged]
+        return await self._examine(new, message, policy) if new else []
+
+    @property
+    def _own_ids(self) -> tuple[int | None, ...]:
+        """Of the bot's user and application, which may differ."""
+        return self._client.application_id, self._client.user.id if self._client.user else None
+
+    async def _check(self, message: discord.Message, again: bool, unjudged: bool) -> list[Finding]:
+        pictures = references(message)
+        if not pictures or message.guild is None:
+            return []
+        policy = await self._policy(message.guild.id)
+        if reason := skip_reason(message, policy, self._own_ids):
             self._services.metrics.messages.labels(reason).inc()
             return []
-        new = await self._claim_new(message.id, pictures, again)
-        if not new:
-            return []
-        findings = await self._examine(new, message.guild.id, policy)
-        if findings:
-            await self._act(message, findings, policy)
-        self._services.metrics.messages.labels("looked at").inc()
+        new = await self._claims.claim(message.id, pictures, again, unjudged)
+        findings = None
+        try:
+            findings = await self._examine(new, message, policy) if new else []
+            if findings:
+                await self._act(message, findings, policy)
+        except BaseException:
+            findings = None
+            raise
+        finally:
+            self._claims.release(message.id, new, findings)
+        if new:
+            self._services.metrics.messages.labels("looked at").inc()
         return findings
 
     async def _policy(self, guild_id: int) -> GuildPolicy:
@@ -114,26 +138,11 @@ class Moderation:
             self._services.metrics.errors.labels("store").inc()
             return GuildPolicy()
 
-    async def _claim_new(self, message_id: int, pictures: list[Reference], again: bool) -> list[Reference]:
-        """The pictures that were not checked yet. They count as checked from now on."""
-        if message_id not in self._checked:
-            # Before the database is queried: an edit that arrives meanwhile must find these pictures taken.
-            self._checked[message_id] = set()
-            while len(self._checked) > REMEMBERED_MESSAGES:
-                self._checked.popitem(last=False)
-            if again:
-                self._checked[message_id] |= set(await self._services.store.decisions_on(message_id))
-        # `get`, because other messages may have pushed this one out during the query.
-        keys = self._checked.get(message_id, set())
-        new = [picture for picture in pictures if picture.key not in keys]
-        keys |= {picture.key for picture in new}
-        return new
-
-    async def _examine(self, pictures: list[Reference], guild_id: int, policy: GuildPolicy) -> list[Finding]:
-        examiner = self._services.examiner
+    async def _examine(self, pictures: list[Reference], message: discord.Message, policy: GuildPolicy) -> list[Finding]:
+        examiner, guild_id = self._services.examiner, message.guild.id if message.guild else 0
         start = time.perf_counter()
         results = await asyncio.gather(
-            *(examiner.examine(picture, guild_id, policy) for picture in pictures[:MAX_PICTURES])
+            *(examiner.examine(picture, guild_id, policy, message.author.id) for picture in pictures[:MAX_PICTURES])
         )
         self._services.metrics.seconds.observe(time.perf_counter() - start)
         detail = f"only the first {MAX_PICTURES} pictures of a message are checked"
@@ -143,45 +152,40 @@ class Moderation:
     async def _act(self, message: discord.Message, findings: list[Finding], policy: GuildPolicy) -> None:
         outcome = merge_outcomes(finding.outcome for finding in findings)
         action = limit_action(policy.mode, outcome.action)
-        result = await carry_out(message, action, outcome, policy, self._services.fetcher)
-        self._services.metrics.actions.labels(
-            action.name.lower(), "done" if result.action == action else "refused"
-        ).inc()
-        # Before the mod-log entry is posted: a click on its buttons looks the decisions up.
-        for finding in findings:
-            await self._record(message, finding, policy, result)
-        if result.action is not Action.LOG:
-            await self._post_to_modlog(message, findings, outcome, result, policy)
+        found = [self._decision(message, finding) for finding in findings]
+        retries = [self._retry(message, finding) for finding in findings if finding.retry]
+        if action is Action.LOG:
+            await self._services.store.record(*found, *retries)
+            self._announce(found)
+            done: Action = action
+        else:
+            done = (await self.outbox.act(message, findings, [*found, *retries], outcome, action, policy)).action
+        self._services.metrics.actions.labels(action.name.lower(), "done" if done == action else "refused").inc()
+        if done is not Action.LOG and message.guild:
+            await self.teller.check_modlog(message.guild, policy)
 
-    async def _post_to_modlog(
-        self,
-        message: discord.Message,
-        findings: list[Finding],
-        outcome: RuleOutcome,
-        result: ActionResult,
-        policy: GuildPolicy,
-    ) -> None:
-        matched = [finding for finding in findings if finding.outcome.action]
-        if failure := await modlog.post(message, matched, outcome, result, policy):
-            self._services.metrics.errors.labels("mod-log").inc()
-            ids = {"guild_id": message.guild.id if message.guild else 0, "message_id": message.id}
-            log.warning("could not post to the mod-log: %s", failure, extra=ids)
+    def _announce(self, rows: Sequence[Decision]) -> None:
+        """Log and count decisions that are final."""
+        for row in rows:
+            self._services.metrics.pictures.labels(row.verdict, row.origin).inc()
+            log.info("decision", extra={name: getattr(row, name) for name in row.__dataclass_fields__})
 
-    async def _record(
-        self, message: discord.Message, finding: Finding, policy: GuildPolicy, result: ActionResult
-    ) -> None:
-        """Write one picture's decision to the log and the database."""
-        decision = self._decision(message, finding, result)
-        self._services.metrics.pictures.labels(finding.verdict, finding.origin).inc()
-        values = {name: getattr(decision, name) for name in decision.__dataclass_fields__}
-        log.info("decision", extra={**values, "mode": policy.mode.value})
-        await self._services.store.record(decision)
+    def _retry(self, message: discord.Message, finding: Finding) -> Retry:
+        now = self._services.store.now()
+        return Retry(
+            message_id=message.id,
+            picture=finding.reference.key,
+            guild_id=message.guild.id if message.guild else 0,
+            channel_id=message.channel.id,
+            user_id=message.author.id,
+            tries=0,
+            due_at=now + pause_before(0),
+            created_at=now,
+        )
 
-    def _decision(self, message: discord.Message, finding: Finding, result: ActionResult) -> Decision:
+    def _decision(self, message: discord.Message, finding: Finding) -> Decision:
+        """The decision on one picture, before anything is done."""
         outcome = finding.outcome
-        # A harmless picture beside a bad one matched no rule: what was done to the message was not done for it.
-        matched = bool(outcome.action)
-        details = (finding.detail, result.detail if matched else "")
         return Decision(
             id=uuid.uuid4().hex,
             guild_id=message.guild.id if message.guild else 0,
@@ -197,12 +201,12 @@ class Moderation:
             threshold=outcome.threshold,
             scores=finding.scores,
             action=outcome.action,
-            done=result.action if matched else Action.LOG,
+            done=Action.LOG,
             origin=finding.origin,
             model=finding.version,
-            detail="; ".join(filter(None, details))[:300],
+            detail=finding.detail[:300],
             created_at=self._services.store.now(),
-            state=OPEN if matched and result.action is not Action.LOG else CLOSED,
+            state=CLOSED,
         )
 
     @property

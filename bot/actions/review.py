@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import re
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from typing import Any, Self
 
@@ -12,10 +12,20 @@ import discord
 
 from bot.actions.discord_calls import DISCORD_ERRORS, as_sentence, describe_error, retry
 from bot.actions.execution import time_out
+from bot.actions.picking import (
+    REST,
+    ListedPicture,
+    describe_choice,
+    listed_pictures,
+    name_pictures,
+    named_pictures,
+    needs_menu,
+    waiting_pictures,
+)
 from bot.rules.policy import Action
 from bot.services import Services, services_of
 from bot.storage.database import StoreError
-from bot.storage.tables import APPROVED, DELETED, TIMED_OUT, WRONG, Decision, Ruling, decisions
+from bot.storage.tables import APPROVED, DELETED, OPEN, TIMED_OUT, WRONG, Decision, Ruling, decisions
 
 log = logging.getLogger(__name__)
 
@@ -39,6 +49,10 @@ CHOICES = {
     "wrong": ReviewChoice("Wrong verdict", WRONG, "marked as a wrong verdict", discord.ButtonStyle.secondary, True),
 }
 """By the word in a button's custom id. Posted entries hold these ids: never change them."""
+AUTHOR_FIELD, MODERATOR_FIELD = "Author", "Moderator"
+"""Fields of an entry. Posted entries have them: never change them."""
+UNKNOWN_MEMBER = 10007
+"""Discord's code for a user who is not in the server."""
 PARTICIPLES = {choice.state: choice.participle for choice in CHOICES.values()}
 
 
@@ -46,33 +60,28 @@ class NotCarriedOutError(Exception):
     """Why a moderator's choice could not be carried out: a clause."""
 
 
-def review_buttons(channel_id: int, message_id: int) -> discord.ui.View:
-    """The buttons of an entry about a message."""
-    view = discord.ui.View(timeout=None)
-    for name in CHOICES:
-        view.add_item(ReviewButton(name, channel_id, message_id))
-    return view
-
-
 class ReviewButton(
     discord.ui.DynamicItem[discord.ui.Button[Any]],
-    template=r"review:(?P<choice>approve|delete|timeout|wrong):(?P<channel>[0-9]{1,20}):(?P<message>[0-9]{1,20})",
+    template=r"review:(?P<choice>approve|delete|timeout|wrong):(?P<channel>[0-9]{1,20}):(?P<message>[0-9]{1,20})"
+    r"(?::(?P<names>m[0-9a-f.]{1,24}|k[a-z]{1,10}:[0-9a-f]{1,32}))?",
 ):
-    """A button whose custom id holds all that it needs, so that it needs no memory of the entry."""
+    """A button whose custom id names the pictures that a click decides, so that it needs no memory of the entry."""
 
-    def __init__(self, name: str, channel_id: int, message_id: int) -> None:
+    def __init__(self, name: str, channel_id: int, message_id: int, names: str = "", suffix: str = "") -> None:
+        """`names`: as in `bot.actions.picking.named_pictures`. `suffix`: what the label says after the choice."""
         choice = CHOICES[name]
-        custom_id = f"review:{name}:{channel_id}:{message_id}"
-        super().__init__(discord.ui.Button(label=choice.label, style=choice.style, custom_id=custom_id))
+        custom_id = f"review:{name}:{channel_id}:{message_id}{f':{names}' if names else ''}"
+        label = f"{choice.label} {suffix}".strip()
+        super().__init__(discord.ui.Button(label=label, style=choice.style, custom_id=custom_id))
         self.name, self.choice = name, choice
-        self.channel_id, self.message_id = channel_id, message_id
+        self.channel_id, self.message_id, self.names = channel_id, message_id, names
 
     @classmethod
     async def from_custom_id(
         cls, interaction: discord.Interaction, item: discord.ui.Item[Any], match: re.Match[str], /
     ) -> Self:
         """discord.py builds the button anew for each click."""
-        return cls(match["choice"], int(match["channel"]), int(match["message"]))
+        return cls(match["choice"], int(match["channel"]), int(match["message"]), match["names"] or "")
 
     async def callback(self, interaction: discord.Interaction[Any]) -> None:
         """A moderator clicked: answer only if nothing was done, for otherwise the entry shows it."""
@@ -103,71 +112,115 @@ class ReviewButton(
         # Discord shows the buttons to everyone who can read the mod-log.
         if missing := _missing_for(moderator, self.channel_id, self.name):
             raise NotCarriedOutError(f"you need the {missing} permission in that channel")
-        store, state = services.store, self.choice.state
+        pictures = await self._named_pictures(services, interaction)
         # Claimed before anything is done: of two moderators who click at once, one gets False here.
-        if not await store.settle(self.message_id, state, moderator.id):
-            raise NotCarriedOutError(await self._already_decided(services))
-        settled = await store.decisions(
-            decisions.c.message_id == self.message_id, decisions.c.guild_id == interaction.guild.id
-        )
+        if not await services.store.settle(self.message_id, self.choice.state, moderator.id, pictures):
+            raise NotCarriedOutError(await self._already_decided(services, pictures))
+        settled = [
+            row
+            for row in await self._decisions(services, pictures)
+            if (row.state, row.moderator_id) == (self.choice.state, moderator.id)
+        ]
         try:
-            note = await self._carry_out(services, interaction.client, moderator, settled)
+            note = await self._carry_out(services, interaction, moderator, settled)
         except NotCarriedOutError:
-            await store.reopen(self.message_id, state)
+            await services.store.reopen(self.message_id, self.choice.state, [row.picture for row in settled])
             raise
         await self._remember(services, settled)
-        ids = {"message_id": self.message_id, "state": state, "moderator": moderator.id}
+        # Only now: until here, the rows were needed to undo the click.
+        await services.store.drop_forgotten(self.message_id)
+        ids = {"message_id": self.message_id, "state": self.choice.state, "moderator": moderator.id}
         log.info("a moderator decided", extra=ids)
-        text = f"{self.choice.participle} by {moderator.mention}"
-        await _close_entry(interaction, f"{as_sentence(text)} {as_sentence(note)}".strip())
+        text = as_sentence(f"{self.choice.participle} by {moderator.mention}")
+        await self._update_entry(services, interaction, settled, f"{text} {as_sentence(note)}".strip())
 
-    async def _already_decided(self, services: Services) -> str:
+    async def _named_pictures(
+        self, services: Services, interaction: discord.Interaction[Any]
+    ) -> Collection[str] | None:
+        """The keys of the pictures that this button decides; None for all of the message.
+
+        Raises:
+            NotCarriedOutError: if the entry has changed since the moderator saw it.
+        """
+        if not self.names:
+            return None
+        named = named_pictures(self.names, listed_pictures(interaction.message))
+        if named is None:
+            raise NotCarriedOutError("this entry has changed meanwhile; choose again")
+        if REST not in named:
+            return named
+        listed = {picture.key for picture in listed_pictures(interaction.message)}
+        return named | {row.picture for row in await self._decisions(services, None) if row.picture not in listed}
+
+    async def _decisions(self, services: Services, pictures: Collection[str] | None) -> list[Decision]:
+        """The decisions on some pictures of the message; None for all."""
         rows = await services.store.decisions(decisions.c.message_id == self.message_id)
+        return [row for row in rows if pictures is None or row.picture in pictures]
+
+    async def _already_decided(self, services: Services, pictures: Collection[str] | None) -> str:
+        rows = await self._decisions(services, pictures)
         decided = next((row for row in rows if row.moderator_id), None)
         if decided is None:
             return "there is no record of this message any more"
         return f"already {PARTICIPLES.get(decided.state, decided.state)} by <@{decided.moderator_id}>"
 
     async def _carry_out(
-        self, services: Services, client: discord.Client, moderator: discord.Member, settled: Sequence[Decision]
+        self,
+        services: Services,
+        interaction: discord.Interaction[Any],
+        moderator: discord.Member,
+        settled: Sequence[Decision],
     ) -> str:
         """Do what the choice asks for. Returns a note about the time-out, or nothing.
 
         Raises:
             NotCarriedOutError: if the message could not be deleted.
         """
-        author_id = next((decision.user_id for decision in settled if decision.user_id), None)
-        author = await _fetch_member(moderator.guild, author_id)
+        # Of an author who had their data deleted, only the entry still has the id.
+        author_id = next((row.user_id for row in settled if row.user_id), None) or _author_in(interaction.message)
         if self.choice.allows:
-            # A moderator may have timed the author out for something else; that stays.
-            timed_out_by_bot = any(decision.done == Action.TIMEOUT for decision in settled)
-            if author and author.is_timed_out() and timed_out_by_bot:
-                return await _lift_time_out(author, f"{moderator} approved the picture")
-            return ""
-        await self._delete_message(client, moderator.guild)
+            if not await self._was_timed_out_for_these(services, settled):
+                return ""
+            author, _ = await _fetch_member(moderator.guild, author_id)
+            if author is None or not author.is_timed_out():
+                return ""
+            return await _lift_time_out(author, f"{moderator} approved the picture")
+        await self._delete_message(services, interaction.client, moderator.guild)
         if self.choice.state != TIMED_OUT:
             return ""
+        author, failure = await _fetch_member(moderator.guild, author_id)
         if author is None:
-            return "time-out failed: the author has left the server"
+            return f"time-out failed: {failure}"
         if author.top_role >= moderator.top_role and moderator.guild.owner_id != moderator.id:
             return "time-out failed: the author's role ranks as high as yours"
         policy = await services.store.policy(moderator.guild.id)
         return await time_out(author, policy, f"by {moderator}") or "author timed out"
 
-    async def _delete_message(self, client: discord.Client, guild: discord.Guild) -> None:
+    async def _was_timed_out_for_these(self, services: Services, settled: Sequence[Decision]) -> bool:
+        """Whether the bot timed the author out, and for no picture that is not allowed by now.
+
+        A moderator may have timed the author out for something else; that stays.
+        """
+        if not any(row.done == Action.TIMEOUT for row in settled):
+            return False
+        rows = await self._decisions(services, None)
+        return all(row.state in (APPROVED, WRONG) for row in rows if row.action == Action.TIMEOUT)
+
+    async def _delete_message(self, services: Services, client: discord.Client, guild: discord.Guild) -> None:
+        """Delete the message, and the bot's repost of it."""
         channel = client.get_partial_messageable(self.channel_id, guild_id=guild.id)
-        try:
-            await retry(channel.get_partial_message(self.message_id).delete)
-        except discord.NotFound:
-            pass  # the bot or the author deleted it before
-        except DISCORD_ERRORS as error:
-            raise NotCarriedOutError(describe_error(error)) from error
+        for message_id in filter(None, (self.message_id, await services.store.repost_of(self.message_id))):
+            try:
+                await retry(channel.get_partial_message(message_id).delete)
+            except discord.NotFound:
+                pass  # the bot or the author deleted it before
+            except DISCORD_ERRORS as error:
+                raise NotCarriedOutError(describe_error(error)) from error
 
     async def _remember(self, services: Services, settled: Sequence[Decision]) -> None:
         """Apply the choice to the same pictures in the future, in this server."""
         for decision in settled:
-            # Harmless pictures of the same message were never open; others were not even downloaded.
-            if decision.state == self.choice.state and decision.sha256 and decision.phash is not None:
+            if decision.sha256 and decision.phash is not None:  # others were not even downloaded
                 await services.rulings.add(
                     Ruling(
                         guild_id=decision.guild_id,
@@ -178,6 +231,99 @@ class ReviewButton(
                         created_at=services.store.now(),
                     )
                 )
+
+    async def _update_entry(
+        self, services: Services, interaction: discord.Interaction[Any], settled: Sequence[Decision], text: str
+    ) -> None:
+        """Write the decision into the entry, and leave the buttons for the pictures that wait for one."""
+        entry = interaction.message
+        assert entry is not None  # noqa: S101 - a button is below a message
+        listed = listed_pictures(entry)
+        rows = await self._decisions(services, None)
+        waiting = waiting_pictures(listed, {row.picture for row in rows if row.state == OPEN})
+        embed = entry.embeds[0] if entry.embeds else discord.Embed()
+        decided = {row.picture for row in settled}
+        which = ", ".join(str(picture.number) for picture in listed if picture.key in decided)
+        write_decision(embed, f"{which}: {text}" if which else text)
+        if not waiting:
+            embed.colour = discord.Colour.dark_grey()
+        view = review_view(self.channel_id, self.message_id, waiting) if waiting else None
+        await interaction.edit_original_response(embed=embed, view=view)
+
+
+class PictureMenu(
+    discord.ui.DynamicItem[discord.ui.Select[Any]],
+    template=r"review:pick:(?P<channel>[0-9]{1,20}):(?P<message>[0-9]{1,20})",
+):
+    """The menu of an entry with several pictures: which of them the buttons decide."""
+
+    def __init__(
+        self, channel_id: int, message_id: int, pictures: Sequence[ListedPicture] = (), chosen: Collection[str] = ()
+    ) -> None:
+        self.channel_id, self.message_id = channel_id, message_id
+        super().__init__(
+            discord.ui.Select(
+                custom_id=f"review:pick:{channel_id}:{message_id}",
+                placeholder="Pictures to decide on",
+                max_values=max(1, len(pictures)),
+                options=[
+                    discord.SelectOption(label=picture.title, value=picture.key, default=picture.key in chosen)
+                    for picture in pictures
+                ],
+            )
+        )
+
+    @classmethod
+    async def from_custom_id(
+        cls, interaction: discord.Interaction, item: discord.ui.Item[Any], match: re.Match[str], /
+    ) -> Self:
+        """discord.py builds the menu anew for each choice."""
+        return cls(int(match["channel"]), int(match["message"]), listed_pictures(interaction.message))
+
+    async def callback(self, interaction: discord.Interaction[Any]) -> None:
+        """A moderator chose pictures: name them on the buttons."""
+        moderator = interaction.user
+        if not isinstance(moderator, discord.Member):
+            return
+        if missing := _missing_for(moderator, self.channel_id, ""):
+            text = f"No action taken: you need the {missing} permission in that channel."
+            await interaction.response.send_message(text, ephemeral=True)
+            return
+        pictures = listed_pictures(interaction.message)
+        view = review_view(self.channel_id, self.message_id, pictures, frozenset(self.item.values))
+        await interaction.response.edit_message(view=view)
+
+
+def review_view(
+    channel_id: int, message_id: int, pictures: Sequence[ListedPicture], chosen: Collection[str] | None = None
+) -> discord.ui.View:
+    """The buttons of an entry about pictures of a message, and a menu if there are several.
+
+    Args:
+        channel_id: where the message is.
+        message_id: of the message.
+        pictures: those that wait for a decision.
+        chosen: keys of those that a click decides; None for all.
+    """
+    view = discord.ui.View(timeout=None)
+    chosen_keys = {picture.key for picture in pictures} if chosen is None else chosen
+    names = name_pictures(pictures, chosen_keys)
+    suffix = ""
+    if needs_menu(pictures):
+        suffix = describe_choice(pictures, chosen_keys)
+        view.add_item(PictureMenu(channel_id, message_id, pictures, chosen_keys))
+    for name in CHOICES:
+        view.add_item(ReviewButton(name, channel_id, message_id, names, suffix))
+    return view
+
+
+def write_decision(embed: discord.Embed, text: str) -> None:
+    """Add a line to the moderators' decisions in an entry."""
+    for place, field in enumerate(embed.fields):
+        if field.name == MODERATOR_FIELD:
+            embed.set_field_at(place, name=MODERATOR_FIELD, value=f"{field.value}\n{text}"[:1000], inline=False)
+            return
+    embed.add_field(name=MODERATOR_FIELD, value=text[:1000], inline=False)
 
 
 def _missing_for(moderator: discord.Member, channel_id: int, name: str) -> str:
@@ -201,19 +347,22 @@ async def _lift_time_out(member: discord.Member, reason: str) -> str:
     return "time-out lifted"
 
 
-async def _fetch_member(guild: discord.Guild, user_id: int | None) -> discord.Member | None:
+async def _fetch_member(guild: discord.Guild, user_id: int | None) -> tuple[discord.Member | None, str]:
+    """A member of the server, or why there is none: a clause."""
     if user_id is None:
-        return None
+        return None, "the author is not known any more"
     try:
-        return guild.get_member(user_id) or await guild.fetch_member(user_id)
-    except discord.HTTPException:
-        return None
+        return guild.get_member(user_id) or await guild.fetch_member(user_id), ""
+    except discord.NotFound as error:
+        left = error.code == UNKNOWN_MEMBER
+        return None, f"the author {'has left the server' if left else 'is not a member, but a webhook or deleted'}"
+    except DISCORD_ERRORS as error:
+        return None, describe_error(error)
 
 
-async def _close_entry(interaction: discord.Interaction[Any], text: str) -> None:
-    """Write the decision into the entry and remove its buttons."""
-    assert interaction.message is not None  # noqa: S101 - a button is below a message
-    embed = interaction.message.embeds[0] if interaction.message.embeds else discord.Embed()
-    embed.colour = discord.Colour.dark_grey()
-    embed.add_field(name="Moderator", value=text[:1000], inline=False)
-    await interaction.edit_original_response(embed=embed, view=None)
+def _author_in(entry: discord.Message | None) -> int | None:
+    """The author's id in a mod-log entry."""
+    fields = entry.embeds[0].fields if entry and entry.embeds else []
+    values = [field.value or "" for field in fields if field.name == AUTHOR_FIELD]
+    found = re.search(r"\(([0-9]{1,20})\)$", values[0]) if values else None
+    return int(found[1]) if found else None

@@ -1,4 +1,4 @@
-"""The slash commands: one cog per file, grouped by who may use them."""
+"""The slash commands: one cog per file, grouped by who may use them. `watching` has none."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ from bot.commands.insight import Insight
 from bot.commands.members import Members
 from bot.commands.model import ModelCommands
 from bot.commands.privacy import Privacy
+from bot.commands.watching import Watching
 from bot.services import Services
 
 
@@ -23,4 +24,5 @@ def cogs(bot: commands.AutoShardedBot, services: Services, moderation: Moderatio
         ModelCommands(bot, services),
         Privacy(services),
         Members(services),
+        Watching(bot, services, moderation.teller),
     ]

@@ -7,6 +7,7 @@ from typing import Any
 
 import discord
 from discord import app_commands
+from discord.ext import commands
 
 from bot.actions.discord_calls import permission_title
 from bot.services import services_of
@@ -28,10 +29,23 @@ async def answer(interaction: Interaction, text: str, **more: Any) -> None:
         await interaction.response.send_message(text, ephemeral=True, **more)
 
 
+class DeferringCog(commands.Cog):
+    """Commands that may wait for the database: Discord is told at once that the answer takes a while."""
+
+    async def interaction_check(self, interaction: Interaction, /) -> bool:
+        """Defer each command before anything else: Discord waits only 3 s."""
+        await interaction.response.defer(ephemeral=True)
+        return True
+
+
 async def on_command_error(interaction: Interaction, error: app_commands.AppCommandError) -> None:
     """Answer a failed command with one sentence; unexpected errors go to the log in full."""
     # discord.py wraps what a command raises.
-    cause = error.original if isinstance(error, app_commands.CommandInvokeError) else error
+    await report_error(interaction, error.original if isinstance(error, app_commands.CommandInvokeError) else error)
+
+
+async def report_error(interaction: Interaction, cause: Exception) -> None:
+    """Answer with one sentence on what went wrong; unexpected errors go to the log in full."""
     if isinstance(cause, app_commands.MissingPermissions):
         missing = " and ".join(map(permission_title, cause.missing_permissions))
         text = f"You need the {missing} permission for this command."

@@ -7,10 +7,10 @@ from typing import Any, Literal
 
 import discord
 from discord import app_commands
-from discord.ext import commands
 
-from bot.actions.modlog import modlog_permissions_missing
-from bot.commands.answering import Interaction, answer, guild_of, plural
+from bot.actions.telling import describe_modlog_problem, modlog_permissions_missing, modlog_problem
+from bot.commands.answering import DeferringCog, Interaction, answer, guild_of, plural
+from bot.commands.confirming import confirm
 from bot.rules.policy import UNJUDGED, Action, GuildPolicy, Mode, ModerationRule
 from bot.services import Services
 from stages.inference.sidecar import Sidecar, decided
@@ -20,12 +20,24 @@ ExemptChannel = discord.TextChannel | discord.ForumChannel | discord.VoiceChanne
 ActionName = Literal["log", "flag", "spoiler", "delete", "timeout"]
 
 
-def describe_policy(policy: GuildPolicy, sidecar: Sidecar) -> str:
+ON_ALL = {
+    Action.LOG: "log every picture",
+    Action.FLAG: "flag every picture",
+    Action.SPOILER: "repost every message with a picture behind a spoiler",
+    Action.DELETE: "delete every message with a picture",
+    Action.TIMEOUT: "time out everyone who posts a picture",
+}
+ALL_PICTURES = 0.01
+"""A rule from a lower score on matches nearly every picture, so it takes a confirmation."""
+
+
+def describe_policy(policy: GuildPolicy, sidecar: Sidecar, guild: discord.Guild) -> str:
     """A server's settings, one a line."""
     default = " (the model's defaults, until you set one with `/threshold`)" if policy.rules is None else ""
     lines = [
         f"**Mode** {policy.mode.value}",
         f"**Mod-log** {f'<#{policy.modlog}>' if policy.modlog else 'off (set a channel with `/channel modlog`)'}",
+        f"**Without a mod-log** {'act all the same' if policy.act_untold else 'act on nothing'}",
         f"**Moderator role** {f'<@&{policy.moderators}>' if policy.moderators else 'not set'}",
         f"**Time-out** {plural(policy.timeout_minutes, 'minute')}",
         f"**Age-restricted channels** {'skipped' if policy.skip_age_gated else 'checked'}",
@@ -35,6 +47,9 @@ def describe_policy(policy: GuildPolicy, sidecar: Sidecar) -> str:
         *(_describe_rule(rule, sidecar) for rule in policy.effective_rules(sidecar)),
         "Everything else is only logged.",
     ]
+    problem = modlog_problem(guild, policy)
+    if problem and (policy.modlog is not None or policy.mode is not Mode.SHADOW):
+        lines.append(f":warning: {describe_modlog_problem(policy, problem)}")
     return "\n".join(lines)
 
 
@@ -50,9 +65,7 @@ def _mentions(policy: GuildPolicy) -> str:
     return ", ".join(roles + channels)
 
 
-@app_commands.guild_only()
-@app_commands.default_permissions(manage_guild=True)
-class Configuring(commands.Cog):
+class Configuring(DeferringCog):
     """`/policy`, `/channel`, `/exempt` and `/threshold`, for members with Manage Server."""
 
     policy = app_commands.Group(
@@ -92,7 +105,7 @@ class Configuring(commands.Cog):
     @needs_manager
     async def show(self, interaction: Interaction) -> None:
         policy = await self._services.store.policy(guild_of(interaction).id)
-        await answer(interaction, describe_policy(policy, self._sidecar))
+        await answer(interaction, describe_policy(policy, self._sidecar, guild_of(interaction)))
 
     @policy.command(name="set", description="Change the mode, the moderator role, the time-out, or what is skipped")
     @app_commands.describe(
@@ -101,6 +114,7 @@ class Configuring(commands.Cog):
         timeout_minutes="length of a time-out in minutes",
         skip_age_gated="skip age-restricted channels",
         skip_bots="skip messages from other bots",
+        act_untold="delete, repost and time out even if the mod-log cannot be used",
     )
     @needs_manager
     async def set_policy(
@@ -111,6 +125,7 @@ class Configuring(commands.Cog):
         timeout_minutes: app_commands.Range[int, 1, 40320] | None = None,
         skip_age_gated: bool | None = None,
         skip_bots: bool | None = None,
+        act_untold: bool | None = None,
     ) -> None:
         values = {
             "mode": mode,
@@ -118,36 +133,57 @@ class Configuring(commands.Cog):
             "timeout_minutes": timeout_minutes,
             "skip_age_gated": skip_age_gated,
             "skip_bots": skip_bots,
+            "act_untold": act_untold,
         }
         changes = {name: value for name, value in values.items() if value is not None}
         if not changes:
             await answer(interaction, "Nothing changed: name at least one setting.")
             return
         policy = await self._change(interaction, **changes)
-        lines = [describe_policy(policy, self._sidecar)]
-        if policy.mode is not Mode.SHADOW and not policy.modlog:
-            lines.append("The mod-log is off: set a channel with `/channel modlog`.")
+        lines = [describe_policy(policy, self._sidecar, guild_of(interaction))]
         # Discord delivers a mention of such a role without a notification, and says nothing about it.
         may_ping = guild_of(interaction).me.guild_permissions.mention_everyone
         if moderators and not moderators.mentionable and not may_ping:
             lines.append(f"Pings will not notify {moderators.mention}: allow everyone to mention it in its settings.")
         await answer(interaction, "\n".join(lines))
 
+    @policy.command(name="reset", description="Remove this server's own rules, and use the model's")
+    @needs_manager
+    async def reset(self, interaction: Interaction) -> None:
+        policy = await self._change(interaction, rules=None)
+        await answer(interaction, describe_policy(policy, self._sidecar, guild_of(interaction)))
+
     @channel.command(name="modlog", description="Set the mod-log channel")
     @app_commands.describe(channel="channel that gets an entry for each match")
     @needs_manager
     async def modlog(self, interaction: Interaction, channel: discord.TextChannel) -> None:
-        if missing := modlog_permissions_missing(guild_of(interaction).get_channel(channel.id)):
+        guild = guild_of(interaction)
+        visible = guild.get_channel(channel.id)
+        if missing := modlog_permissions_missing(visible):
             await answer(interaction, f"Mod-log not changed ({missing}).")
             return
+        if visible and visible.permissions_for(guild.default_role).view_channel:
+            await confirm(
+                interaction,
+                f"Everyone can read {channel.mention}. The mod-log links to the pictures and names their authors.",
+                "Use it all the same",
+                lambda click: self._set_modlog(click, channel),
+            )
+            return
+        await self._set_modlog(interaction, channel)
+
+    async def _set_modlog(self, interaction: Interaction, channel: discord.TextChannel) -> None:
         await self._change(interaction, modlog=channel.id)
         await answer(interaction, f"The mod-log is now {channel.mention}.")
 
     @channel.command(name="clear", description="Turn the mod-log off")
     @needs_manager
     async def clear(self, interaction: Interaction) -> None:
-        await self._change(interaction, modlog=None)
-        await answer(interaction, "The mod-log is off. Matches are still logged by the bot.")
+        policy = await self._change(interaction, modlog=None)
+        text = "The mod-log is off. Matches are still logged by the bot."
+        if policy.mode is Mode.ENFORCE and not policy.act_untold:
+            text += " No message is deleted or reposted and nobody is timed out without a mod-log."
+        await answer(interaction, text)
 
     @exempt.command(name="add", description="Exempt a role or channel from checks")
     @app_commands.describe(role="role whose members are not checked", channel="channel or category to skip")
@@ -203,6 +239,8 @@ class Configuring(commands.Cog):
         score="lowest score that triggers the action; leave empty to remove the rule",
         ping="also ping the moderator role",
     )
+    @app_commands.guild_only()
+    @app_commands.default_permissions(manage_guild=True)
     @needs_manager
     async def threshold(
         self,
@@ -220,12 +258,28 @@ class Configuring(commands.Cog):
             text = f"Nothing changed: there is no label `{label[:100]}`. Choose one of {', '.join(labels)}."
             await answer(interaction, text)
             return
-        if score is None:
-            policy = policy.without_rule(sidecar, label, Action[action.upper()])
-        else:
-            policy = policy.with_rule(sidecar, ModerationRule(label, score, Action[action.upper()], ping))
+        verb = Action[action.upper()]
+        rule = None if score is None else ModerationRule(label, score, verb, ping)
+        if rule is not None and rule.threshold < ALL_PICTURES and label not in UNJUDGED:
+            await confirm(
+                interaction,
+                f"Every picture scores {score} or more on `{label}`: with this rule, the bot would "
+                f"{ON_ALL[verb]} in this server.",
+                "Set the rule",
+                lambda click: self._set_rule(click, label, verb, rule),
+            )
+            return
+        await self._set_rule(interaction, label, verb, rule)
+
+    async def _set_rule(
+        self, interaction: Interaction, label: str, action: Action, rule: ModerationRule | None
+    ) -> None:
+        """Set a rule, or remove the one for this label and action."""
+        sidecar, guild = self._sidecar, guild_of(interaction)
+        policy = await self._services.store.policy(guild.id)
+        policy = policy.without_rule(sidecar, label, action) if rule is None else policy.with_rule(sidecar, rule)
         await self._services.store.set_policy(guild.id, policy)
-        await answer(interaction, describe_policy(policy, sidecar))
+        await answer(interaction, describe_policy(policy, sidecar, guild))
 
     @threshold.autocomplete("label")
     async def complete_label(self, interaction: Interaction, current: str) -> list[app_commands.Choice[str]]:

@@ -9,11 +9,11 @@ from collections.abc import Sequence
 
 import discord
 from discord import app_commands
-from discord.ext import commands
 
 from bot.actions.discord_calls import as_sentence
 from bot.actions.review import PARTICIPLES
-from bot.commands.answering import Interaction, answer, guild_of, plural
+from bot.commands.answering import DeferringCog, Interaction, answer, guild_of, plural
+from bot.commands.rights import require_moderator_of
 from bot.operation import exports
 from bot.rules.policy import Action
 from bot.services import Services
@@ -69,7 +69,7 @@ def summarise(rows: Sequence[Decision], days: int) -> str:
     return "\n".join(lines)
 
 
-class Insight(commands.Cog):
+class Insight(DeferringCog):
     """`/why` and `/stats`, for moderators."""
 
     def __init__(self, services: Services) -> None:
@@ -79,16 +79,18 @@ class Insight(commands.Cog):
     @app_commands.describe(message="link or id of the message")
     @app_commands.guild_only()
     @app_commands.default_permissions(manage_messages=True)
-    @needs_moderator
     async def why(self, interaction: Interaction, message: str) -> None:
         # A link ends with the message's id, after those of the server and the channel.
         numbers = re.findall(r"\d{1,20}", message)
         if not numbers or int(numbers[-1]) >= 2**63:  # larger numbers do not fit the column
             await answer(interaction, "That is not a message: paste its link or its id.")
             return
+        guild = guild_of(interaction)
         rows = await self._services.store.decisions(
-            decisions.c.message_id == int(numbers[-1]), decisions.c.guild_id == guild_of(interaction).id
+            decisions.c.message_id == int(numbers[-1]), decisions.c.guild_id == guild.id
         )
+        if rows:
+            await require_moderator_of(interaction, guild, rows[0].channel_id)
         await answer(interaction, "\n\n".join(map(explain, rows[:MAX_SHOWN])) or "No record of that message.")
 
     @app_commands.command(name="stats", description="Count verdicts, and how often moderators agreed with them")
@@ -100,14 +102,13 @@ class Insight(commands.Cog):
         self, interaction: Interaction, days: app_commands.Range[int, 1, 365] = 30, export: bool = False
     ) -> None:
         guild = guild_of(interaction)
-        await interaction.response.defer(ephemeral=True)
         store, judge = self._services.store, self._services.judge
         since = store.now() - days * 86400
         rows = await store.decisions(
             decisions.c.guild_id == guild.id, decisions.c.created_at >= since, limit=MAX_DECISIONS
         )
-        text = summarise(rows, days)
-        # In a worker thread: with many decisions this takes long enough to hold heartbeats up.
+        # In worker threads: with many decisions this takes long enough to hold heartbeats up.
+        text = await judge.run_in_thread(summarise, rows, days)
         if precisions := await judge.run_in_thread(exports.threshold_precisions, rows):
             text += f"\n```\n{exports.as_table(precisions)}\n```"
         files = []

@@ -6,7 +6,7 @@ import discord
 from discord import app_commands
 from discord.ext import commands
 
-from bot.commands.answering import Interaction, answer, guild_of, plural
+from bot.commands.answering import DeferringCog, Interaction, answer, guild_of, plural
 from bot.services import Services
 
 NOTICE = """**What this bot stores**
@@ -14,11 +14,12 @@ For each picture that it checks: the ids of the server, channel, message and aut
 scores, the action taken, and a moderator's decision. It never stores pictures or message text, and trains on nothing.
 Everything is deleted after {days} days, or when the bot leaves the server.
 `/privacy delete` deletes what is stored under your id, in all servers. If a picture is still waiting for review, its \
-record stays until then, without your id. Moderators' decisions on a picture stay under its hash, without a name."""
+record stays until then, without your id, and is deleted with the decision. Moderators' decisions on a picture stay \
+under its hash, without a name."""
 
 
 @app_commands.guild_only()
-class Privacy(commands.GroupCog, group_name="privacy", group_description="Your data"):
+class Privacy(DeferringCog, commands.GroupCog, group_name="privacy", group_description="Your data"):
     """`/privacy`, for everyone."""
 
     def __init__(self, services: Services) -> None:

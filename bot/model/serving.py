@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
+from collections.abc import Callable
 from dataclasses import dataclass
 
 from bot.model.release import Release, Repository
@@ -31,7 +32,15 @@ class LoadedModel:
         Raises:
             ModelError: if this code cannot use its files.
         """
-        return cls(release, Predictor(release.model, release.sidecar))
+        try:
+            return cls(release, Predictor(release.model, release.sidecar))
+        except ModelError:
+            raise
+        except Exception as error:  # whatever a file can make ONNX Runtime, numpy or the parser of the side-car raise
+            text = " ".join(str(error).split())[:300]
+            raise ModelError(
+                f"{release.version} cannot be used ({type(error).__name__}: {text}); train and push it again"
+            ) from error
 
 
 class Serving:
@@ -42,6 +51,8 @@ class Serving:
         self.asked = asked
         """As on the command line: a stage, a version, a git revision or `workspace`."""
         self.current = model
+        self.listeners: list[Callable[[], None]] = []
+        """Called after each switch to another model, in the thread that made it."""
         self._refused_commit = ""
         self._last_error = ""
         self._retry_at = 0.0
@@ -75,6 +86,8 @@ class Serving:
         model, previous = LoadedModel.load(release), self.version
         self.current = model  # one assignment, so that no picture sees half of the change
         log.info("model %s replaces %s", self.version, previous)
+        for listener in self.listeners:
+            listener()
 
     async def poll(self) -> bool:
         """Load a new model if there is one.

@@ -87,6 +87,7 @@ class Health:
             "latency_s": round(latency, 3) if connected else None,
             "model": self._serving.version,
             "queue": self._judge.admitted,
+            "store": "away" if self._store.away else "ok",
             "store_waiting": self._store.waiting,
         }
         return web.json_response(state, status=200 if connected and not self._store.away else 503)
@@ -96,5 +97,6 @@ class Health:
         # Gauges are read when Prometheus asks, instead of being kept up to date all the time.
         metrics.queue.set(self._judge.admitted)
         metrics.waiting.set(self._store.waiting)
+        metrics.store_errors.set(self._store.errors)
         metrics.model.info({"version": self._serving.version, "md5": self._serving.current.release.md5})
         return web.Response(body=metrics.exposition(), headers={"Content-Type": metrics.content_type})

@@ -27,6 +27,7 @@ class Metrics:
         self.pictures = counter("mlpy_pictures", "Pictures, by verdict and its origin", "verdict", "origin")
         self.actions = counter("mlpy_actions", "Actions, by result", "action", "result")
         self.reviews = counter("mlpy_reviews", "Clicks on review buttons, by choice and result", "choice", "result")
+        self.recovered = counter("mlpy_recovered", "Work of an earlier time, by kind and result", "kind", "result")
         self.errors = counter("mlpy_errors", "Errors, by component", "where")
         self.gateway = counter("mlpy_gateway", "Gateway connects, resumes and disconnects", "event")
         self.seconds = Histogram(
@@ -40,6 +41,7 @@ class Metrics:
         )
         self.queue = Gauge("mlpy_queue", "Pictures in progress", registry=registry)
         self.waiting = Gauge("mlpy_store_waiting", "Rows waiting for the database", registry=registry)
+        self.store_errors = Gauge("mlpy_store_errors", "Failed statements since the start", registry=registry)
         self.model = Info("mlpy_model", "The model that is serving", registry=registry)
 
     def exposition(self) -> bytes:

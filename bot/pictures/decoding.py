@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, replace
 
+from bot.pictures.fairness import FairQueue, GuildAndAuthor
 from stages.inference import PictureError
 from stages.inference.decoding import Caps, Pixels
 from stages.inference.frames import Seen, frames
@@ -20,6 +21,8 @@ FAST_BYTES, FAST_MEMORY, FAST_SECONDS = 4_000_000, 24_000_000, 0.25
 """Of a picture in the fast lane: the file's size, the memory of decoding (a PNG of 6 megapixels), and the CPU time."""
 SLOW_MEMORY = 130_000_000
 """Of decoding in the slow lane: a transparent PNG of 25 megapixels takes 100 MB."""
+SLOW_AFTER = 1.0
+"""Seconds in the fast lane after which an author's next pictures leave a process of it to others."""
 OVERHEAD = 24_000_000
 """Memory that a process may take beside a picture's file, copied once, and its decoded frames."""
 FRAMES_SHARE = 0.7
@@ -61,19 +64,22 @@ class Decoder:
         self._frame_count = frame_count
         self._fast_caps = replace(caps, max_bytes=min(caps.max_bytes, FAST_BYTES), max_memory=FAST_MEMORY)
         self._slow_caps = replace(caps, max_memory=SLOW_MEMORY)
+        self._fast_turns, self._slow_turns = FairQueue(workers, slow_after=SLOW_AFTER), FairQueue(1)
         fast_seconds = min(seconds, FAST_SECONDS)
         self._fast = Processes(Limits(fast_seconds, 2 * FAST_BYTES + FAST_MEMORY + OVERHEAD, FAST_NICENESS), workers)
         self._slow = Processes(Limits(seconds, 2 * caps.max_bytes + SLOW_MEMORY + OVERHEAD, SLOW_NICENESS))
 
-    async def decode(self, data: bytes, sidecar: Sidecar, sha256: str) -> DecodedPicture:
-        """Decode a picture for a model and hash it.
+    async def decode(self, data: bytes, sidecar: Sidecar, sha256: str, owner: GuildAndAuthor) -> DecodedPicture:
+        """Decode a picture for a model and hash it, when its owner has a turn.
 
         Raises:
             PictureError: `corrupt`, `too_large` or `timed_out`.
         """
-        seen = await self._in_fast_lane(data, sidecar) or await self._in_lane(
-            self._slow, self._slow_caps, data, sidecar
-        )
+        async with self._fast_turns.turn(*owner):
+            seen = await self._in_fast_lane(data, sidecar)
+        if seen is None:
+            async with self._slow_turns.turn(*owner):
+                seen = await self._in_lane(self._slow, self._slow_caps, data, sidecar)
         return DecodedPicture.of(sha256, seen)
 
     async def _in_fast_lane(self, data: bytes, sidecar: Sidecar) -> Seen | None:

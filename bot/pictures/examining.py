@@ -12,8 +12,9 @@ from PIL import Image, ImageFilter
 
 from bot.model.serving import LoadedModel, Serving
 from bot.pictures.decoding import DecodedPicture
+from bot.pictures.fairness import GuildAndAuthor, QueueFullError
 from bot.pictures.fetching import Fetcher, NotAPictureError, UnfetchedError
-from bot.pictures.judging import Judge, QueueFullError, sha256_of
+from bot.pictures.judging import Judge, sha256_of
 from bot.pictures.memory import Rulings
 from bot.pictures.references import Reference
 from bot.rules.policy import (
@@ -27,7 +28,7 @@ from bot.rules.policy import (
     refused_outcome,
 )
 from bot.storage.store import BotStore
-from bot.storage.tables import PictureScores, Ruling
+from bot.storage.tables import UNJUDGED_ORIGIN, PictureScores, Ruling
 from stages.inference import PictureError
 from stages.inference.decoding import Pixels
 from stages.inference.sidecar import verdict
@@ -39,7 +40,9 @@ THUMBNAIL_SIDE = 160
 MIN_RESERVED, DEFAULT_RESERVED = 1_000_000, 4_000_000
 """Bytes of memory to reserve for a picture: at least, and if its size is unknown."""
 PICTURE_SECONDS = 60.0
-"""For one picture, including the time in the queue."""
+"""For one picture, from its turn in the queue on."""
+RETRIED = frozenset({"unreachable", "failed"})
+"""Verdicts that are not final, whatever they come from."""
 
 
 @dataclass(frozen=True)
@@ -60,6 +63,8 @@ class Finding:
     phash: int | None = None
     thumbnail: bytes | None = field(default=None, repr=False)
     """Blurred JPEG, only for findings that go to the mod-log."""
+    retry: bool = False
+    """Whether another try may bring a verdict: what failed was not the picture's own fault."""
 
 
 class Examiner:
@@ -72,44 +77,67 @@ class Examiner:
         self._store = store
         self._rulings = rulings
 
-    def unjudged(self, reference: Reference, policy: GuildPolicy, reason: str, detail: str) -> Finding:
+    def unjudged(
+        self, reference: Reference, policy: GuildPolicy, reason: str, detail: str, retry: bool = False
+    ) -> Finding:
         """The finding for a picture that cannot be checked. `reason`: a key of `UNJUDGED`, which rules may name."""
         model = self._serving.current
         outcome = apply_rules({reason: 1.0}, policy.effective_rules(model.predictor.sidecar))
-        return Finding(reference, reason, "unjudged", outcome, model.release.version, detail=detail[:300])
+        retry = retry or reason in RETRIED
+        return Finding(
+            reference, reason, UNJUDGED_ORIGIN, outcome, model.release.version, detail=detail[:300], retry=retry
+        )
 
-    async def examine(self, reference: Reference, guild_id: int, policy: GuildPolicy) -> Finding | None:
-        """Examine one picture. None if the file is not a picture. Raises nothing but CancelledError."""
+    async def examine(
+        self, reference: Reference, guild_id: int, policy: GuildPolicy, author_id: int = 0
+    ) -> Finding | None:
+        """Examine one picture. None if the file is not a picture. Raises nothing but CancelledError.
+
+        `author_id` is whose turn it takes; 0 stands for the server's moderators.
+        """
+        owner = (guild_id, author_id)
+        # Bytes and decoded frames are what takes memory. The size of an embed is unknown before it is fetched.
+        size = min(self._judge.caps.max_bytes, max(MIN_RESERVED, reference.size or DEFAULT_RESERVED))
         try:
-            with self._judge.admit():
-                async with asyncio.timeout(PICTURE_SECONDS):
-                    return await self._fetch_and_examine(reference, guild_id, policy)
+            async with self._judge.queue.turn(*owner, size), asyncio.timeout(PICTURE_SECONDS):
+                data = await self._fetcher.fetch_picture(reference)
+                return await self._examine_shown(reference, data, owner, policy)
         except NotAPictureError:
             return None
         except QueueFullError:
-            return self.unjudged(reference, policy, "overloaded", f"{self._judge.admitted} pictures in the queue")
+            detail = f"{self._judge.admitted} pictures in the queue"
+            return self.unjudged(reference, policy, "overloaded", detail, retry=True)
         except UnfetchedError as error:
-            return self.unjudged(reference, policy, error.verdict, error.detail)
+            # A slow download is the network's fault, not the picture's.
+            return self.unjudged(reference, policy, error.verdict, error.detail, retry=error.verdict == "timed_out")
         except PictureError as error:
             return self.unjudged(reference, policy, error.reason, error.detail)
         except TimeoutError:
-            return self.unjudged(reference, policy, "timed_out", f"no verdict within {PICTURE_SECONDS:g} s")
+            return self.unjudged(reference, policy, "timed_out", f"no verdict within {PICTURE_SECONDS:g} s", retry=True)
         except Exception as error:
             # One bad picture must not keep the others of its message from being checked.
             log.exception("could not check a picture")
             return self.unjudged(reference, policy, "failed", type(error).__name__)
 
-    async def _fetch_and_examine(self, reference: Reference, guild_id: int, policy: GuildPolicy) -> Finding:
-        # Bytes and decoded frames are what takes memory. The size of an embed is unknown before it is fetched.
-        reserved = min(self._judge.caps.max_bytes, max(MIN_RESERVED, reference.size or DEFAULT_RESERVED))
-        await self._judge.reserve(reserved)
+    async def _examine_shown(
+        self, reference: Reference, data: bytes, owner: GuildAndAuthor, policy: GuildPolicy
+    ) -> Finding:
+        """Examine a file, or, if it cannot be decoded here, the still that Discord shows of it."""
         try:
-            data = await self._fetcher.fetch_picture(reference)
-            return await self._examine_bytes(reference, data, guild_id, policy)
-        finally:
-            self._judge.release(reserved)
+            return await self._examine_bytes(reference, data, owner, policy)
+        except PictureError as error:
+            if error.reason != "corrupt":
+                raise
+            try:
+                still = await self._fetcher.fetch_still(reference, "corrupt file")
+            except UnfetchedError as failure:
+                raise (error if failure.verdict == "unsupported" else failure) from None
+        return await self._examine_bytes(reference, still, owner, policy)
 
-    async def _examine_bytes(self, reference: Reference, data: bytes, guild_id: int, policy: GuildPolicy) -> Finding:
+    async def _examine_bytes(
+        self, reference: Reference, data: bytes, owner: GuildAndAuthor, policy: GuildPolicy
+    ) -> Finding:
+        guild_id, _ = owner
         model = self._serving.current  # one model throughout, even if another is loaded meanwhile
         sha256 = await self._judge.run_in_thread(sha256_of, data)
         decoded: DecodedPicture | None = None
@@ -117,7 +145,7 @@ class Examiner:
         ruling = await self._rulings.find(guild_id, sha256)
         cached = await self._store.find_scores(sha256, model.release.md5)
         if ruling is None and cached is None:
-            decoded = await self._decode(data, model, sha256)
+            decoded = await self._decode(data, model, sha256, owner)
         phash = _first_phash(decoded, cached, ruling)
         if ruling is None:
             # Other bytes, but perhaps the same picture, scaled or compressed again.
@@ -131,13 +159,13 @@ class Examiner:
             finding = await self._from_model(reference, decoded, policy, model)
         finding = replace(finding, sha256=sha256, phash=phash)
         if policy.mode is not Mode.SHADOW and finding.outcome.action >= Action.FLAG:
-            decoded = decoded or await self._decode(data, model, sha256)
+            decoded = decoded or await self._decode(data, model, sha256, owner)
             thumbnail = await self._judge.run_in_thread(blurred_jpeg, decoded.thumbnail())
             finding = replace(finding, thumbnail=thumbnail)
         return finding
 
-    async def _decode(self, data: bytes, model: LoadedModel, sha256: str) -> DecodedPicture:
-        return await self._judge.decode(data, model.predictor, sha256)
+    async def _decode(self, data: bytes, model: LoadedModel, sha256: str, owner: GuildAndAuthor) -> DecodedPicture:
+        return await self._judge.decode(data, model.predictor, sha256, owner)
 
     async def _from_model(
         self, reference: Reference, decoded: DecodedPicture, policy: GuildPolicy, model: LoadedModel

@@ -10,7 +10,9 @@ from typing import Any
 import aiohttp
 from yarl import URL
 
+from bot.pictures import formats
 from bot.pictures.references import Reference
+from stages.inference import decoding
 from stages.inference.hosts import Resolver
 
 DISCORD = frozenset(
@@ -24,21 +26,29 @@ DISCORD = frozenset(
 """Origins of Discord's CDN and media proxy."""
 
 CHUNK = 64 * 1024
-SNIFF_BYTES = 32
-"""Bytes that tell a picture's format."""
 
 
 class UnfetchedError(Exception):
     """A file could not be downloaded. `verdict` is a key of `bot.rules.policy.UNJUDGED`."""
 
-    def __init__(self, verdict: str, detail: str) -> None:
+    def __init__(self, verdict: str, detail: str, refused: bool = False) -> None:
         super().__init__(f"{verdict}: {detail}")
         self.verdict = verdict
         self.detail = detail
+        self.refused = refused
+        """Whether the host answered and said no, so that asking again would not help."""
 
 
 class NotAPictureError(Exception):
     """The file is not a picture, whatever its name and type say."""
+
+
+class _UndecodableError(Exception):
+    """The file's bytes are not in a format that is decoded here. `name`: of the format; empty if unknown."""
+
+    def __init__(self, name: str) -> None:
+        super().__init__(name)
+        self.name = name
 
 
 @dataclass(frozen=True)
@@ -80,13 +90,34 @@ class Fetcher:
             await self._session.close()
 
     async def fetch_picture(self, reference: Reference) -> bytes:
-        """Download a picture, or the still that stands for it.
+        """Download a picture, or, if its bytes cannot be decoded here, the still that Discord shows of it.
 
         Raises:
             UnfetchedError: if it cannot be downloaded, with a verdict.
             NotAPictureError: if the file is not a picture.
         """
-        return await self._download(reference.still or reference.url, self.caps.max_bytes, sniff=True)
+        try:
+            return await self._download(reference.url, self.caps.max_bytes, sniff=True)
+        except _UndecodableError as error:
+            if not error.name and not reference.displayed:
+                raise NotAPictureError from None
+            return await self.fetch_still(reference, error.name)
+
+    async def fetch_still(self, reference: Reference, name: str) -> bytes:
+        """Download the still that the media proxy makes of a picture or video in the format `name`.
+
+        Raises:
+            UnfetchedError: `unsupported` if there is none, or as for `fetch_picture`.
+        """
+        unsupported = UnfetchedError("unsupported", f"{name or 'unknown format'}, without a still in the media proxy")
+        if not reference.still:
+            raise unsupported
+        try:
+            return await self._download(reference.still, self.caps.max_bytes, sniff=True)
+        except _UndecodableError:
+            raise unsupported from None
+        except UnfetchedError as error:
+            raise (unsupported if error.refused else error) from None
 
     async def fetch_file(self, url: str, max_bytes: int) -> bytes:
         """Download any attachment, as for a repost.
@@ -139,14 +170,14 @@ class Fetcher:
             async for chunk in response.content.iter_chunked(CHUNK):
                 body += chunk
                 # As early as possible: most files that are not pictures are large, and are not downloaded further.
-                if not sniffed and len(body) >= SNIFF_BYTES:
-                    _sniff(bytes(body[:SNIFF_BYTES]))
+                if not sniffed and len(body) >= formats.HEAD_BYTES:
+                    _check_format(body)
                     sniffed = True
                 # After sniffing, so that a huge file that is not a picture gets no verdict.
                 if len(body) > max_bytes or (sniffed and (response.content_length or 0) > max_bytes):
                     raise UnfetchedError("too_large", f"larger than {max_bytes:,} bytes")
             if not sniffed:
-                _sniff(bytes(body[:SNIFF_BYTES]))
+                _check_format(body)
             return bytes(body)
 
 
@@ -164,7 +195,7 @@ def _check_response(response: aiohttp.ClientResponse) -> None:
     if 300 <= status < 400:
         raise UnfetchedError("outside", f"HTTP {status} redirects to another address")
     if status != 200:
-        raise UnfetchedError("unreachable", f"HTTP {status}")
+        raise UnfetchedError("unreachable", f"HTTP {status}", refused=True)
     if response.headers.get("Content-Encoding", "identity") != "identity":
         raise UnfetchedError("corrupt", "compressed in transit, which was not requested")
 
@@ -176,19 +207,8 @@ def _parse_seconds(value: Any) -> float:
         return 0.0
 
 
-def _sniff(head: bytes) -> None:
-    """Check a file's format by its first bytes.
-
-    Raises:
-        NotAPictureError: if it is not a picture.
-        UnfetchedError: if its format is not supported.
-    """
-    if head.startswith((b"\x89PNG\r\n\x1a\n", b"\xff\xd8\xff", b"GIF87a", b"GIF89a")):
-        return
-    # Supported: PNG, JPEG, GIF above, WebP here.
-    if head[:4] == b"RIFF" and head[8:12] == b"WEBP":
-        return
-    # MP4, AVIF and HEIC; BMP, TIFF, JPEG XL.
-    if head[4:8] == b"ftyp" or head.startswith((b"BM", b"II*\0", b"MM\0*", b"\0\0\0\x0cJXL ", b"\xff\x0a")):
-        raise UnfetchedError("unsupported", "a picture or video format that is not supported")
-    raise NotAPictureError
+def _check_format(body: bytearray) -> None:
+    """Raise `_UndecodableError` unless the first bytes are those of a format in `decoding.FORMATS`."""
+    name = formats.sniff(bytes(body[: formats.HEAD_BYTES]))
+    if name not in decoding.FORMATS:
+        raise _UndecodableError(name)

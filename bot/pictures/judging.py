@@ -16,11 +16,15 @@ import numpy as np
 from numpy.typing import NDArray
 
 from bot.pictures.decoding import DecodedPicture, Decoder
+from bot.pictures.fairness import FairQueue, GuildAndAuthor
 from stages.inference.decoding import Caps, Pixels
 from stages.inference.predictor import Predictor
 from stages.inference.sidecar import decided
 
 Result = TypeVar("Result")
+
+PLACES = 16
+"""Pictures that are downloaded, or held in memory, at a time."""
 
 
 @dataclass(frozen=True)
@@ -42,10 +46,6 @@ class JudgeCaps:
     """That score, and processes that decode."""
     batch: int = 2
     """Frames scored at once. More are not faster, and each costs another 15 MB per thread for good."""
-
-
-class QueueFullError(Exception):
-    """The queue is full and the picture was refused."""
 
 
 def sha256_of(data: bytes) -> str:
@@ -76,37 +76,30 @@ class Judge:
 
     def __init__(self, caps: JudgeCaps = JudgeCaps()) -> None:
         self.caps = caps
-        self.admitted = 0
-        """Pictures in progress."""
-        self._reserved = 0
-        self._reserve_queue: deque[tuple[int, asyncio.Future[None]]] = deque()
+        self.queue = FairQueue(min(PLACES, caps.queue), caps.queue, caps.budget)
+        """Turns to download a picture and to hold it in memory."""
         self._score_queue: deque[tuple[Predictor, Pixels, asyncio.Future[NDArray[np.float32]]]] = deque()
         self._drain_tasks: set[asyncio.Task[None]] = set()
         self._pool = ThreadPoolExecutor(caps.threads, "judge", initializer=_lower_priority)
         decoding_caps = Caps(caps.max_bytes, caps.max_pixels)
         self._decoder = Decoder(decoding_caps, caps.frames, caps.seconds, caps.threads)
 
-    def admit(self) -> Admission:
-        """Take a place in the queue, as a context manager that gives it back.
-
-        Raises:
-            QueueFullError: if there is none.
-        """
-        if self.admitted >= self.caps.queue:
-            raise QueueFullError
-        return Admission(self)
+    @property
+    def admitted(self) -> int:
+        """Pictures in progress."""
+        return self.queue.length
 
     async def run_in_thread(self, function: Callable[..., Result], *arguments: Any) -> Result:
         """Run a slow function in a worker thread."""
         return await asyncio.get_running_loop().run_in_executor(self._pool, function, *arguments)
 
-    async def decode(self, data: bytes, predictor: Predictor, sha256: str) -> DecodedPicture:
-        """Decode a picture for `predictor`, in a process of its own.
+    async def decode(self, data: bytes, predictor: Predictor, sha256: str, owner: GuildAndAuthor) -> DecodedPicture:
+        """Decode a picture for `predictor`, in a process of its own, when its owner has a turn.
 
         Raises:
             PictureError: if it cannot be decoded within the limits.
         """
-        return await self._decoder.decode(data, predictor.sidecar, sha256)
+        return await self._decoder.decode(data, predictor.sidecar, sha256, owner)
 
     async def scores(self, predictor: Predictor, decoded: DecodedPicture) -> dict[str, float]:
         """A picture's probability for each label, by its worst frame."""
@@ -159,53 +152,10 @@ class Judge:
             futures.append(future)
         return predictor, batch, futures
 
-    async def reserve(self, size: int) -> None:
-        """Wait until `size` more bytes fit the budget, first come first served. A picture larger than it goes alone."""
-        if self._reserve_queue or (self._reserved and self._reserved + size > self.caps.budget):
-            future: asyncio.Future[None] = asyncio.get_running_loop().create_future()
-            self._reserve_queue.append((size, future))
-            try:
-                await future
-            except asyncio.CancelledError:
-                if future.cancelled():  # it was still waiting
-                    self._reserve_queue = deque(waiting for waiting in self._reserve_queue if waiting[1] is not future)
-                    self.release(0)  # smaller ones behind it may fit now
-                else:  # it had just been admitted, and nobody else would give its bytes back
-                    self.release(size)
-                raise
-        else:
-            self._reserved += size
-
-    def release(self, size: int) -> None:
-        """Give back what `reserve` took, and admit those who wait."""
-        self._reserved -= size
-        while self._reserve_queue:
-            next_size, future = self._reserve_queue[0]
-            if self._reserved and self._reserved + next_size > self.caps.budget:
-                break  # nothing overtakes the first one, or large pictures would wait for ever
-            self._reserve_queue.popleft()
-            if not future.cancelled():
-                self._reserved += next_size
-                future.set_result(None)
-
     def close(self) -> None:
         """Stop the worker threads after their current work, and the processes at once."""
         self._decoder.close()
         self._pool.shutdown(wait=False, cancel_futures=True)
-
-
-class Admission:
-    """A picture's place in the queue."""
-
-    def __init__(self, judge: Judge) -> None:
-        self._judge = judge
-        judge.admitted += 1
-
-    def __enter__(self) -> Admission:
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self._judge.admitted -= 1
 
 
 def _score_frames(predictor: Predictor, frames: Pixels, batch: int) -> NDArray[np.float32]:

@@ -91,6 +91,8 @@ class GuildPolicy:
     skip_age_gated: bool = True
     skip_bots: bool = True
     timeout_minutes: int = 10
+    act_untold: bool = False
+    """Whether to act on messages even if the mod-log cannot be used, so that no moderator is told."""
     unknown: Mapping[str, Any] = field(default_factory=dict, compare=False, repr=False)
     """Fields that a newer version stored, kept as they are."""
 
@@ -116,6 +118,11 @@ class GuildPolicy:
     def effective_rules(self, sidecar: Sidecar) -> tuple[ModerationRule, ...]:
         """The server's own rules, or the defaults of the model that is serving."""
         return default_rules(sidecar) if self.rules is None else self.rules
+
+    def inapplicable_rules(self, sidecar: Sidecar) -> tuple[ModerationRule, ...]:
+        """The server's own rules on labels that the model does not have: no picture can match them."""
+        known = {*sidecar.labels, *UNJUDGED}
+        return tuple(rule for rule in self.rules or () if rule.label not in known)
 
     def with_rule(self, sidecar: Sidecar, rule: ModerationRule) -> GuildPolicy:
         """A policy in which `rule` replaces the rule of the same label and action."""

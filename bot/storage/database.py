@@ -4,18 +4,21 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import os
+import sqlite3
 from collections import deque
 from collections.abc import Sequence
 from itertools import islice
 from typing import Any, Self
 
-from sqlalchemy import Executable, Table, event, insert, select
+from sqlalchemy import Executable, Table, event, insert, select, update
 from sqlalchemy.dialects import postgresql, sqlite
 from sqlalchemy.engine import URL, make_url
 from sqlalchemy.exc import ArgumentError, DBAPIError, IntegrityError, OperationalError, SQLAlchemyError
 from sqlalchemy.exc import TimeoutError as PoolTimeoutError
 from sqlalchemy.ext.asyncio import create_async_engine
 
+from bot.storage import migrations
 from bot.storage.tables import SCHEMA, meta, metadata
 from stages.inference import MLpyError
 
@@ -29,6 +32,7 @@ MAX_BACKLOG = 1000
 """Rows kept while the database is away."""
 WRITE_BATCH = 100
 """Rows per transaction, if that many are waiting."""
+SQLITE_HEADER = b"SQLite format 3\0"
 SCHEMA_TRIES = 5
 Row = tuple[Table, dict[str, Any]]
 
@@ -63,10 +67,11 @@ class BotDatabase:
         self._backlog: deque[Row] = deque()
         self._write_lock = asyncio.Lock()
         self._failed_flushes = 0
+        self._file_id: tuple[int, int] | None = None
         self.errors = 0
         """Number of failed statements."""
         self.away = False
-        """Whether the last write found no database."""
+        """Whether the database did not answer when it was last asked."""
 
     async def __aenter__(self) -> Self:
         try:
@@ -78,6 +83,7 @@ class BotDatabase:
         if schema != str(SCHEMA):
             await self._engine.dispose()
             raise StoreError(f"{self} has schema version {schema}, this bot needs {SCHEMA}; use another database")
+        self._file_id = self._find_file()
         return self
 
     def __str__(self) -> str:
@@ -95,15 +101,22 @@ class BotDatabase:
         raise AssertionError
 
     async def _create_tables(self) -> str:
-        """Create missing tables. Returns the schema version in the database."""
+        """Create missing tables, and upgrade older ones. Returns the schema version that the database has then."""
         lock = "BEGIN IMMEDIATE" if self._sqlite else "SELECT pg_advisory_xact_lock(hashtext('mlpy bot'))"
         async with self._engine.begin() as connection:
             await connection.exec_driver_sql(lock)  # other processes may be creating them, too
-            await connection.run_sync(metadata.create_all)
-            schema = (await connection.execute(select(meta.c.value).where(meta.c.key == "schema"))).scalar()
-            if schema is None:
+            await connection.run_sync(meta.create, checkfirst=True)
+            found = (await connection.execute(select(meta.c.value).where(meta.c.key == "schema"))).scalar()
+            if found is None:
                 await connection.execute(insert(meta).values(key="schema", value=str(SCHEMA)))
-        return str(schema or SCHEMA)
+            elif not found.isdecimal() or int(found) not in range(1, SCHEMA + 1):
+                return str(found)  # a newer version's tables stay as they are
+            # New tables first: a step may fill them from the old ones.
+            await connection.run_sync(metadata.create_all)
+            for statement in migrations.statements(int(found or SCHEMA), SCHEMA):
+                await connection.exec_driver_sql(statement)
+            await connection.execute(update(meta).where(meta.c.key == "schema").values(value=str(SCHEMA)))
+        return str(SCHEMA)
 
     async def __aexit__(self, *_: object) -> None:
         await self.flush()
@@ -150,9 +163,12 @@ class BotDatabase:
         updates = {name: statement.excluded[name] for name in row.keys() - keys}
         await self.execute(statement.on_conflict_do_update(index_elements=sorted(keys), set_=updates))
 
-    async def append(self, table: Table, row: dict[str, Any]) -> None:
-        """Insert a row now, or once the database is back. An existing row with the same key stays."""
-        self._backlog.append((table, row))
+    async def append(self, *rows: Row) -> None:
+        """Write rows in this order, now or once the database is back.
+
+        `table.info` says what becomes of an existing row with the same key; without it, that one stays.
+        """
+        self._backlog.extend(rows)
         await self.flush()
         while len(self._backlog) > MAX_BACKLOG:
             log.error("a row was lost because the database is away for too long: %s", self._backlog.popleft()[1])
@@ -178,14 +194,12 @@ class BotDatabase:
     async def _write(self, rows: Sequence[Row]) -> bool:
         """Write these rows, or log those that the database rejects. Returns False if it is away."""
         try:
+            await self._reopen_if_lost()
             async with self._engine.begin() as connection:
                 for table in dict.fromkeys(table for table, _ in rows):
-                    # A row may be there already, from an attempt that was interrupted after its commit.
-                    statement = (sqlite if self._sqlite else postgresql).insert(table).on_conflict_do_nothing()
-                    await connection.execute(statement, [row for of, row in rows if of is table])
+                    await connection.execute(self._insert(table), [row for of, row in rows if of is table])
         except Exception as error:
-            self.away = isinstance(error, CONNECTION_ERRORS) and not _is_rejection(error)
-            if self.away:
+            if isinstance(error, CONNECTION_ERRORS) and not _is_rejection(error):
                 log.warning("%s; %d rows are waiting", self._count_error(error), len(self._backlog))
                 return False
             if len(rows) > 1:  # write them one by one, to find the one that the database rejects
@@ -199,6 +213,70 @@ class BotDatabase:
         self.away = False
         return True
 
+    def _insert(self, table: Table) -> Any:
+        """An INSERT that treats a row with the same key as the table asks for."""
+        statement = (sqlite if self._sqlite else postgresql).insert(table)
+        if "replaces" not in table.info:
+            # A row may be there already, from an attempt that was interrupted after its commit.
+            return statement.on_conflict_do_nothing()
+        key = table.info["key"]
+        fixed = {*key, *table.info.get("keeps", ())}
+        return statement.on_conflict_do_update(
+            index_elements=list(key),
+            set_={column.name: statement.excluded[column.name] for column in table.columns if column.name not in fixed},
+            where=table.info["replaces"](table.c, statement.excluded),
+        )
+
+    # The file of SQLite
+
+    async def check(self) -> bool:
+        """Whether the database answers. A lost file is made anew, and the backlog written."""
+        try:
+            async with self._write_lock:
+                await self._reopen_if_lost()
+            async with self._engine.begin() as connection:
+                await connection.execute(select(meta.c.key).limit(1))
+            if self._is_overwritten():  # SQLite itself may go on for long with the pages that it has in memory
+                raise sqlite3.DatabaseError("file is not a database")
+        except (*CONNECTION_ERRORS, sqlite3.DatabaseError) as error:
+            log.warning("%s", self._count_error(error))
+            return False
+        if not self._backlog:  # otherwise the next write tells
+            self.away = False
+        return await self.flush()
+
+    async def _reopen_if_lost(self) -> None:
+        """Open the database again if its file was deleted or replaced: SQLite would go on writing to the old one."""
+        if (found := self._find_file()) == self._file_id:
+            return
+        log.error("%s was %s while the bot runs; opening it anew", self, "replaced" if found else "deleted")
+        self.errors += 1
+        await self._engine.dispose()
+        await self._open_schema()
+        self._file_id = self._find_file()
+        await self._restore()
+
+    def _find_file(self) -> tuple[int, int] | None:
+        """What identifies the file; None if there is none, as with PostgreSQL."""
+        name = self.url.database
+        if not self._sqlite or name in (None, "", ":memory:"):
+            return None
+        try:
+            status = os.stat(str(name))  # noqa: PTH116
+        except OSError:
+            return None
+        return status.st_dev, status.st_ino
+
+    def _is_overwritten(self) -> bool:
+        """Whether SQLite's file does not begin as one."""
+        if self._file_id is None:
+            return False
+        with open(str(self.url.database), "rb") as file:  # noqa: PTH123
+            return file.read(len(SQLITE_HEADER)) not in (b"", SQLITE_HEADER)
+
+    async def _restore(self) -> None:
+        """Write again what is known by heart, after the file was lost."""
+
     @property
     def waiting(self) -> int:
         """Rows waiting for the database."""
@@ -206,6 +284,7 @@ class BotDatabase:
 
     def _count_error(self, error: BaseException) -> StoreError:
         self.errors += 1
+        self.away = True
         return StoreError(f"the database does not answer ({_cause(error)})")
 
 

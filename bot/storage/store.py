@@ -4,19 +4,43 @@ from __future__ import annotations
 
 import time
 from collections import OrderedDict
-from collections.abc import Callable
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import asdict, replace
 from typing import Any
 
-from sqlalchemy import bindparam, delete, select, update
+from sqlalchemy import ColumnElement, bindparam, delete, func, or_, select, update
 
 from bot.rules.policy import GuildPolicy
 from bot.storage import tables
-from bot.storage.database import BotDatabase, StoreError
-from bot.storage.tables import OPEN, Decision, PictureScores, Ruling, decisions, meta, policies, rulings, scores
+from bot.storage.database import BotDatabase, Row, StoreError
+from bot.storage.tables import (
+    OPEN,
+    POSTED,
+    Decision,
+    Job,
+    PictureScores,
+    Retry,
+    Ruling,
+    channels,
+    decisions,
+    guilds,
+    meta,
+    outbox,
+    policies,
+    reposts,
+    retries,
+    rulings,
+    scores,
+)
 
 CACHED = 2_000
 """Scores, and policies, kept in memory."""
+PAGE = 200
+"""Decisions that are read at a time."""
+MAX_DUE = 64
+"""Rows of work that one round takes up."""
+MODLOG, RULES = "modlog", "rules"
+"""Subjects of notices: a mod-log that cannot be used, rules that no longer apply."""
 FIND_SCORES = select(scores).where(scores.c.sha256 == bindparam("sha"), scores.c.md5 == bindparam("model"))
 """Built once: building a statement takes longer than running it."""
 
@@ -76,14 +100,16 @@ class BotStore(BotDatabase):
         """Store a model's scores of a picture."""
         _remember(self._scores, (scored.sha256, scored.md5), scored)
         row = replace(scored, phash=tables.signed(scored.phash), created_at=self.now())
-        await self.append(scores, asdict(row))
+        await self.append((scores, asdict(row)))
 
     # Decisions
 
-    async def record(self, decision: Decision) -> None:
-        """Store a decision, now or once the database is back. The first one on a picture of a message stays."""
-        phash = None if decision.phash is None else tables.signed(decision.phash)
-        await self.append(decisions, asdict(replace(decision, phash=phash)))
+    async def record(self, *rows: Decision | Retry | Job) -> None:
+        """Store decisions and what follows from them, all in one transaction, now or once the database is back.
+
+        The first verdict on a picture of a message stays. Before it there may be a decision of origin `unjudged`.
+        """
+        await self.append(*map(_as_row, rows))
 
     async def decisions_on(self, message: int) -> dict[str, Decision]:
         """Picture key -> decision on it, for one message; empty if the database is away."""
@@ -99,33 +125,62 @@ class BotStore(BotDatabase):
             StoreError: if the database is away.
         """
         await self.flush()  # the newest ones may still be in the backlog
-        rows = await self.query(
-            select(decisions).where(*conditions).order_by(decisions.c.created_at.desc(), decisions.c.id).limit(limit)
-        )
-        return [
-            Decision(**{**row, "phash": None if row["phash"] is None else tables.unsigned(row["phash"])})
-            for row in rows
-        ]
+        found: list[Decision] = []
+        page = PAGE
+        while len(found) < limit and page == PAGE:
+            # Page by page: the event loop goes on in between. Rows of a page come after the last one's.
+            after = []
+            if found:
+                last = found[-1]
+                same_time = (decisions.c.created_at == last.created_at) & (decisions.c.id > last.id)
+                after = [or_(decisions.c.created_at < last.created_at, same_time)]
+            chosen = select(decisions).where(*conditions, *after)
+            ordered = chosen.order_by(decisions.c.created_at.desc(), decisions.c.id)
+            rows = await self.query(ordered.limit(min(PAGE, limit - len(found))))
+            found += map(_as_decision, rows)
+            page = len(rows)
+        return found
 
-    async def settle(self, message: int, state: str, moderator: int | None) -> bool:
-        """Set the state of a message's open decisions. False if another moderator was faster, or there are none.
+    async def settle(
+        self, message: int, state: str, moderator: int | None, pictures: Collection[str] | None = None
+    ) -> bool:
+        """Set the state of open decisions on `pictures` of a message, or on all.
+
+        False if another moderator was faster, or there are none.
 
         Raises:
             StoreError: if the database is away.
         """
         await self.flush()
         # One statement: the database decides which of two moderators, or processes, was first.
-        statement = update(decisions).where(decisions.c.message_id == message, decisions.c.state == OPEN)
+        statement = update(decisions).where(*_of_pictures(message, pictures), decisions.c.state == OPEN)
         return bool(await self.execute(statement.values(state=state, moderator_id=moderator, decided_at=self.now())))
 
-    async def reopen(self, message: int, state: str) -> None:
+    async def reopen(self, message: int, state: str, pictures: Collection[str] | None = None) -> None:
         """Undo `settle`, because the action failed.
 
         Raises:
             StoreError: if the database is away.
         """
-        statement = update(decisions).where(decisions.c.message_id == message, decisions.c.state == state)
+        statement = update(decisions).where(*_of_pictures(message, pictures), decisions.c.state == state)
         await self.execute(statement.values(state=OPEN, moderator_id=None, decided_at=None))
+
+    # Reposts
+
+    async def save_repost(self, guild: int, message: int, repost: int) -> None:
+        """Store the id of the bot's message that replaced another one."""
+        row = {"message_id": message, "guild_id": guild, "repost_id": repost, "created_at": self.now()}
+        await self.append((reposts, row))
+
+    async def repost_of(self, message: int) -> int | None:
+        """The id of the bot's message that replaced another one.
+
+        Raises:
+            StoreError: if the database is away.
+        """
+        await self.flush()  # it may still be in the backlog
+        rows = await self.query(select(reposts.c.repost_id).where(reposts.c.message_id == message))
+        return int(rows[0]["repost_id"]) if rows else None
 
     # Rulings
 
@@ -146,6 +201,66 @@ class BotStore(BotDatabase):
         """
         await self.upsert(rulings, asdict(replace(ruling, phash=tables.signed(ruling.phash))))
 
+    # Work that outlives the process
+
+    async def due_jobs(self, guild_ids: Collection[int]) -> list[Job]:
+        """What is not yet done or reported in these servers, and due, oldest first.
+
+        Raises:
+            StoreError: if the database is away.
+        """
+        await self.flush()  # a job in the backlog may be finished by now
+        due = (outbox.c.state != POSTED) & (outbox.c.due_at <= self.now()) & outbox.c.guild_id.in_(guild_ids)
+        rows = await self.query(select(outbox).where(due).order_by(outbox.c.created_at, outbox.c.id).limit(MAX_DUE))
+        return [Job(**row) for row in rows]
+
+    async def due_retries(self, guild_ids: Collection[int]) -> list[Retry]:
+        """The pictures of these servers to be looked at again: in turn by server, and by author within each.
+
+        Raises:
+            StoreError: if the database is away.
+        """
+        await self.flush()
+        due = select(retries).where(retries.c.due_at <= self.now(), retries.c.guild_id.in_(guild_ids))
+        by_author = due.add_columns(_rank((retries.c.guild_id, retries.c.user_id), retries.c.due_at, "turn")).subquery()
+        by_guild = select(by_author, _rank((by_author.c.guild_id,), by_author.c.turn, "place")).subquery()
+        columns = [by_guild.c[column.name] for column in retries.columns]
+        rows = await self.query(select(*columns).order_by(by_guild.c.place, by_guild.c.due_at).limit(MAX_DUE))
+        return [Retry(**row) for row in rows]
+
+    async def postpone(self, message: int, tries: int, due_at: int) -> None:
+        """Note another try for the waiting pictures of a message, before it is made.
+
+        Raises:
+            StoreError: if the database is away.
+        """
+        await self.execute(update(retries).where(retries.c.message_id == message).values(tries=tries, due_at=due_at))
+
+    async def drop_retries(self, message: int, pictures: Collection[str] | None = None) -> int:
+        """Stop waiting for a verdict on these pictures of a message, or on all. Returns their number.
+
+        Raises:
+            StoreError: if the database is away.
+        """
+        chosen = retries.c.message_id == message
+        if pictures is not None:
+            chosen &= retries.c.picture.in_(list(pictures))
+        return await self.execute(delete(retries).where(chosen))
+
+    async def positions(self, guild: int) -> dict[int, int]:
+        """Channel id -> id of the message up to which a server's channels were checked.
+
+        Raises:
+            StoreError: if the database is away.
+        """
+        rows = await self.query(select(channels).where(channels.c.guild_id == guild))
+        return {row["channel_id"]: row["message_id"] for row in rows}
+
+    async def save_positions(self, positions: Iterable[tuple[int, int, int]]) -> None:
+        """Store positions as (server, channel, message), now or once the database is back."""
+        names = ("guild_id", "channel_id", "message_id")
+        await self.append(*((channels, dict(zip(names, position, strict=True))) for position in positions))
+
     # Retention and privacy
 
     async def sweep(self, days: int) -> int:
@@ -155,17 +270,40 @@ class BotStore(BotDatabase):
             StoreError: if the database is away.
         """
         before = self.now() - days * 86400
+        # What was reported is of no more use; a day later nobody asks about a doubled entry.
+        await self.execute(delete(outbox).where(outbox.c.state == POSTED, outbox.c.created_at < self.now() - 86400))
         return sum(
             [
                 await self.execute(delete(table).where(table.c.created_at < before))
-                for table in (decisions, rulings, scores)
+                for table in (decisions, rulings, scores, retries, outbox, reposts)
             ]
         )
+
+    async def sweep_guilds(self, days: int, present: Collection[int]) -> int:
+        """Delete what is stored of servers that the bot left more than `days` ago. Returns the number of servers.
+
+        Args:
+            days: retention period.
+            present: the servers that this process serves now.
+
+        Raises:
+            StoreError: if the database is away.
+        """
+        now = self.now()
+        known = {row["guild_id"] for row in await self.query(select(guilds.c.guild_id))}
+        stored = {row["guild_id"] for row in await self.query(select(policies.c.guild_id))}
+        # Those that were left while no process ran have no row yet: their time begins now.
+        seen = sorted({*present, *(stored - known)})
+        await self.append(*((guilds, {"guild_id": guild, "seen_at": now}) for guild in seen))
+        left = await self.query(select(guilds.c.guild_id).where(guilds.c.seen_at < now - days * 86400))
+        for row in left:
+            await self.forget_guild(row["guild_id"])
+        return len(left)
 
     async def forget_user(self, user: int, guild: int | None = None) -> int:
         """Delete a user's decisions, in one server or in all. Returns the number of rows.
 
-        Decisions that wait for review stay, without the user's id.
+        Decisions that wait for review stay without the user's id, until `drop_forgotten`.
 
         Raises:
             StoreError: if the database is away.
@@ -174,8 +312,26 @@ class BotStore(BotDatabase):
         of_user = decisions.c.user_id == user
         if guild is not None:
             of_user &= decisions.c.guild_id == guild
+        for table in (retries, outbox):
+            mine = table.c.user_id == user
+            if table is outbox:  # what is not reported yet still needs the name
+                mine &= outbox.c.state == POSTED
+            if guild is not None:
+                mine &= table.c.guild_id == guild
+            await self.execute(update(table).where(mine).values(user_id=None))
         deleted = await self.execute(delete(decisions).where(of_user, decisions.c.state != OPEN))
         return deleted + await self.execute(update(decisions).where(of_user).values(user_id=None))
+
+    async def drop_forgotten(self, message: int) -> int:
+        """Delete the decisions on a message whose author had their data deleted, once they are made.
+
+        Returns the number of rows.
+
+        Raises:
+            StoreError: if the database is away.
+        """
+        forgotten = decisions.c.user_id.is_(None) & (decisions.c.state != OPEN)
+        return await self.execute(delete(decisions).where(decisions.c.message_id == message, forgotten))
 
     async def forget_guild(self, guild: int) -> None:
         """Delete a server's decisions, rulings and policy, as when the bot has left it.
@@ -186,8 +342,27 @@ class BotStore(BotDatabase):
         await self.flush()  # a row in the backlog would come back later
         self._policies.pop(guild, None)
         # Scores belong to no server: they hold hashes only, and other servers may use them.
-        for table in (decisions, rulings, policies):
+        for table in (decisions, rulings, policies, channels, retries, outbox, guilds, reposts):
             await self.execute(delete(table).where(table.c.guild_id == guild))
+        await self.execute(delete(meta).where(meta.c.key.in_([_notice_key(guild, each) for each in (MODLOG, RULES)])))
+
+    # Notices to moderators
+
+    async def notice(self, guild: int, subject: str) -> str:
+        """What a server's moderators were last told about a subject; empty if nothing.
+
+        Raises:
+            StoreError: if the database is away.
+        """
+        return await self.get(_notice_key(guild, subject)) or ""
+
+    async def save_notice(self, guild: int, subject: str, value: str) -> None:
+        """Store what a server's moderators were told about a subject.
+
+        Raises:
+            StoreError: if the database is away.
+        """
+        await self.put(_notice_key(guild, subject), value)
 
     # Meta
 
@@ -199,6 +374,36 @@ class BotStore(BotDatabase):
     async def put(self, key: str, value: str) -> None:
         """Store a value of the bot's own."""
         await self.upsert(meta, {"key": key, "value": value})
+
+    async def _restore(self) -> None:
+        for guild, policy in list(self._policies.items()):
+            if policy != GuildPolicy():
+                await self.set_policy(guild, policy)
+
+
+def _rank(group: Sequence[ColumnElement[Any]], order: ColumnElement[Any], name: str) -> ColumnElement[Any]:
+    return func.row_number().over(partition_by=list(group), order_by=order).label(name)
+
+
+def _as_row(value: Decision | Retry | Job) -> Row:
+    if isinstance(value, Decision):
+        phash = None if value.phash is None else tables.signed(value.phash)
+        return decisions, asdict(replace(value, phash=phash))
+    return (retries if isinstance(value, Retry) else outbox), asdict(value)
+
+
+def _as_decision(row: Mapping[str, Any]) -> Decision:
+    return Decision(**{**row, "phash": None if row["phash"] is None else tables.unsigned(row["phash"])})
+
+
+def _notice_key(guild: int, subject: str) -> str:
+    return f"{subject} told {guild}"
+
+
+def _of_pictures(message: int, pictures: Collection[str] | None) -> list[ColumnElement[bool]]:
+    """Conditions for the decisions on some pictures of a message; None for all."""
+    conditions = [decisions.c.message_id == message]
+    return conditions if pictures is None else [*conditions, decisions.c.picture.in_(pictures)]
 
 
 def _remember(memory: OrderedDict[Any, Any], key: Any, value: Any) -> None:

@@ -3,16 +3,23 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from typing import Any
 
-from sqlalchemy import JSON, BigInteger, Boolean, Column, Float, Index, MetaData, SmallInteger, String, Table, Text
+from sqlalchemy import JSON, BigInteger, Boolean, Column, Float, Index, MetaData, SmallInteger, String, Table, Text, or_
 
-SCHEMA = 1
-"""Version of these tables. The bot refuses a database with another one, so never change a name below alone."""
+SCHEMA = 2
+"""Version of these tables. The bot upgrades an older database by `bot.storage.migrations`, and refuses a newer one."""
 
 OPEN, CLOSED = "open", "closed"
 """States of a decision: waiting for review, or never posted for review."""
 APPROVED, DELETED, TIMED_OUT, WRONG = "approved", "deleted", "timed_out", "wrong"
 """States that a moderator's click sets."""
+
+UNJUDGED_ORIGIN = "unjudged"
+"""Origin of a decision that no model and no moderator made. A later verdict on the same picture replaces it."""
+
+PLANNED, ACTED, POSTED = "planned", "acted", "posted"
+"""States of a row of `outbox`: to be done, done but not reported in the mod-log, reported."""
 
 metadata = MetaData()
 
@@ -52,6 +59,12 @@ decisions = Table(
     Column("decided_at", BigInteger),
     Index("one_decision_a_picture", "message_id", "picture", unique=True),
     Index("decisions_of_a_guild", "guild_id", "created_at"),
+    info={
+        "key": ("message_id", "picture"),
+        # The first verdict stays. It replaces the note that there was none, and its own earlier state; never a click.
+        "replaces": lambda old, new: or_(old.origin == UNJUDGED_ORIGIN, old.id == new.id) & old.moderator_id.is_(None),
+        "keeps": ("id",),
+    },
 )
 
 rulings = Table(
@@ -75,6 +88,64 @@ scores = Table(
     Column("detail", String(300), nullable=False),
     Column("created_at", BigInteger, nullable=False, index=True),
 )
+
+channels = Table(
+    "channels",
+    metadata,
+    Column("channel_id", BigInteger, primary_key=True, autoincrement=False),
+    Column("guild_id", BigInteger, nullable=False, index=True),
+    # All messages up to this one were checked: where to go on after a pause.
+    Column("message_id", BigInteger, nullable=False),
+    info={"key": ("channel_id",), "replaces": lambda old, new: old.message_id < new.message_id},
+)
+
+retries = Table(
+    "retries",
+    metadata,
+    Column("message_id", BigInteger, primary_key=True, autoincrement=False),
+    Column("picture", String(80), primary_key=True),
+    Column("guild_id", BigInteger, nullable=False, index=True),
+    Column("channel_id", BigInteger, nullable=False),
+    Column("user_id", BigInteger, index=True),
+    Column("tries", SmallInteger, nullable=False),
+    Column("due_at", BigInteger, nullable=False, index=True),
+    Column("created_at", BigInteger, nullable=False, index=True),
+)
+
+outbox = Table(
+    "outbox",
+    metadata,
+    Column("id", String(32), primary_key=True),
+    Column("guild_id", BigInteger, nullable=False, index=True),
+    Column("channel_id", BigInteger, nullable=False),
+    Column("message_id", BigInteger, nullable=False),
+    Column("user_id", BigInteger, index=True),
+    Column("state", String(12), nullable=False, index=True),
+    Column("tries", SmallInteger, nullable=False),
+    Column("due_at", BigInteger, nullable=False),
+    Column("entry", JSON, nullable=False),
+    Column("created_at", BigInteger, nullable=False, index=True),
+    info={"key": ("id",), "replaces": lambda old, new: old.state != POSTED},
+)
+
+guilds = Table(
+    "guilds",
+    metadata,
+    Column("guild_id", BigInteger, primary_key=True, autoincrement=False),
+    # Unix time at which the bot was last a member: what is stored of a server outlives that by the retention period.
+    Column("seen_at", BigInteger, nullable=False, index=True),
+    info={"key": ("guild_id",), "replaces": lambda old, new: old.seen_at < new.seen_at},
+)
+
+reposts = Table(
+    "reposts",
+    metadata,
+    Column("message_id", BigInteger, primary_key=True, autoincrement=False),
+    Column("guild_id", BigInteger, nullable=False),
+    Column("repost_id", BigInteger, nullable=False),
+    Column("created_at", BigInteger, nullable=False, index=True),
+)
+"""The bot's own messages with other messages' pictures behind spoilers, in the same channel."""
 
 
 @dataclass(frozen=True)
@@ -138,6 +209,43 @@ class PictureScores:
     scores: dict[str, float] = field(default_factory=dict)
     detail: str = ""
     created_at: int = 0
+
+
+@dataclass(frozen=True)
+class Retry:
+    """A picture without a verdict, to be looked at again. A row of `retries`."""
+
+    message_id: int
+    picture: str
+    guild_id: int
+    channel_id: int
+    user_id: int | None
+    """The author; None after they had their data deleted."""
+    tries: int
+    due_at: int
+    """Unix time of the next try, in s."""
+    created_at: int
+
+
+@dataclass(frozen=True)
+class Job:
+    """What is to be done to a message and reported in the mod-log. A row of `outbox`."""
+
+    id: str
+    """32 hex digits."""
+    guild_id: int
+    channel_id: int
+    message_id: int
+    user_id: int | None
+    state: str
+    """PLANNED, ACTED or POSTED."""
+    tries: int
+    """Failed attempts to finish it."""
+    due_at: int
+    """Unix time of the next attempt, in s."""
+    entry: dict[str, Any]
+    """See `bot.actions.modlog.Entry`."""
+    created_at: int
 
 
 def signed(phash: int) -> int:

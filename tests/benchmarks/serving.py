@@ -37,7 +37,7 @@ from discord_server import DiscordServer
 from hostile import KINDS as HOSTILE
 from hostile import different
 
-LAG_MS, IDLE_MB, GROWTH_MB = 20, 300, 5
+LAG_MS, IDLE_MB, GROWTH_MB, QUIET_MS = 20, 300, 5, 2000
 ATTACKED_MB, ATTACKED_SECONDS = 500, 2
 DECISION = re.compile(r'"event": "decision".*?"message_id": (\d+).*?"verdict": "(\w+)".*?"timestamp": "([^"]+)"')
 
@@ -99,12 +99,14 @@ class Load:
         self._offset = 0
         self._part = ""
 
-    async def post(self) -> None:
-        """One message with one picture that was never posted before."""
+    async def post(self, channel: int | None = None) -> int:
+        """One message with one picture that was never posted before. Returns its id."""
         data = renewed(self.pictures[self.count % len(self.pictures)], self.count)
         self.count += 1
         now = time.time()
-        self.posted[await self.server.post(self.channel, self.server.user, "", [data])] = now
+        message = await self.server.post(channel or self.channel, self.server.user, "", [data])
+        self.posted[message] = now
+        return message
 
     def read(self) -> int:
         """Read on in the bot's log; how many pictures are under way."""
@@ -215,12 +217,12 @@ class Report:
 
 @asynccontextmanager
 async def started(
-    given: argparse.Namespace, folder: Path, guilds: int = 1
+    given: argparse.Namespace, folder: Path, guilds: int = 1, window: int = 300
 ) -> AsyncIterator[tuple[BotProcess, DiscordServer]]:
-    """A bot and its Discord, where its guild is in shadow mode, as at first."""
+    """A bot and its Discord, where its guilds are in shadow mode, as at first."""
     words = ("--model", given.model, "--threads", str(given.threads))
     async with (
-        DiscordServer(keep=False, window=300, guilds=guilds) as server,
+        DiscordServer(guilds=guilds, keep=False, window=window) as server,
         BotProcess(server, folder, *words) as bot,
     ):
         await bot.healthy()
@@ -266,7 +268,10 @@ async def attack(given: argparse.Namespace, folder: Path, report: Report) -> Non
         victim.latency.clear()
         victim.posted.clear()
         before = await bot.metrics()
-        tasks = [asyncio.create_task(victim.watch(0.2)), asyncio.create_task(flood(attacker, hostile, given.hostile))]
+        tasks = [
+            asyncio.create_task(victim.watch(0.2)),
+            asyncio.create_task(keep_posting(attacker, hostile, given.hostile)),
+        ]
         await victim.open(2, given.seconds, random.Random(0))
         await victim.settled()
         for task in tasks:
@@ -286,7 +291,7 @@ async def attack(given: argparse.Namespace, folder: Path, report: Report) -> Non
         report.row("memory of all processes, most", f"{most:.0f} MB", f"< {ATTACKED_MB} MB", met=most < ATTACKED_MB)
 
 
-async def flood(attacker: Load, hostile: dict[str, bytes], at_a_time: int) -> None:
+async def keep_posting(attacker: Load, hostile: dict[str, bytes], at_a_time: int) -> None:
     """Keep so many hostile pictures under way."""
     for _, data in different(hostile):
         await attacker.settled(at_a_time - 1)
@@ -338,6 +343,31 @@ async def pictures(given: argparse.Namespace, folder: Path, report: Report) -> N
         report.row("CPU a picture, bot + Discord", f"{1000 * cpu / number:.1f} + {1000 * own / number:.1f} ms")
 
 
+async def flood(given: argparse.Namespace, folder: Path, report: Report) -> None:
+    """One author posts hundreds of pictures in one server: how long do those of another server take?"""
+    made = list(itertools.islice(drawn(np.random.default_rng(0)), given.pictures))
+    async with started(given, folder, guilds=2, window=4 * given.flood) as (bot, server):
+        load = Load(bot, server, made)
+        quiet = next(int(id) for id, channel in server.channels.items() if int(channel["guild_id"]) != server.guild)
+        await load.closed(5, 8)
+        await load.settled()
+        for _ in range(given.flood):
+            await load.post()
+        others, rng = [], random.Random(0)
+        while len(others) < given.flood // 10:
+            await asyncio.sleep(rng.expovariate(2))
+            others.append(await load.post(quiet))
+        await load.settled()
+        took = np.percentile([load.latency[message] for message in others], [50, 95, 100])
+        shown = " / ".join(f"{1000 * each:.0f}" for each in took)
+        report.row(
+            f"{given.flood} pictures at once in one server, of which at first refused", str(load.verdicts["overloaded"])
+        )
+        bound = f"p95 < {QUIET_MS} ms"
+        what = f"{len(others)} pictures of another server, post to decision, p50 / p95 / longest"
+        report.row(what, f"{shown} ms", bound, met=1000 * took[1] < QUIET_MS)
+
+
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--rate", type=float, default=50, help="pictures a second, at most 90 % of the limit [50]")
@@ -348,12 +378,16 @@ def main() -> int:
     parser.add_argument("--pictures", type=int, default=300, help="different ones [300]")
     parser.add_argument("--messages", type=int, default=10_000, help="of the second part, for memory [10000]")
     parser.add_argument("--threads", type=int, default=2, help="of the bot that judge [2]")
-    parser.add_argument("--part", choices=("pictures", "messages", "attack"), action="append", help="only that [all]")
-    parser.add_argument("--hostile", type=int, default=10, help="hostile pictures under way in the third part [10]")
+    parser.add_argument("--flood", type=int, default=500, help="pictures at once in one server [500]")
+    parser.add_argument("--hostile", type=int, default=10, help="hostile pictures under way in the last part [10]")
     parser.add_argument("--only", action="append", metavar="KIND", help="of hostile pictures [every kind]")
+    names = ("pictures", "messages", "flood", "attack")
+    parser.add_argument("--part", choices=names, action="append", help="only that [all]")
     given = parser.parse_args()
     report = Report()
-    parts: dict[str, Callable[..., Awaitable[None]]] = {"pictures": pictures, "messages": messages, "attack": attack}
+    parts: dict[str, Callable[..., Awaitable[None]]] = dict(
+        zip(names, (pictures, messages, flood, attack), strict=True)
+    )
     for name in given.part or parts:
         with tempfile.TemporaryDirectory() as folder:
             asyncio.run(parts[name](given, Path(folder), report))

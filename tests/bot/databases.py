@@ -10,6 +10,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, Protocol
 
+from bot.storage.tables import metadata
 from stages.dump import postgres
 from stages.dump.postgres import Server
 
@@ -115,5 +116,5 @@ class SqlitePlace:
         self._rename("lost_", "")
 
     def _rename(self, before: str, after: str) -> None:
-        for table in ("meta", "policies", "decisions", "rulings", "scores"):
+        for table in metadata.tables:
             self.sql(f"ALTER TABLE {before}{table} RENAME TO {after}{table}")

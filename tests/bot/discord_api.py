@@ -58,6 +58,8 @@ class Api(Http):
             "GET /gateway/bot": self._value(lambda _: self._gateway_bot()),
             f"GET {app}/commands": self._value(lambda _: self.commands.get(None, [])),
             f"PUT {app}/commands": self._put_commands,
+            f"GET {channel}/messages": self._history,
+            f"GET {one}": self._value(lambda at: rest(self.messages[at["message"]])),
             f"POST {channel}/messages": self._post_message,
             f"DELETE {one}": self._value(self._delete_message),
             f"GET {member}": self._value(lambda at: self.guilds[at["guild"]]["members"][at["user"]]),
@@ -171,6 +173,18 @@ class Api(Http):
         made = self.write(channel, payload, files, **more)
         self.nonces[nonce] = int(made["id"])
         return reply(rest(made))
+
+    async def _history(self, request: web.Request) -> web.Response:
+        """Newest first, as Discord gives them: the oldest ones after an id, or the newest before one."""
+        channel, query = self.place(request)["channel"], request.query
+        limit, after, before = int(query.get("limit", 50)), int(query.get("after", 0)), int(query.get("before", 2**63))
+        found = [
+            message
+            for id, message in sorted(self.messages.items())
+            if int(message["channel_id"]) == channel and after < id < before
+        ]
+        found = found[:limit] if "after" in query else found[-limit:]
+        return reply([rest(message) for message in reversed(found)])
 
     def _delete_message(self, at: dict[str, int]) -> None:
         message = self.messages[at["message"]]

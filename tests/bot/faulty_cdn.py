@@ -25,6 +25,7 @@ BODIES = {
     "tiny": b"GIF",
     "mp4": b"\0\0\0\x20ftypisom\0\0\2\0isomiso2avc1mp41" + bytes(100),
     "avif": b"\0\0\0\x20ftypavif\0\0\0\0avifmif1miafMA1B" + bytes(100),
+    "heic": b"\0\0\0\x18ftypmif1\0\0\0\0mif1heic" + bytes(100),
     "bmp": b"BM" + bytes(100),
     "tiff": b"II*\0" + bytes(100),
     "jxl": b"\xff\x0a" + bytes(100),

@@ -7,6 +7,7 @@ import socket
 import traceback
 from collections.abc import AsyncIterator
 from contextlib import suppress
+from dataclasses import replace
 from types import SimpleNamespace
 
 import pytest
@@ -18,6 +19,7 @@ from waiting import until
 from bot.pictures.fetching import DISCORD, FetchCaps, Fetcher, NotAPictureError, UnfetchedError
 from bot.pictures.references import Reference
 from bot.rules.policy import UNJUDGED
+from stages.inference.decoding import FORMATS
 from stages.inference.hosts import Resolver
 
 CAPS = FetchCaps(max_bytes=100_000, seconds=120.0, tries=3, pause=0.01)
@@ -85,9 +87,7 @@ async def test_a_picture_is_fetched_regardless_of_its_content_type(cdn: FaultyCd
         ("here-302", "outside", 1),
         ("here-307", "outside", 1),
         ("mp4", "unsupported", 1),
-        ("avif", "unsupported", 1),
-        ("bmp", "unsupported", 1),
-        ("tiff", "unsupported", 1),
+        ("heic", "unsupported", 1),
         ("jxl", "unsupported", 1),
         ("sized-100001", "too_large", 1),
         ("large-1000000000000", "too_large", 1),
@@ -192,9 +192,32 @@ async def test_an_endless_file_that_is_not_a_picture_is_abandoned_early(cdn: Fau
     assert cdn.sent < 20_000_000, "the line is cut"
 
 
-async def test_a_still_picture_is_asked_for_in_place_of_a_video(cdn: FaultyCdn, fetcher: Fetcher) -> None:
-    assert await fetcher.fetch_picture(at(cdn.url("mp4"), cdn.url("png"))) == PNG
-    assert cdn.asked == {"png": 1}
+UNDECODABLE = ["mp4", "heic", "jxl", *(kind for kind in ("avif", "bmp", "tiff") if kind.upper() not in FORMATS)]
+
+
+@pytest.mark.parametrize("kind", UNDECODABLE)
+async def test_a_still_stands_for_what_cannot_be_decoded(cdn: FaultyCdn, fetcher: Fetcher, kind: str) -> None:
+    assert await fetcher.fetch_picture(at(cdn.url(kind), cdn.url("png"))) == PNG
+    assert cdn.asked == {kind: 1, "png": 1}
+
+
+@pytest.mark.parametrize("kind", ["png", "jpeg", "gif", "webp"])
+async def test_no_still_is_asked_for_what_can_be_decoded(cdn: FaultyCdn, fetcher: Fetcher, kind: str) -> None:
+    assert await fetcher.fetch_picture(at(cdn.url(kind), cdn.url("404"))) == BODIES[kind]
+    assert cdn.asked == {kind: 1}
+
+
+@pytest.mark.parametrize(("still", "verdict"), [("404", "unsupported"), ("mp4", "unsupported"), ("500", "unreachable")])
+async def test_a_still_that_there_is_none_of(cdn: FaultyCdn, fetcher: Fetcher, still: str, verdict: str) -> None:
+    with pytest.raises(UnfetchedError, match=verdict):
+        await fetcher.fetch_picture(at(cdn.url("heic"), cdn.url(still)))
+
+
+async def test_what_discord_displays_is_a_picture_whatever_its_bytes_are(cdn: FaultyCdn, fetcher: Fetcher) -> None:
+    reference = at(cdn.url("html"), cdn.url("png"))
+    with pytest.raises(NotAPictureError):
+        await fetcher.fetch_picture(reference)
+    assert await fetcher.fetch_picture(replace(reference, displayed=True)) == PNG
 
 
 async def test_any_file_can_be_fetched_for_a_repost(cdn: FaultyCdn, fetcher: Fetcher) -> None:

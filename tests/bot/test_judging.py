@@ -21,7 +21,7 @@ from tinted import KINDS, SIZE, file, predictor
 from waiting import until
 
 from bot.pictures.decoding import DecodedPicture
-from bot.pictures.judging import Judge, JudgeCaps, QueueFullError, sha256_of, worst_frame_scores
+from bot.pictures.judging import Judge, JudgeCaps, sha256_of, worst_frame_scores
 from stages.inference.decoding import pixels
 from stages.inference.frames import frames
 from stages.inference.phash import phash
@@ -66,7 +66,7 @@ def shade(number: int) -> tuple[int, int, int]:
 
 async def test_a_picture_is_decoded_and_hashed(models: Models, make: Any) -> None:
     data = encoded([drawing(0, 80, 40)], "PNG")
-    decoded = await make().decode(data, models["binary"], sha256_of(data))
+    decoded = await make().decode(data, models["binary"], sha256_of(data), (1, 1))
     assert decoded.sha256 == hashlib.sha256(data).hexdigest()
     assert (decoded.seen.frames == pixels(data, SIZE)[None]).all()
     assert decoded.thumbnail().shape == (SIZE // 2, SIZE, 3)
@@ -83,12 +83,12 @@ async def test_a_picture_is_decoded_and_hashed(models: Models, make: Any) -> Non
 )
 async def test_the_caps_hold(models: Models, caps: dict[str, int], data: bytes, make: Any) -> None:
     with pytest.raises(PictureError, match="too_large" if caps else "corrupt"):
-        await make(**caps).decode(data, models["binary"], "")
+        await make(**caps).decode(data, models["binary"], "", (1, 1))
 
 
 async def test_the_number_of_frames_is_limited(models: Models, make: Any) -> None:
     data = file(*map(shade, range(9)), kind="GIF")
-    assert len((await make(frames=3).decode(data, models["binary"], "")).seen.frames) == 3
+    assert len((await make(frames=3).decode(data, models["binary"], "", (1, 1))).seen.frames) == 3
 
 
 @pytest.mark.parametrize("kind", KINDS)
@@ -214,34 +214,6 @@ async def test_closing_the_judge_ends_waiting_calls(models: Models, make: Any) -
     assert all(isinstance(each, (asyncio.CancelledError, RuntimeError)) for each in results)
 
 
-async def test_a_full_queue_refuses_pictures(make: Any) -> None:
-    judge = make()
-    places = [judge.admit() for _ in range(CAPS.queue)]
-    for _ in range(3):
-        with pytest.raises(QueueFullError):
-            judge.admit()
-    assert judge.admitted == CAPS.queue
-    with places[0]:
-        pass
-    with judge.admit(), pytest.raises(QueueFullError):
-        judge.admit()
-    with pytest.raises(KeyError), judge.admit():
-        raise KeyError
-    task = asyncio.create_task(_admitted(judge))
-    await asyncio.sleep(0)
-    assert judge.admitted == CAPS.queue
-    task.cancel()
-    await asyncio.gather(task, return_exceptions=True)
-    assert judge.admitted == CAPS.queue - 1
-    for place in places[1:]:
-        place.__exit__()
-
-
-async def _admitted(judge: Judge) -> None:
-    with judge.admit():
-        await asyncio.Event().wait()
-
-
 def children_time() -> float:
     """CPU time of the decoding processes."""
     return sum(child.cpu_times().user for child in psutil.Process().children(recursive=True))
@@ -260,10 +232,10 @@ async def test_the_event_loop_is_never_blocked(models: Models, make: Any) -> Non
             last = time.thread_time()
 
     async def judged(number: int) -> dict[str, float]:
-        with judge.admit():
+        async with judge.queue.turn(1, number):
             mine = data + bytes([number])
             sha256 = await judge.run_in_thread(sha256_of, mine)
-            return await judge.scores(model, await judge.decode(mine, model, sha256))
+            return await judge.scores(model, await judge.decode(mine, model, sha256, (1, number)))
 
     ticking = asyncio.create_task(tick())
     start, start_below = time.process_time(), children_time()

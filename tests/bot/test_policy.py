@@ -210,3 +210,10 @@ def test_actions_are_stored_by_number() -> None:
     stored = json.loads(GuildPolicy(rules=(ModerationRule("red", 0.5, Action.TIMEOUT),)).to_json())
     assert stored["rules"] == [{"label": "red", "threshold": 0.5, "action": 4, "ping": False}]
     assert [int(action) for action in Action] == list(range(5)), "what is stored means the same for ever"
+
+
+def test_rules_on_labels_that_a_model_lacks_do_not_apply() -> None:
+    model = sidecar("binary")
+    rules = tuple(ModerationRule(label, 0.5, Action.FLAG) for label in ("red", "blue", "corrupt", "green"))
+    assert [rule.label for rule in GuildPolicy(rules=rules).inapplicable_rules(model)] == ["green"]
+    assert GuildPolicy().inapplicable_rules(model) == ()

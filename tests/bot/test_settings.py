@@ -37,3 +37,30 @@ def test_check_tells_of_the_model_first_and_of_a_missing_token_then(
         with pytest.raises(SettingsError, match="there is no token"):
             asyncio.run(command._serve(options, serving))
     assert capsys.readouterr().out == f"ready to serve moderator@v1.0.0 (md5 {'1' * 32})\n"
+
+
+@pytest.mark.parametrize(
+    "cdn",
+    [
+        "cdn.example",
+        "https://",
+        "ftp://cdn.example",
+        "https://cdn.example/path",
+        "https://cdn.example?query",
+        "https://user:hunter2@cdn.example",
+        "https://cdn.example:port",
+        "https://cdn.example:0",
+        "https://cdn.example,nonsense",
+        ",",
+        "hunter2",
+    ],
+)
+def test_a_cdn_that_is_no_origin_is_refused_at_the_start(cdn: str) -> None:
+    with pytest.raises(SettingsError, match="MLPY_DISCORD_CDN") as caught:
+        settings.read(CHECK, {"MLPY_DISCORD_CDN": cdn})
+    assert "hunter2" not in str(caught.value)
+
+
+def test_several_origins_of_a_cdn_are_taken() -> None:
+    options = settings.read(CHECK, {"MLPY_DISCORD_CDN": "https://cdn.example, http://127.0.0.1:8080/"})
+    assert options.origins == {"https://cdn.example", "http://127.0.0.1:8080/"}

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import time
 from collections.abc import AsyncIterator
 from dataclasses import replace
 from typing import Any
@@ -13,8 +14,24 @@ from rows import decision, ruling, scored
 
 from bot.rules.policy import Action, GuildPolicy, Mode, ModerationRule
 from bot.storage import store as store_module
-from bot.storage.store import BotStore
-from bot.storage.tables import APPROVED, CLOSED, DELETED, OPEN, WRONG, Decision, decisions, signed, unsigned
+from bot.storage.store import MODLOG, RULES, BotStore
+from bot.storage.tables import (
+    ACTED,
+    APPROVED,
+    CLOSED,
+    DELETED,
+    OPEN,
+    PLANNED,
+    POSTED,
+    SCHEMA,
+    WRONG,
+    Decision,
+    Job,
+    Retry,
+    decisions,
+    signed,
+    unsigned,
+)
 
 DAY = 86_400
 POLICY = GuildPolicy(
@@ -284,4 +301,146 @@ async def test_the_bots_own_values_are_stored(store: BotStore, other: BotStore) 
     assert await store.get("commands") is None
     await asyncio.gather(*(each.put("commands", "first") for each in (store, other)))
     await store.put("commands", "second")
-    assert (await other.get("commands"), await store.get("schema")) == ("second", "1")
+    assert (await other.get("commands"), await store.get("schema")) == ("second", str(SCHEMA))
+
+
+async def test_some_pictures_of_a_message_are_settled_and_reopened(store: BotStore) -> None:
+    await open_ones(store, 1, 2, 3)
+    assert not await store.settle(7, DELETED, 5, ["attachment:9"])
+    assert await store.settle(7, APPROVED, 5, ["attachment:1"])
+    assert await store.settle(7, APPROVED, 6, ["attachment:1", "attachment:2"])
+    found = {key: (row.state, row.moderator_id) for key, row in (await store.decisions_on(7)).items()}
+    assert found == {"attachment:1": (APPROVED, 5), "attachment:2": (APPROVED, 6), "attachment:3": (OPEN, None)}
+    await store.reopen(7, APPROVED, ["attachment:2"])
+    assert {key for key, row in (await store.decisions_on(7)).items() if row.state == APPROVED} == {"attachment:1"}
+
+
+async def test_what_an_author_had_deleted_goes_with_the_decision(store: BotStore) -> None:
+    await open_ones(store, 1, 2)
+    await store.record(decision(3, message_id=8, picture="attachment:1", state=DELETED))
+    await store.forget_user(30)
+    await store.record(decision(4, message_id=7, picture="attachment:4", user_id=31, state=DELETED))
+    assert await store.drop_forgotten(7) == 0, "they still wait"
+    await store.settle(7, DELETED, 5, ["attachment:1"])
+    assert await store.drop_forgotten(7) == 1
+    assert set(await store.decisions_on(7)) == {"attachment:2", "attachment:4"}
+
+
+async def test_a_repost_is_found_by_its_message(store: BotStore, other: BotStore, clock: Clock) -> None:
+    await store.save_repost(10, 7, 70)
+    await store.save_repost(11, 8, 80)
+    assert [await other.repost_of(message) for message in (7, 8, 9)] == [70, 80, None]
+    await store.forget_guild(10)
+    assert [await other.repost_of(message) for message in (7, 8)] == [None, 80]
+    clock.time += 31 * DAY
+    assert await store.sweep(30) == 1
+    assert await other.repost_of(8) is None
+
+
+async def test_notices_are_of_a_guild_and_a_subject(store: BotStore, other: BotStore) -> None:
+    largest = 2**63 - 1
+    for guild in (10, largest):
+        await store.save_notice(guild, RULES, f"rules of {guild}")
+        await store.save_notice(guild, MODLOG, "1")
+    assert await other.notice(largest, RULES) == f"rules of {largest}"
+    await store.forget_guild(10)
+    assert [await other.notice(guild, MODLOG) for guild in (10, largest)] == ["", "1"]
+
+
+async def test_twenty_thousand_decisions_are_read_without_holding_up_the_event_loop(store: BotStore) -> None:
+    every = [decision(number, message_id=number, created_at=1000 + number // 7) for number in range(20_000)]
+    for start in range(0, len(every), 500):
+        await store.record(*every[start : start + 500])
+    bursts: list[float] = []
+
+    async def tick() -> None:
+        last = time.thread_time()
+        while True:
+            await asyncio.sleep(0)
+            bursts.append(time.thread_time() - last)
+            last = time.thread_time()
+
+    ticking = asyncio.create_task(tick())
+    found = await store.decisions(limit=20_000)
+    ticking.cancel()
+    assert [each.id for each in found] == [each.id for each in sorted(every, key=lambda d: (-d.created_at, d.id))]
+    # Of the processor's time, which other processes on the machine do not change.
+    assert max(bursts) < sum(bursts) / 20, "in one piece, one burst would be nearly all of it"
+
+
+async def test_the_settings_of_servers_that_the_bot_left_are_deleted_after_the_retention(
+    store: BotStore, other: BotStore, clock: Clock
+) -> None:
+    for guild in (10, 11, 12):
+        await store.set_policy(guild, POLICY)
+    await store.record(decision(1, guild_id=11))
+    assert await store.sweep_guilds(30, [10]) == 0, "left while nothing ran: their time begins now"
+    clock.time += 29 * DAY
+    assert await store.sweep_guilds(30, [10, 12]) == 0
+    clock.time += 2 * DAY
+    assert await store.sweep_guilds(30, [10]) == 1
+    async with BotStore(other.url.render_as_string(hide_password=False)) as later:
+        assert [await later.policy(guild) for guild in (10, 11, 12)] == [POLICY, GuildPolicy(), POLICY]
+        assert await later.decisions() == []
+
+
+async def test_a_verdict_replaces_the_note_that_there_was_none(store: BotStore, other: BotStore) -> None:
+    note = decision(1, origin="unjudged", verdict="overloaded", scores={})
+    await store.record(note)
+    await store.record(replace(note, id=f"{2:032x}", verdict="unreachable"))
+    assert (await store.decisions_on(1001))["attachment:1"].verdict == "unreachable"
+    await other.record(decision(3, message_id=1001))
+    await store.record(replace(note, id=f"{4:032x}"))
+    (found,) = await store.decisions()
+    assert (found.verdict, found.origin, found.id) == ("flagged", "model", note.id)
+
+
+async def test_a_moderators_click_is_not_replaced(store: BotStore) -> None:
+    await store.record(decision(1, origin="unjudged", verdict="overloaded", state=OPEN))
+    await store.settle(1001, APPROVED, 5)
+    await store.record(decision(2, message_id=1001))
+    assert (await store.decisions_on(1001))["attachment:1"].verdict == "overloaded"
+
+
+def retry(number: int, **changes: Any) -> Retry:
+    values = {"message_id": number, "picture": "attachment:1", "guild_id": 10, "channel_id": 20, "user_id": 30}
+    return Retry(**{**values, "tries": 0, "due_at": 5, "created_at": 5, **changes})
+
+
+async def test_retries_come_in_turn_by_server_and_author(store: BotStore) -> None:
+    flood = [retry(number, due_at=1) for number in range(200)]
+    others = [retry(1000 + number, user_id=31, due_at=2) for number in range(2)]
+    quiet = [retry(2000 + number, guild_id=11, user_id=32, due_at=3) for number in range(2)]
+    late = [retry(3000, guild_id=11, user_id=33, due_at=2_000_000)]
+    await store.record(*flood, *others, *quiet, *late)
+    await store.record(retry(0, due_at=9, tries=7))
+    due = await store.due_retries([10, 11])
+    assert len(due) == 64
+    assert {each.message_id for each in due[:8]} >= {1000, 1001, 2000, 2001}
+    assert [each.tries for each in due if each.message_id == 0] == [0], "the first note stays"
+    assert {each.guild_id for each in await store.due_retries([11])} == {11}
+    await store.postpone(2000, 3, 2_000_000)
+    assert await store.drop_retries(2001, ["attachment:1"]) == 1
+    assert await store.due_retries([11]) == []
+    await store.forget_user(30)
+    assert {each.user_id for each in await store.due_retries([10])} == {None, 31}
+
+
+async def test_jobs_are_kept_until_they_are_reported(store: BotStore, other: BotStore, clock: Clock) -> None:
+    job = Job("a" * 32, 10, 20, 1001, 30, PLANNED, 0, 5, {"label": "flagged"}, 5)
+    await store.record(decision(1), job)
+    assert await other.due_jobs([10]) == [job]
+    assert await other.due_jobs([11]) == []
+    await store.record(replace(job, state=ACTED, tries=1, due_at=2_000_000))
+    assert await store.due_jobs([10]) == []
+    clock.time = 3_000_000
+    assert [each.tries for each in await store.due_jobs([10])] == [1]
+    await store.record(replace(job, state=POSTED))
+    await other.record(replace(job, state=ACTED))
+    assert await store.due_jobs([10]) == [], "what is reported stays reported"
+
+
+async def test_positions_only_move_forwards(store: BotStore, other: BotStore) -> None:
+    await store.save_positions([(10, 20, 5), (10, 21, 7), (11, 22, 9)])
+    await other.save_positions([(10, 20, 6), (10, 21, 3)])
+    assert await store.positions(10) == {20: 6, 21: 7}

@@ -15,8 +15,10 @@ from stages.inference.sidecar import Sidecar
 SIZE = 32
 
 
-def redness(path: Path, sharpness: float = 50.0, threshold: float = 0.6) -> Path:
-    """Write a model that scores `flagged` by the logistic of (mean red - mean blue) / `sharpness`, and its side-car.
+def redness(
+    path: Path, sharpness: float = 50.0, threshold: float = 0.6, labels: tuple[str, ...] = ("flagged", "clean")
+) -> Path:
+    """Write a model and its side-car. It scores the first label: the logistic of (mean red - mean blue) / `sharpness`.
 
     As real ones do, it takes pixels [n, 32, 32, 3] as uint8, gives scores [n, 2], and names its labels.
     """
@@ -38,18 +40,18 @@ def redness(path: Path, sharpness: float = 50.0, threshold: float = 0.6) -> Path
         ],
     )
     model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 18)], ir_version=9)
-    helper.set_model_props(model, {"labels": json.dumps(["flagged", "clean"])})
+    helper.set_model_props(model, {"labels": json.dumps(labels)})
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_bytes(model.SerializeToString())
     Sidecar(
         name="redness",
         kind="binary",
-        labels=("flagged", "clean"),
+        labels=labels,
         size=SIZE,
         background=128,
-        thresholds={"flagged": threshold},
+        thresholds={labels[0]: threshold},
         calibration={"temperature": 1.0, "bias": [0.0], "goal": "f1", "goal_share": None},
-        policy={"name": "redness", "kind": "binary", "labels": ["flagged", "clean"]},
+        policy={"name": "redness", "kind": "binary", "labels": list(labels)},
         data={"train": "0" * 32, "val": "0" * 32, "test": "0" * 32},
         code="0" * 40,
         params={},

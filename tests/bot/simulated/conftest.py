@@ -48,7 +48,7 @@ async def _made(cdn: SimulatedCdn, model: Path, tmp_path: Path) -> AsyncIterator
 @pytest.fixture
 async def env(_made: SimulatedServer) -> AsyncIterator[Env]:
     """The simulation; its plugin finds it by its type and sets the clocks of the test."""
-    env = Env(_made.bot, shard_count=1, settle_timeout=12)
+    env = Env(_made.bot, shard_count=1, settle_timeout=600)
     await env.start()
     yield env
     await env.shutdown()

@@ -56,7 +56,7 @@ async def test_policy_set(world: SimulatedServer) -> None:
         world, world.manager, "policy set", mode="enforce", moderators=world.mods, timeout_minutes=60, skip_bots=False
     )
     assert "**Mode** enforce" in text
-    assert "The mod-log is off: set a channel" in text
+    assert "The mod-log cannot be used: no mod-log channel is set." in text
     policy = await world.bot.services.store.policy(world.guild.id)
     assert (policy.mode, policy.moderators, policy.timeout_minutes) == (Mode.ENFORCE, world.mods.id, 60)
     assert (policy.skip_bots, policy.skip_age_gated) == (False, True)
@@ -69,6 +69,7 @@ async def test_a_role_that_nobody_may_mention_is_pointed_out(world: SimulatedSer
 
 
 async def test_settings_outlive_a_restart(world: SimulatedServer) -> None:
+    world.hide(world.modlog)
     await run_command(world, world.manager, "policy set", mode="review")
     await run_command(world, world.manager, "channel modlog", channel=world.modlog)
     await world.restart()
@@ -87,6 +88,8 @@ async def test_a_threshold_is_set_and_taken_away(world: SimulatedServer) -> None
     text = await run_command(world, world.manager, "threshold", label="flagged", action="delete", score=0.9, ping=True)
     assert "- flagged from 0.600: flag" in text
     assert "- flagged from 0.900: delete, with a ping" in text
+    world.hide(world.modlog)
+    await run_command(world, world.manager, "channel modlog", channel=world.modlog)
     await run_command(world, world.manager, "policy set", mode="enforce")
     await world.post(red())
     assert world.posts(world.general) == []
@@ -162,10 +165,10 @@ async def test_scan_looks_at_the_past_once(world: SimulatedServer) -> None:
     for seed in range(3):
         await world.post(red(seed=seed), blue(seed=seed))
     await world.policy(Mode.REVIEW, rules=RULES)
-    text = await run_command(world, world.mod, "scan", channel=world.general)
-    assert "Checked 3 messages: 6 new pictures, 3 matched a rule." in text
+    text = await run_command(world, world.mod, "scan", channel=world.general, act=True)
+    assert text == "Checked 3 messages: 6 new pictures, 3 matched a rule."
     assert len(world.entries()) == 3
-    text = await run_command(world, world.mod, "scan", channel=world.general)
+    text = await run_command(world, world.mod, "scan", channel=world.general, act=True)
     assert "Checked 3 messages: no new pictures." in text
     assert len(world.entries()) == 3
 

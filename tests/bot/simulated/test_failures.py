@@ -7,11 +7,13 @@ import logging
 from dataclasses import replace
 from pathlib import Path
 
+import onnx
 import pytest
 from tiny import blue, red, redness
 from waiting import until
 from world import SimulatedServer
 
+from bot.model.release import Release, Repository
 from bot.pictures.judging import Judge
 from bot.rules.policy import Action, Mode, ModerationRule
 from stages.workspace.errors import ModelError
@@ -240,3 +242,60 @@ async def test_a_bad_model_is_refused_and_the_old_one_keeps_serving(world: Simul
     assert world.serving.version == "moderator@v1.0.0"
     await world.post(red())
     assert (await world.decisions())[0].model == "moderator@v1.0.0"
+
+
+BROKEN = ["no model", "an input of another name", "labels that are no JSON", "a side-car that is no JSON"]
+
+
+def broken_model(folder: Path, how: str) -> Path:
+    """A model that cannot be used."""
+    path = redness(folder / "moderator.onnx")
+    if how == "no model":
+        path.write_bytes(path.read_bytes()[:100])
+    elif how == "a side-car that is no JSON":
+        path.with_suffix(".json").write_text("[1, 2")
+    else:
+        model = onnx.load(path)
+        if how == "an input of another name":
+            model.graph.input[0].name = model.graph.node[0].input[0] = "picture"
+            model.graph.output[0].name = model.graph.node[-1].output[0] = "probabilities"
+        else:
+            onnx.helper.set_model_props(model, {"labels": "{"})
+        onnx.save(model, path)
+    return path
+
+
+@pytest.mark.parametrize("how", BROKEN)
+async def test_the_poll_survives_any_model(world: SimulatedServer, tmp_path: Path, how: str) -> None:
+    broken = broken_model(tmp_path / "broken", how)
+    good = world.serving.current.release
+    repository = Releases(replace(good, version="moderator@v2.0.0", commit="2" * 40, md5="2" * 32, model=broken,
+                                  sidecar=broken.with_suffix(".json")))  # fmt: skip
+    world.serving.repository = repository
+    for _ in range(2):
+        await world.bot.poll()
+    assert world.serving.version == "moderator@v1.0.0"
+    assert counted(world, "mlpy_errors_total", where="model") == 1
+    repository.newest = replace(good, version="moderator@v3.0.0", commit="3" * 40, md5="3" * 32)
+    await world.bot.poll()
+    assert world.serving.version == "moderator@v3.0.0"
+
+
+async def test_periodic_work_survives_any_error(world: SimulatedServer) -> None:
+    world.serving.repository = Releases(None)
+    await world.bot.poll()
+    assert counted(world, "mlpy_errors_total", where="periodic") == 1
+
+
+class Releases(Repository):
+    """A repository whose newest release is given."""
+
+    def __init__(self, newest: Release | None) -> None:
+        self.newest = newest
+
+    def latest(self, requested: str) -> str:
+        return self.newest.commit  # type: ignore[union-attr]
+
+    def release(self, requested: str) -> Release:
+        assert self.newest
+        return self.newest

@@ -44,7 +44,7 @@ async def test_review_posts_to_the_modlog_and_leaves_the_message(world: Simulate
     assert entry.embeds[0].title == "flagged 0.98"
     assert fields(world)["Action"] == "No action taken: waiting for review."
     assert f"channels/{world.guild.id}/{world.general.id}/" in str(entry.embeds[0].fields)
-    assert entry.embeds[0].footer.text == "moderator@v1.0.0"
+    assert entry.embeds[0].footer.text.startswith("moderator@v1.0.0 · #")
     assert [each.filename for each in entry.attachments] == ["SPOILER_blurred-0.jpg"]
 
 

@@ -46,7 +46,7 @@ class SimulatedCdn:
         """Files are given only while it is set."""
         self.released.set()
         self.still = b""
-        """What the media proxy makes of anything that is asked for as a PNG."""
+        """What the media proxy makes of anything that is asked for as a WebP."""
         self.blobs: Callable[[str], bytes | None] = lambda _: None
 
     async def answer(self, request: web.Request) -> web.Response:
@@ -55,7 +55,7 @@ class SimulatedCdn:
         if self.faults:
             status, headers = self.faults.pop(0)
             return web.Response(status=status, headers=headers)
-        if self.still and request.query.get("format") == "png":
+        if self.still and request.query.get("format") == "webp":
             return web.Response(body=self.still)
         data = self.files.get(request.path) or self.blobs(f"{self.base}{request.path}")
         return web.Response(body=data) if data is not None else web.Response(status=404)
@@ -127,6 +127,15 @@ class SimulatedServer:
         backend.edit_role(guild.id, mine.id, {"permissions": permissions.value})
         if denied:
             backend.set_overwrite(self.general.id, Overwrite(mine.id, OverwriteType.ROLE, deny=denied))
+
+    def hide(self, channel: ChannelHandle, *besides: int) -> None:
+        """Hide a channel from all but moderators and the bot. `besides`: roles that see it, too."""
+        backend, guild = self.env.backend, self.env.backend.guilds[self.guild.id]
+        mine = next(role for role in guild.roles.values() if role.managed)
+        view = discord.Permissions(view_channel=True).value
+        for role_id in (mine.id, self.mods.id, *besides):
+            backend.set_overwrite(channel.id, Overwrite(role_id, OverwriteType.ROLE, allow=view))
+        backend.set_overwrite(channel.id, Overwrite(guild.id, OverwriteType.ROLE, deny=view))
 
     def forbid(self, **permissions: bool) -> None:
         """Take permissions from the bot, @everyone's too."""

@@ -9,6 +9,7 @@ from discord_server import DiscordServer
 
 TOKEN = "MTAwMDAwMDAw.AbCdEf.not-to-be-seen-anywhere"
 PASSWORD = "hunter2-neither"
+VIEW_CHANNEL = 1 << 10
 NOW = 1800.0  # seconds that anything may take on a busy machine
 
 
@@ -25,7 +26,8 @@ class Room:
     async def furnished(cls, server: DiscordServer, guild: int | None = None) -> Room:
         guild = server.add_guild() if guild is None else guild
         channel = next(iter(server.guilds[guild]["channels"]))
-        room = cls(server, guild, channel, server.add_channel(guild, "mod-log"))
+        hidden = [{"id": str(guild), "type": 0, "allow": "0", "deny": str(VIEW_CHANNEL)}]
+        room = cls(server, guild, channel, server.add_channel(guild, "mod-log", permission_overwrites=hidden))
         await room.command("channel modlog", channel=room.modlog)
         await room.command("threshold", label="flagged", action="delete", score=0.9)
         assert "**Mode** enforce" in await room.command("policy set", mode="enforce")
