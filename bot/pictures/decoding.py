@@ -27,7 +27,7 @@ OVERHEAD = 24_000_000
 """Memory that a process may take beside a picture's file, copied once, and its decoded frames."""
 FRAMES_SHARE = 0.7
 """Of a lane's time, for the frames of an animation: then those that are decoded count."""
-FAST_NICENESS, SLOW_NICENESS = 5, 10
+FAST_NICENESS, SLOW_NICENESS = 2, 5
 """The event loop goes first, as Discord's heartbeats depend on it, and the slow lane last."""
 
 

@@ -91,6 +91,9 @@ class Processes:
             worker = self._worker()
             try:
                 done, value, last = worker.call(data, call, 10 * self.limits.seconds + 30)
+            except TimeoutError as error:
+                self._drop(worker)
+                raise PictureError("timed_out", str(error)) from None
             except (EOFError, OSError):
                 self._drop(worker)
                 self._check_end(worker)
@@ -144,12 +147,13 @@ class _Worker:
         """Whether the call succeeded (None: a bug), its result or error, and whether the process ends after it.
 
         Raises:
-            EOFError, OSError: if the process has ended, or does not answer within this time.
+            TimeoutError: if the process does not answer within this time.
+            EOFError, OSError: if it has ended.
         """
         self._connection.send(call)
         self._connection.send_bytes(data)  # apart: pickled, it would be copied
-        if not self._connection.poll(seconds):
-            self.kill()
+        if not self._connection.poll(seconds):  # the machine is overloaded, or the process was stopped
+            raise TimeoutError(f"no answer within {seconds:g} s")
         answer: tuple[bool | None, Any, bool] = self._connection.recv()
         return answer
 

@@ -296,7 +296,7 @@ async def keep_posting(attacker: Load, hostile: dict[str, bytes], at_a_time: int
     for _, data in different(hostile):
         await attacker.settled(at_a_time - 1)
         now = time.time()
-        message = await attacker.server.post(attacker.channel, attacker.server.user, "", [data])
+        message = await attacker.server.post(attacker.channel, attacker.server.user, "", [("a.png", data)])
         attacker.posted[message] = now
 
 
