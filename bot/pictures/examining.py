@@ -11,9 +11,10 @@ import numpy as np
 from PIL import Image, ImageFilter
 
 from bot.model.serving import LoadedModel, Serving
+from bot.pictures.decoding import DecodedPicture
 from bot.pictures.fairness import GuildAndAuthor, QueueFullError
 from bot.pictures.fetching import Fetcher, NotAPictureError, UnfetchedError
-from bot.pictures.judging import DecodedPicture, Judge, decode, sha256_of
+from bot.pictures.judging import Judge, sha256_of
 from bot.pictures.memory import Rulings
 from bot.pictures.references import Reference
 from bot.rules.policy import (
@@ -164,8 +165,7 @@ class Examiner:
         return finding
 
     async def _decode(self, data: bytes, model: LoadedModel, sha256: str, owner: GuildAndAuthor) -> DecodedPicture:
-        async with self._judge.workers.turn(*owner):
-            return await self._judge.run_in_thread(decode, data, model.predictor, self._judge.caps, sha256)
+        return await self._judge.decode(data, model.predictor, sha256, owner)
 
     async def _from_model(
         self, reference: Reference, decoded: DecodedPicture, policy: GuildPolicy, model: LoadedModel

@@ -1,4 +1,4 @@
-"""Picture bytes -> the model's scores, in worker threads behind a bounded queue: the event loop never blocks."""
+"""Picture bytes -> the model's scores, in processes and worker threads behind a queue: the event loop never blocks."""
 
 from __future__ import annotations
 
@@ -15,10 +15,9 @@ from typing import Any, TypeVar, cast
 import numpy as np
 from numpy.typing import NDArray
 
-from bot.pictures.fairness import FairQueue
+from bot.pictures.decoding import DecodedPicture, Decoder
+from bot.pictures.fairness import FairQueue, GuildAndAuthor
 from stages.inference.decoding import Caps, Pixels
-from stages.inference.frames import Seen, frames
-from stages.inference.phash import inside, phash
 from stages.inference.predictor import Predictor
 from stages.inference.sidecar import decided
 
@@ -26,8 +25,6 @@ Result = TypeVar("Result")
 
 PLACES = 16
 """Pictures that are downloaded, or held in memory, at a time."""
-SLOW_AFTER = 1.0
-"""Seconds of decoding after which an author's next pictures leave a worker to others."""
 
 
 @dataclass(frozen=True)
@@ -36,50 +33,24 @@ class JudgeCaps:
 
     max_bytes: int = 25_000_000
     max_pixels: int = 25_000_000
-    """Of one frame. A decoded pixel takes four bytes, and as much again while the frame is scaled."""
+    """Of one frame. Its memory has a limit of its own, see `bot.pictures.decoding`."""
     frames: int = 8
     """Of an animation that are scored."""
-    seconds: float = 5.0
-    """For decoding one picture; what an animation has left then is not scored."""
+    seconds: float = 3.0
+    """CPU time for decoding one picture; what an animation has left then is not scored."""
     queue: int = 128
     """Pictures in progress, from before the download to the verdict. More are refused."""
     budget: int = 64_000_000
     """Bytes of pictures in memory at a time."""
     threads: int = 2
+    """That score, and processes that decode."""
     batch: int = 2
     """Frames scored at once. More are not faster, and each costs another 15 MB per thread for good."""
-
-
-@dataclass(frozen=True)
-class DecodedPicture:
-    """A picture's hashes and frames, ready to be scored."""
-
-    sha256: str
-    """Of the file's bytes, hex."""
-    phash: int
-    """Perceptual hash of the first frame, 64 bits, unsigned."""
-    seen: Seen
-
-    def thumbnail(self) -> Pixels:
-        """The first frame, uint8 [height, width, 3], without borders."""
-        return inside(self.seen.frames[0], self.seen.width, self.seen.height)
 
 
 def sha256_of(data: bytes) -> str:
     """SHA-256 of a file's bytes, hex."""
     return hashlib.sha256(data).hexdigest()
-
-
-def decode(data: bytes, predictor: Predictor, caps: JudgeCaps, sha256: str) -> DecodedPicture:
-    """Decode a picture for `predictor` and hash it.
-
-    Raises:
-        PictureError: if it cannot be decoded.
-    """
-    sidecar = predictor.sidecar
-    decoding_caps = Caps(caps.max_bytes, caps.max_pixels)
-    seen = frames(data, sidecar.size, sidecar.background, decoding_caps, caps.frames, caps.seconds)
-    return DecodedPicture(sha256, phash(inside(seen.frames[0], seen.width, seen.height)), seen)
 
 
 def worst_frame_scores(rows: NDArray[np.float32], predictor: Predictor) -> dict[str, float]:
@@ -107,11 +78,11 @@ class Judge:
         self.caps = caps
         self.queue = FairQueue(min(PLACES, caps.queue), caps.queue, caps.budget)
         """Turns to download a picture and to hold it in memory."""
-        self.workers = FairQueue(caps.threads, slow_after=SLOW_AFTER)
-        """Turns to decode one."""
         self._score_queue: deque[tuple[Predictor, Pixels, asyncio.Future[NDArray[np.float32]]]] = deque()
         self._drain_tasks: set[asyncio.Task[None]] = set()
         self._pool = ThreadPoolExecutor(caps.threads, "judge", initializer=_lower_priority)
+        decoding_caps = Caps(caps.max_bytes, caps.max_pixels)
+        self._decoder = Decoder(decoding_caps, caps.frames, caps.seconds, caps.threads)
 
     @property
     def admitted(self) -> int:
@@ -121,6 +92,14 @@ class Judge:
     async def run_in_thread(self, function: Callable[..., Result], *arguments: Any) -> Result:
         """Run a slow function in a worker thread."""
         return await asyncio.get_running_loop().run_in_executor(self._pool, function, *arguments)
+
+    async def decode(self, data: bytes, predictor: Predictor, sha256: str, owner: GuildAndAuthor) -> DecodedPicture:
+        """Decode a picture for `predictor`, in a process of its own, when its owner has a turn.
+
+        Raises:
+            PictureError: if it cannot be decoded within the limits.
+        """
+        return await self._decoder.decode(data, predictor.sidecar, sha256, owner)
 
     async def scores(self, predictor: Predictor, decoded: DecodedPicture) -> dict[str, float]:
         """A picture's probability for each label, by its worst frame."""
@@ -174,7 +153,8 @@ class Judge:
         return predictor, batch, futures
 
     def close(self) -> None:
-        """Stop the worker threads after their current work."""
+        """Stop the worker threads after their current work, and the processes at once."""
+        self._decoder.close()
         self._pool.shutdown(wait=False, cancel_futures=True)
 
 

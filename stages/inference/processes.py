@@ -72,6 +72,7 @@ class Processes:
 
         Raises:
             PictureError: what the function raises; `timed_out` or `too_large` over a limit; `corrupt` if it crashes.
+        RuntimeError: if the function raises anything else.
         """
         call = (function, arguments, keywords)
         result = await asyncio.get_running_loop().run_in_executor(self._threads, self._call, data, call)
@@ -90,12 +91,17 @@ class Processes:
             worker = self._worker()
             try:
                 done, value, last = worker.call(data, call, 10 * self.limits.seconds + 30)
+            except TimeoutError as error:
+                self._drop(worker)
+                raise PictureError("timed_out", str(error)) from None
             except (EOFError, OSError):
                 self._drop(worker)
                 self._check_end(worker)
                 continue
             if last:
                 self._drop(worker)
+            if done is None:
+                raise RuntimeError(value)
             if not done:
                 raise PictureError(*value)
             return value
@@ -137,17 +143,18 @@ class _Worker:
         self._process.start()
         theirs.close()  # or its end would not be noticed
 
-    def call(self, data: bytes, call: tuple[Any, ...], seconds: float) -> tuple[bool, Any, bool]:
-        """Whether the call succeeded, its result or error, and whether the process ends after it.
+    def call(self, data: bytes, call: tuple[Any, ...], seconds: float) -> tuple[bool | None, Any, bool]:
+        """Whether the call succeeded (None: a bug), its result or error, and whether the process ends after it.
 
         Raises:
-            EOFError, OSError: if the process has ended, or does not answer within this time.
+            TimeoutError: if the process does not answer within this time.
+            EOFError, OSError: if it has ended.
         """
         self._connection.send(call)
         self._connection.send_bytes(data)  # apart: pickled, it would be copied
-        if not self._connection.poll(seconds):
-            self.kill()
-        answer: tuple[bool, Any, bool] = self._connection.recv()
+        if not self._connection.poll(seconds):  # the machine is overloaded, or the process was stopped
+            raise TimeoutError(f"no answer within {seconds:g} s")
+        answer: tuple[bool | None, Any, bool] = self._connection.recv()
         return answer
 
     def kill(self) -> None:
@@ -167,6 +174,7 @@ def _serve(connection: Connection, limits: Limits) -> None:
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches all of a terminal's processes; the parent acts on it
     signal.signal(signal.SIGPROF, signal.SIG_DFL)
     os.nice(limits.niceness)
+    os.dup2(os.open(os.devnull, os.O_WRONLY), 2)  # decoders in C write there what they dislike about a file
     _limit_memory(limits.memory)
     start = _peak_memory()
     while True:
@@ -183,8 +191,8 @@ def _serve(connection: Connection, limits: Limits) -> None:
         del data, answer
 
 
-def _answer(data: bytes, call: tuple[Any, ...], seconds: float) -> tuple[bool, object]:
-    """Whether a call succeeded, and its result, or a `PictureError`'s arguments."""
+def _answer(data: bytes, call: tuple[Any, ...], seconds: float) -> tuple[bool | None, object]:
+    """Whether a call succeeded, and its result, or a `PictureError`'s arguments; None and a text for other errors."""
     function, arguments, keywords = call
     # The kernel ends the process when its CPU time is up. Unlike RLIMIT_CPU, this counts from here, and in fractions.
     signal.setitimer(signal.ITIMER_PROF, seconds)
@@ -194,6 +202,8 @@ def _answer(data: bytes, call: tuple[Any, ...], seconds: float) -> tuple[bool, o
         return False, (error.reason, error.detail)
     except MemoryError:
         return False, ("too_large", "decoding takes more memory than it may")
+    except Exception as error:
+        return None, f"{function.__qualname__}: {type(error).__name__}: {error}"
     finally:
         signal.setitimer(signal.ITIMER_PROF, 0)
 

@@ -10,7 +10,6 @@ import argparse
 import asyncio
 import io
 import itertools
-import os
 import random
 import re
 import struct
@@ -20,23 +19,26 @@ import time
 import zlib
 from collections import Counter
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from datetime import datetime
 from pathlib import Path
 
 import numpy as np
+import psutil
 import pyarrow.parquet as pq
 from PIL import Image
 
 sys.path.insert(0, str(Path(__file__).parents[2]))
 sys.path.insert(0, str(Path(__file__).parents[1] / "bot"))
+sys.path.insert(0, str(Path(__file__).parents[1] / "bot/attacks"))
 
 from bot_process import ROOT, BotProcess
 from discord_server import DiscordServer
+from hostile import KINDS as HOSTILE
+from hostile import different
 
 LAG_MS, IDLE_MB, GROWTH_MB, QUIET_MS = 20, 300, 5, 2000
-PAGE = os.sysconf("SC_PAGE_SIZE")
-TICKS = os.sysconf("SC_CLK_TCK")
+ATTACKED_MB, ATTACKED_SECONDS = 500, 2
 DECISION = re.compile(r'"event": "decision".*?"message_id": (\d+).*?"verdict": "(\w+)".*?"timestamp": "([^"]+)"')
 
 
@@ -84,8 +86,9 @@ def renewed(data: bytes, number: int) -> bytes:
 class Load:
     """What is posted to one bot, and what became of it."""
 
-    def __init__(self, bot: BotProcess, server: DiscordServer, pictures: list[bytes]) -> None:
+    def __init__(self, bot: BotProcess, server: DiscordServer, pictures: list[bytes], channel: int = 0) -> None:
         self.bot, self.server, self.pictures = bot, server, pictures
+        self.channel = channel or server.channel
         self.count = 0
         """Pictures that were ever posted."""
         self.posted: dict[int, float] = {}
@@ -101,7 +104,7 @@ class Load:
         data = renewed(self.pictures[self.count % len(self.pictures)], self.count)
         self.count += 1
         now = time.time()
-        message = await self.server.post(channel or self.server.channel, self.server.user, "", [data])
+        message = await self.server.post(channel or self.channel, self.server.user, "", [data])
         self.posted[message] = now
         return message
 
@@ -114,23 +117,39 @@ class Load:
         for line in lines:
             if found := DECISION.search(line):
                 message, verdict, stamp = int(found[1]), found[2], datetime.fromisoformat(found[3]).timestamp()
+                if message not in self.posted:
+                    continue  # another load's
                 self.latency[message] = stamp - self.posted[message]
                 self.verdicts[verdict] += 1
         return len(self.posted) - len(self.latency)
 
+    def _tree(self) -> list[psutil.Process]:
+        """The bot and all its processes."""
+        bot = psutil.Process(self.bot.process.pid)
+        return [bot, *bot.children(recursive=True)]
+
     def resident(self) -> float:
-        return int(Path(f"/proc/{self.bot.process.pid}/statm").read_text().split()[1]) * PAGE / 2**20
+        """MB of the whole tree; what several of its processes share counts once."""
+        total = 0
+        for process in self._tree():
+            with suppress(psutil.NoSuchProcess, psutil.AccessDenied):
+                total += process.memory_full_info().pss
+        return total / 2**20
 
     def cpu(self) -> float:
-        """Seconds that the bot has worked."""
-        fields = Path(f"/proc/{self.bot.process.pid}/stat").read_text().rpartition(")")[2].split()
-        return (int(fields[11]) + int(fields[12])) / TICKS
+        """Seconds that the tree has worked, but for processes that have ended."""
+        total = 0.0
+        for process in self._tree():
+            with suppress(psutil.NoSuchProcess):
+                times = process.cpu_times()
+                total += times.user + times.system
+        return total
 
-    async def watch(self) -> None:
-        """Note its memory, each second."""
+    async def watch(self, seconds: float = 1) -> None:
+        """Note its memory, as often as that."""
         while True:
             self.memory.append(self.resident())
-            await asyncio.sleep(1)
+            await asyncio.sleep(seconds)
 
     async def settled(self, most: int = 0) -> None:
         """Wait until no more than so many pictures are under way."""
@@ -233,6 +252,54 @@ async def messages(given: argparse.Namespace, folder: Path, report: Report) -> N
         report.row("growth from the second tenth to the last", f"{growth:.1f} MB", bound, met=growth < GROWTH_MB)
 
 
+async def attack(given: argparse.Namespace, folder: Path, report: Report) -> None:
+    """One server posts hostile pictures of every kind, some at a time; another one ordinary pictures, two a second."""
+    ordinary = list(itertools.islice(drawn(np.random.default_rng(0)), 50))
+    hostile = {name: make() for name, make in HOSTILE.items() if not given.only or name in given.only}
+    async with started(given, folder, guilds=2) as (bot, server):
+        victim = Load(bot, server, ordinary)
+        attacker = Load(bot, server, [], channel=list(server.channels)[1])
+        await victim.open(2, 10, random.Random(0))
+        await victim.settled()
+        shown = np.percentile(list(victim.latency.values()), [50, 95]) * 1000
+        report.row(
+            "before the attack: post to decision, p50 / p95", " / ".join(f"{each:.0f}" for each in shown) + " ms"
+        )
+        victim.latency.clear()
+        victim.posted.clear()
+        before = await bot.metrics()
+        tasks = [
+            asyncio.create_task(victim.watch(0.2)),
+            asyncio.create_task(keep_posting(attacker, hostile, given.hostile)),
+        ]
+        await victim.open(2, given.seconds, random.Random(0))
+        await victim.settled()
+        for task in tasks:
+            task.cancel()
+        after = await bot.metrics()
+        p50, p95, longest = np.percentile(list(victim.latency.values()), [50, 95, 100])
+        verdicts = ", ".join(f"{count} {name}" for name, count in attacker.verdicts.most_common())
+        report.row("hostile pictures", f"{len(attacker.posted)} posted, {given.hostile} at a time: {verdicts}")
+        shown_verdicts = ", ".join(f"{count} {name}" for name, count in victim.verdicts.most_common())
+        report.row("the other server's pictures", f"{len(victim.posted)}: {shown_verdicts}")
+        figure = f"{p50 * 1000:.0f} / {p95 * 1000:.0f} / {longest * 1000:.0f} ms"
+        bound = f"p95 < {ATTACKED_SECONDS} s"
+        report.row("its post to decision, p50 / p95 / longest", figure, bound, met=p95 < ATTACKED_SECONDS)
+        p99 = quantile(lags(before), lags(after), 0.99)
+        report.row("event loop's lag, p99", f"< {p99:g} ms", f"< {LAG_MS} ms", met=p99 <= LAG_MS)
+        most = max(victim.memory)
+        report.row("memory of all processes, most", f"{most:.0f} MB", f"< {ATTACKED_MB} MB", met=most < ATTACKED_MB)
+
+
+async def keep_posting(attacker: Load, hostile: dict[str, bytes], at_a_time: int) -> None:
+    """Keep so many hostile pictures under way."""
+    for _, data in different(hostile):
+        await attacker.settled(at_a_time - 1)
+        now = time.time()
+        message = await attacker.server.post(attacker.channel, attacker.server.user, "", [("a.png", data)])
+        attacker.posted[message] = now
+
+
 async def pictures(given: argparse.Namespace, folder: Path, report: Report) -> None:
     """Idle, then as fast as it goes, then at the rate."""
     rng = np.random.default_rng(0)
@@ -312,10 +379,15 @@ def main() -> int:
     parser.add_argument("--messages", type=int, default=10_000, help="of the second part, for memory [10000]")
     parser.add_argument("--threads", type=int, default=2, help="of the bot that judge [2]")
     parser.add_argument("--flood", type=int, default=500, help="pictures at once in one server [500]")
-    parser.add_argument("--part", choices=("pictures", "messages", "flood"), action="append", help="only that [all]")
+    parser.add_argument("--hostile", type=int, default=10, help="hostile pictures under way in the last part [10]")
+    parser.add_argument("--only", action="append", metavar="KIND", help="of hostile pictures [every kind]")
+    names = ("pictures", "messages", "flood", "attack")
+    parser.add_argument("--part", choices=names, action="append", help="only that [all]")
     given = parser.parse_args()
     report = Report()
-    parts: dict[str, Callable[..., Awaitable[None]]] = {"pictures": pictures, "messages": messages, "flood": flood}
+    parts: dict[str, Callable[..., Awaitable[None]]] = dict(
+        zip(names, (pictures, messages, flood, attack), strict=True)
+    )
     for name in given.part or parts:
         with tempfile.TemporaryDirectory() as folder:
             asyncio.run(parts[name](given, Path(folder), report))

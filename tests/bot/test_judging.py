@@ -14,13 +14,16 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import psutil
 import pytest
 from containers import drawing, encoded
 from tinted import KINDS, SIZE, file, predictor
 from waiting import until
 
-from bot.pictures.judging import DecodedPicture, Judge, JudgeCaps, decode, sha256_of, worst_frame_scores
+from bot.pictures.decoding import DecodedPicture
+from bot.pictures.judging import Judge, JudgeCaps, sha256_of, worst_frame_scores
 from stages.inference.decoding import pixels
+from stages.inference.frames import frames
 from stages.inference.phash import phash
 from stages.inference.predictor import Predictor
 from stages.workspace.errors import PictureError
@@ -54,16 +57,16 @@ async def make() -> AsyncIterator[Callable[..., Judge]]:
 
 
 def seen(model: Predictor, data: bytes) -> DecodedPicture:
-    return decode(data, model, CAPS, sha256_of(data))
+    return DecodedPicture.of(sha256_of(data), frames(data, model.sidecar.size))
 
 
 def shade(number: int) -> tuple[int, int, int]:
     return (number * 37 % 256, number * 101 % 256, number * 59 % 256)
 
 
-def test_a_picture_is_decoded_and_hashed(models: Models) -> None:
+async def test_a_picture_is_decoded_and_hashed(models: Models, make: Any) -> None:
     data = encoded([drawing(0, 80, 40)], "PNG")
-    decoded = seen(models["binary"], data)
+    decoded = await make().decode(data, models["binary"], sha256_of(data), (1, 1))
     assert decoded.sha256 == hashlib.sha256(data).hexdigest()
     assert (decoded.seen.frames == pixels(data, SIZE)[None]).all()
     assert decoded.thumbnail().shape == (SIZE // 2, SIZE, 3)
@@ -78,17 +81,14 @@ def test_a_picture_is_decoded_and_hashed(models: Models) -> None:
         ({}, b"<html>"),
     ],
 )
-def test_the_caps_hold(models: Models, caps: dict[str, int], data: bytes) -> None:
+async def test_the_caps_hold(models: Models, caps: dict[str, int], data: bytes, make: Any) -> None:
     with pytest.raises(PictureError, match="too_large" if caps else "corrupt"):
-        decode(data, models["binary"], replace(CAPS, **caps), "")
+        await make(**caps).decode(data, models["binary"], "", (1, 1))
 
 
-def test_the_number_of_frames_is_limited(models: Models) -> None:
+async def test_the_number_of_frames_is_limited(models: Models, make: Any) -> None:
     data = file(*map(shade, range(9)), kind="GIF")
-    assert len(decode(data, models["binary"], replace(CAPS, frames=3), "").seen.frames) == 3
-    cut_short = decode(data, models["binary"], replace(CAPS, seconds=0.0), "").seen
-    assert len(cut_short.frames) == 1
-    assert cut_short.missed >= 1
+    assert len((await make(frames=3).decode(data, models["binary"], "", (1, 1))).seen.frames) == 3
 
 
 @pytest.mark.parametrize("kind", KINDS)
@@ -214,6 +214,11 @@ async def test_closing_the_judge_ends_waiting_calls(models: Models, make: Any) -
     assert all(isinstance(each, (asyncio.CancelledError, RuntimeError)) for each in results)
 
 
+def children_time() -> float:
+    """CPU time of the decoding processes."""
+    return sum(child.cpu_times().user for child in psutil.Process().children(recursive=True))
+
+
 async def test_the_event_loop_is_never_blocked(models: Models, make: Any) -> None:
     judge, model = make(queue=50), models["binary"]
     data = encoded([drawing(0, 1300, 900)], "PNG")
@@ -230,12 +235,12 @@ async def test_the_event_loop_is_never_blocked(models: Models, make: Any) -> Non
         async with judge.queue.turn(1, number):
             mine = data + bytes([number])
             sha256 = await judge.run_in_thread(sha256_of, mine)
-            return await judge.scores(model, await judge.run_in_thread(decode, mine, model, judge.caps, sha256))
+            return await judge.scores(model, await judge.decode(mine, model, sha256, (1, number)))
 
     ticking = asyncio.create_task(tick())
-    start = time.process_time()
+    start, start_below = time.process_time(), children_time()
     assert len(await asyncio.gather(*map(judged, range(50)))) == 50
-    took = time.process_time() - start
+    took = time.process_time() - start + children_time() - start_below
     ticking.cancel()
     await asyncio.gather(ticking, return_exceptions=True)
     # Of the processor's time, which other processes on the machine do not change.
