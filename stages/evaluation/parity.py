@@ -1,4 +1,4 @@
-"""Whether torch, the fp32 graph and the int8 graph give the same scores and verdicts on the test split."""
+"""Whether torch, the fp32 graph and the int8 graph give the same scores and verdicts on test pictures."""
 
 from __future__ import annotations
 
@@ -7,7 +7,6 @@ from typing import Any, get_args
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
 from torch import nn
 
 from stages.config.test import Test
@@ -28,7 +27,7 @@ HOW_TO_MATCH = "restore the files of one training with `dvc checkout`, or train 
 
 
 def compare(predictions: Predictions, sidecar: Sidecar, folder: Path, params: Test) -> dict[str, Any]:
-    """Score the split by each graph, and a sample of it by the torch network, and compare.
+    """Score a sample of the split by the torch network and by each graph, and compare.
 
     Args:
         predictions: of the served graph, which does not run again.
@@ -37,9 +36,8 @@ def compare(predictions: Predictions, sidecar: Sidecar, folder: Path, params: Te
         params: `parity_count`, `threads`.
 
     Returns:
-        `sample`, up to `parity_count` pictures: `auroc` of torch and of each graph, and each graph's
-        `largest_difference` and `mean_difference` from torch's scores and `different_verdicts`, a share of the
-        pictures. `split`, all pictures: the same without torch, int8 compared with fp32.
+        `pictures`, up to `parity_count`; of torch and of each graph `auroc`, and of each graph `largest_difference` and
+        `mean_difference` from torch's scores and `different_verdicts`, a share of the pictures.
 
     Raises:
         ModelError: if checkpoint, graphs, side-car and model are not from one training.
@@ -47,50 +45,29 @@ def compare(predictions: Predictions, sidecar: Sidecar, folder: Path, params: Te
     torch.set_num_threads(params.threads)
     network = load_network(paths.CHECKPOINT, sidecar)
     _check_served(sidecar)
-    precisions = [name for name in get_args(GraphPrecision) if (paths.GRAPHS / f"{name}.onnx").exists()]
     labels = decided(sidecar.kind, sidecar.labels)
     # Each label contributes positives and negatives, so its share of the count is halved.
     sample = balanced_sample(predictions, sidecar, max(1, params.parity_count // (2 * len(labels))))
-    graphs = {
-        name: Predictor(paths.GRAPHS / f"{name}.onnx", paths.SIDECAR, params.threads)
-        for name in precisions
-        if name != sidecar.precision
-    }
-    scores = _scores(network, graphs, sample, predictions, sidecar, folder)
-    scores[sidecar.precision] = predictions.scores  # judged by the served graph already
-    return {
-        "sample": _differences(
-            {name: scores[name][sample] for name in ("torch", *precisions)}, predictions.truth[sample], sidecar
-        ),
-        "split": _differences({name: scores[name] for name in precisions}, predictions.truth, sidecar),
-    }
-
-
-def _scores(
-    network: nn.Module,
-    graphs: dict[str, Predictor],
-    sample: NDArray[np.int64],
-    predictions: Predictions,
-    sidecar: Sidecar,
-    folder: Path,
-) -> dict[str, Floats]:
-    """Scores [n, labels] by each graph, and by torch for the sample; torch's other rows are undefined."""
-    scores = {name: np.empty_like(predictions.scores) for name in ("torch", *graphs)}
-    ids = predictions.table["image_id"].to_pylist()
+    scores = {"torch": np.empty((len(sample), len(sidecar.labels)), np.float32)}
+    graphs = {}
+    for name in get_args(GraphPrecision):
+        if name == sidecar.precision:
+            scores[name] = predictions.scores[sample]
+        elif (file := paths.GRAPHS / f"{name}.onnx").exists():
+            graphs[name], scores[name] = Predictor(file, paths.SIDECAR, params.threads), np.empty_like(scores["torch"])
     start = 0
-    with Progress("parity", len(ids)) as progress:
-        for batch in batches(shards.pictures(folder, set(ids)), BATCH):
+    ids = set(predictions.table["image_id"].to_numpy()[sample].tolist())
+    with Progress("parity", len(sample)) as progress:
+        for batch in batches(shards.pictures(folder, ids), BATCH):
             squares = np.stack([pixels(data, sidecar.size, sidecar.background, UNCAPPED) for _, data in batch])
-            rows = np.arange(start, start + len(batch))
+            rows = slice(start, start + len(batch))
+            start = rows.stop
+            with torch.no_grad():
+                scores["torch"][rows] = network(torch.from_numpy(squares)).numpy()
             for name, graph in graphs.items():
                 scores[name][rows] = graph.score(squares)
-            sampled = np.isin(rows, sample)
-            if sampled.any():
-                with torch.no_grad():
-                    scores["torch"][rows[sampled]] = network(torch.from_numpy(squares[sampled])).numpy()
-            start += len(batch)
             progress.update(len(batch))
-    return scores
+    return _differences(scores, predictions.truth[sample], sidecar)
 
 
 def _differences(scores: dict[str, Floats], truth: Flags, sidecar: Sidecar) -> dict[str, Any]:
@@ -100,7 +77,7 @@ def _differences(scores: dict[str, Floats], truth: Flags, sidecar: Sidecar) -> d
         name: [verdict(dict(zip(sidecar.labels, row.tolist(), strict=True)), sidecar) for row in rows]
         for name, rows in scores.items()
     }
-    first = next(iter(scores))  # the reference: torch where it ran, else fp32
+    first = next(iter(scores))  # the reference: torch
     results: dict[str, Any] = {"pictures": len(truth)}
     for name, rows in scores.items():
         auroc = metrics.averaged(metrics.of_labels(rows, truth, thresholds))["auroc"]

@@ -177,7 +177,6 @@ def _render(template: str, data: ReportData, *, escape: bool) -> str:
 
 def _parity_rows(parity: dict[str, Any]) -> Iterator[tuple[str, int, str, dict[str, float]]]:
     """Rows of the parity table: a runtime, pictures, the runtime it is compared with ("" for none), and metrics."""
-    for results in parity.values():
-        first, *others = [name for name in results if name != "pictures"]
-        for name in (first, *others):
-            yield name, results["pictures"], "" if name == first else first, results[name]
+    for name, values in parity.items():
+        if name != "pictures":
+            yield name, parity["pictures"], "" if name == "torch" else "torch", values

@@ -40,9 +40,8 @@ class ImageStatistics:
 
 def measure_all(folder: Path, names: Sequence[str], reduced: Path) -> dict[str, ImageStatistics]:
     """Measure the pictures in `folder` in two processes, and write reduced copies of the huge ones to `reduced`."""
-    largest_first = sorted(names, key=lambda name: (-_area(folder / name), name))
-    # The two largest take 2.5 GB each. Reorder the start of the list, so that no two of them run at the same time.
-    order = largest_first[:16:2] + largest_first[1:16:2] + largest_first[16:]
+    # The largest first, so that none is left for one process at the end.
+    order = sorted(names, key=lambda name: (-area(folder / name), name))
     measured: dict[str, ImageStatistics] = {}
     # Pillow's limit on pixels is a global setting: lift it in subprocesses only. They are spawned, because a forked
     # child could inherit a lock that another thread holds.
@@ -53,8 +52,8 @@ def measure_all(folder: Path, names: Sequence[str], reduced: Path) -> dict[str, 
     return measured
 
 
-def _area(file: Path) -> int:
-    """Width times height, from a PNG's header."""
+def area(file: Path) -> int:
+    """Width times height, px, from a PNG's header."""
     with file.open("rb") as opened:
         header = opened.read(24)
     return int.from_bytes(header[16:20]) * int.from_bytes(header[20:24])

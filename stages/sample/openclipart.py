@@ -45,6 +45,8 @@ PACKAGES = (
 INSIDE = "usr/share/openclipart"
 LEFT_OUT = ("shapes/stars/", "computer/icons/")
 """Generated polygons, and many near-identical icons of one desktop."""
+MOST_PIXELS = 300_000_000
+"""Larger ones are left out, too: both would take 2.5 GB of memory each. The largest that stays has 231 million."""
 
 DC = "{http://purl.org/dc/elements/1.1/}"
 RDF = "{http://www.w3.org/1999/02/22-rdf-syntax-ns#}"
@@ -173,7 +175,7 @@ def _unpack_and_measure(files: Sequence[Path], origins: Mapping[Origin, Path], f
         tasks = [pool.submit(others.unpack, origin, package, target) for origin, package in origins.items()]
         links = unpacked.result()
         works = functools.reduce(operator.or_, (task.result() for task in tasks), read.result())
-    names = sorted(path.relative_to(folder / "png").as_posix() for path in (folder / "png").rglob("*.png"))
+    names = sorted(path.relative_to(target).as_posix() for path in target.rglob("*.png") if not _is_colossal(path))
     if not names:
         raise SampleError(f"{pictures} contains no pictures in {INSIDE}/png; delete it and run the command again")
     measured = image_statistics.measure_all(folder / "png", names, folder / "reduced")
@@ -186,6 +188,10 @@ def _unpack_and_measure(files: Sequence[Path], origins: Mapping[Origin, Path], f
         ),
     )
     (folder / "library.json").write_bytes(JSON.dump_json(contents))
+
+
+def _is_colossal(picture: Path) -> bool:
+    return image_statistics.area(picture) > MOST_PIXELS
 
 
 def _unpack(package: Path, folder: Path) -> dict[str, str]:

@@ -7,7 +7,9 @@ times faster than torch, and training sees the exact values that serving will.
 from __future__ import annotations
 
 import logging
+import threading
 from collections.abc import Iterable
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
@@ -105,7 +107,10 @@ class _Extraction:
 
     def __init__(self, pictures: Rows, graph: Path, threads: int, copy: int | None, wanted: Ids | None) -> None:
         self._pictures = pictures
-        self._session = session(graph, threads)
+        # A session of one thread, run by several: the values do not depend on their number, and it is a tenth faster.
+        self._session = session(graph, 1)
+        self._threads = threads
+        self._random = threading.Lock()
         self._copy = copy
         self._needed = [np.ones(len(ids), bool) if wanted is None else np.isin(ids, wanted) for ids in pictures.ids]
         rules = () if copy is None else (augmentations.RULE,)
@@ -136,12 +141,22 @@ class _Extraction:
         return np.flatnonzero(self._needed[place] & np.isnan(rows.reshape(len(rows), -1)[:, 0]))
 
     def _compute(self, place: int, positions: NDArray[np.int64], update: Update) -> NDArray[np.float32]:
-        features = []
-        for start in range(0, len(positions), BATCH):
-            batch = positions[start : start + BATCH]
+        def features(batch: NDArray[np.int64]) -> NDArray[np.float32]:
             pixels = self._pictures.arrays[place][batch]
             if self._copy is not None:
-                pixels = augmentations.augment(pixels, self._copy, batch.tolist())
-            features.append(self._session.run(None, {PIXELS: pixels})[0])
-            update(len(batch))
-        return np.concatenate(features)
+                with self._random:  # torch's generator is one for all threads
+                    pixels = augmentations.augment(pixels, self._copy, batch.tolist())
+            values: NDArray[np.float32] = self._session.run(None, {PIXELS: pixels})[0]
+            return values
+
+        rows = []
+        batches = np.split(positions, range(BATCH, len(positions), BATCH))
+        with ThreadPoolExecutor(self._threads) as pool:
+            try:
+                for values in pool.map(features, batches):
+                    rows.append(values)
+                    update(len(values))
+            except BaseException:
+                pool.shutdown(cancel_futures=True)  # Ctrl-C would wait for all batches
+                raise
+        return np.concatenate(rows)
