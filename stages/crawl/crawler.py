@@ -274,10 +274,11 @@ class Crawler:
     def _pause(self, response: aiohttp.ClientResponse, seconds: float) -> None:
         """Pause the whole crawl, and those that follow if this one is ended."""
         pause = HostPause(seconds, response.url.host or "", f"it answered {response.status}")
-        if seconds > 10 and not self._pace.is_paused:  # one pause, one line
-            log.info("%s requests a pause (%s): the crawl resumes in %s", pause.host, pause.reason, _clock(seconds))
+        again = self._pace.is_paused
         self._pace.pause(seconds)
         pauses.keep(pause)
+        if seconds > 10 and not again:  # one pause, one line
+            log.info("%s requests a pause (%s): the crawl resumes in %s", pause.host, pause.reason, _clock(seconds))
 
     def _resume_pause(self) -> None:
         """Wait for the end of a pause that a host requested from an earlier crawl."""
