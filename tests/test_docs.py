@@ -422,7 +422,7 @@ def test_every_threat_has_its_test() -> None:
     rows = re.findall(r"^\| .* \| `(test_\w+(?:\.py)?)` \|$", read(BOT), re.MULTILINE)
     table = read(BOT).partition("| who, with what |")[2].partition("\n\n")[0].splitlines()[2:]
     assert len(rows) == len(table) > 10
-    files = list((ROOT / "tests/bot").rglob("test_*.py"))
+    files = list((ROOT / "tests").rglob("test_*.py"))
     written = {file.name for file in files} | set(
         re.findall(r"def (test_\w+)", "".join(file.read_text() for file in files))
     )

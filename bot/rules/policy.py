@@ -37,7 +37,7 @@ class Action(IntEnum):
 
 UNJUDGED: dict[str, str] = {
     "corrupt": "not a readable picture",
-    "too_large": "over the size limit",
+    "too_large": "over the limit of bytes or pixels, or of memory in decoding",
     "timed_out": "took too long to download or decode",
     "unreachable": "could not be downloaded from Discord's CDN",
     "outside": "not hosted by Discord",

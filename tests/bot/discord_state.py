@@ -164,8 +164,8 @@ class DiscordState:
         """Put a file on the CDN; returns the attachment of a message."""
         id, size = self.snowflake(), {}
         try:
-            # A name spares this process, which is Discord, the time that a hostile file takes even to open.
-            with Image.open(io.BytesIO(b"" if name else data)) as image:
+            # Not of large files: hostile ones take their time even to be opened, and this process is Discord.
+            with Image.open(io.BytesIO(data if len(data) < 50_000 else b"")) as image:
                 size = {"width": image.width, "height": image.height}
                 name = name or f"image.{image.format.lower()}"
         except (OSError, ValueError, SyntaxError, Image.DecompressionBombError):

@@ -69,11 +69,11 @@ def test_a_signal_at_any_event_ends_a_stage(clone: Clone, stage: str) -> None:
     events = int(counted.stdout.split()[-1])
     assert outs(clone).keys() == before.keys()
     before = outs(clone)
-    moments = [1, 5, 50, *(events * share // 10 for share in (2, 4, 6, 7, 8, 9)), events - 30]
+    moments = [1, *(events * share // 10 for share in (3, 6, 9))]
     for turn, moment in enumerate(moments):
         number = (signal.SIGINT, signal.SIGTERM)[turn % 2]
         done = run(clone, stage, number, moment)
-        if done.stdout and turn > 5:
+        if done.stdout and moment == moments[-1]:
             continue  # the number of events differs a little from run to run: this one had fewer
         where = f"{stage}, signal {number} at event {moment} of {events}:\n{done.stderr}"
         assert done.returncode in (128 + number, -number), where
