@@ -339,7 +339,7 @@ def test_the_recall_that_corruptions_cost_is_that_of_the_committed_run() -> None
 def test_the_flagged_pictures_that_validation_uses_are_counted() -> None:
     splits = committed("split/summary.json")["splits"]
     train, val = (splits[name]["labels"]["flagged"] for name in ("train", "val"))
-    assert f"{train + val} flagged pictures instead of the {val} of `val`" in " ".join(read(TOUR).split())
+    assert f"{train + val:,} flagged pictures instead of the {val} of `val`" in " ".join(read(TOUR).split())
 
 
 # Configuration
