@@ -79,7 +79,8 @@ def test_a_queued_sweep_runs_each_combination(swept: pd.DataFrame) -> None:
 def test_the_list_of_experiments_is_readable(clone: Clone, swept: pd.DataFrame) -> None:
     venv = clone.folder / ".venv"
     venv.symlink_to(ROOT / ".venv")  # not to be set up again because the clone's files are newer
-    output = clone.run("env", "COLUMNS=500", "make", "--old-file=.venv/.ready", "experiments")
+    # Within `make test`, this make would say which folder it enters.
+    output = clone.run("env", "COLUMNS=500", "make", "--no-print-directory", "--old-file=.venv/.ready", "experiments")
     venv.unlink()
     head, *rows = [line.split() for line in output.splitlines() if line.strip()]
     assert head[:7] == ["experiment", *experiments.LISTED]

@@ -91,8 +91,7 @@ def test_a_dump_that_is_not_the_published_one_is_refused(clone: Clone) -> None:
     )
     assert run.returncode != 0
     assert [line for line in run.stderr.splitlines() if line.startswith("error:")] == [
-        f"error: {dump} has SHA-256 {SHA256}, not the published {wrong}; "
-        "download the dump again, or correct restore.sha256"
+        f"error: {dump} has SHA-256 {SHA256}, not the published {wrong}: fetch it again, or correct restore.sha256"
     ]
     assert "Traceback" not in run.stderr
     assert not (clone.folder / paths.LITE_DUMP).exists()

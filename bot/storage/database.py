@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import os
+import warnings
 from collections import deque
 from collections.abc import Sequence
 from itertools import islice
@@ -13,7 +14,7 @@ from typing import Any, Self
 from sqlalchemy import Executable, Table, event, insert, select, update
 from sqlalchemy.dialects import postgresql, sqlite
 from sqlalchemy.engine import URL, make_url
-from sqlalchemy.exc import ArgumentError, DBAPIError, IntegrityError, OperationalError, SQLAlchemyError
+from sqlalchemy.exc import ArgumentError, DBAPIError, IntegrityError, OperationalError, SAWarning, SQLAlchemyError
 from sqlalchemy.exc import TimeoutError as PoolTimeoutError
 from sqlalchemy.ext.asyncio import create_async_engine
 
@@ -22,6 +23,9 @@ from bot.storage.tables import SCHEMA, meta, metadata
 from stages.inference import MLpyError
 
 log = logging.getLogger(__name__)
+
+# A connection that a cancelled task held when the process ends is closed with the process, and not worth a line.
+warnings.filterwarnings("ignore", "The garbage collector is trying to clean up", SAWarning)
 
 CONNECTION_ERRORS = (DBAPIError, PoolTimeoutError, OSError)
 """What a lost database raises. The builtin TimeoutError is an OSError."""

@@ -8,7 +8,14 @@ from pathlib import Path
 import pytest
 from databases import Place, Postgres, SqlitePlace
 
+from bot.model import subprocesses
 from stages.dump.postgres import cluster
+
+
+@pytest.fixture(autouse=True)
+def _subprocesses_start() -> None:
+    """A bot that a test has closed in this process stopped all of them, also those to come."""
+    subprocesses._stopping.clear()
 
 
 @pytest.fixture(scope="session")

@@ -139,7 +139,7 @@ def test_bytes_changed_anywhere_in_the_index_change_no_output(
     shutil.copytree(finished.folder, folder)
     project = DownloadProject.opened(folder)
     data = bytearray((folder / INDEX).read_bytes())
-    for _ in range(chance.choice([1, 3, 50])):
+    for _ in range(chance.choice([1, 2, 3])):
         data[chance.randrange(len(data))] ^= 1 << chance.randrange(8)
     (folder / INDEX).write_bytes(data)
     requests, _ = rerun(project, host)
