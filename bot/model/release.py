@@ -8,6 +8,7 @@ import re
 import tempfile
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -187,7 +188,8 @@ def _unregistered(answer: Mapping[str, Any], repository: Git, artifact: str, req
 def _fetch_through_dvc(repository: Git, resolved: ResolvedName, targets: Mapping[Path, LockedFile]) -> None:
     """Copy files of a commit from DVC's cache or remote to `targets`."""
     at = repository.describe(resolved.commit)
-    answer = subprocesses.call_dvc_worker(
+    call = partial(
+        subprocesses.call_dvc_worker,
         "fetch_files",
         {
             "repository": str(repository.folder),
@@ -198,6 +200,12 @@ def _fetch_through_dvc(repository: Git, resolved: ResolvedName, targets: Mapping
         f"getting {resolved.artifact} of {at} through DVC",
         "check the remote's address and credentials, which `dvc pull` needs, too",
     )
+    try:
+        answer = call()
+    except ModelError as error:
+        if "database is locked" not in str(error):  # DVC's own: another process fetches at the same time
+            raise
+        answer = call()
     if "missing" in answer:
         raise ModelError(
             f"neither DVC's cache nor its remote has {answer['missing']} of {at}; `dvc push` it from the machine that "
