@@ -76,7 +76,8 @@ def download(
             pictures are damaged while the crawl goes on.
     """
     counts = outputs.write(store, ranges, {}, folder)
-    if counts[UNKNOWN.status] and recovered(store):
+    # Again: a wrong place in a damaged index is noticed only when the shard of its picture is written.
+    while counts[UNKNOWN.status] and recovered(store):
         counts = outputs.write(store, ranges, {}, folder)
     if not (missing := counts[UNKNOWN.status]):
         return counts, None

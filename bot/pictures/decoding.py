@@ -55,11 +55,13 @@ class Decoder:
     """The two lanes. Their processes start with the first picture."""
 
     def __init__(self, caps: Caps, frame_count: int, seconds: float, workers: int) -> None:
-        """Args:
-        caps: what is refused.
-        frame_count: frames of an animation to decode at most.
-        seconds: CPU time for one picture.
-        workers: processes of the fast lane.
+        """Start nothing yet.
+
+        Args:
+            caps: what is refused.
+            frame_count: frames of an animation to decode at most.
+            seconds: CPU time for one picture.
+            workers: processes of the fast lane.
         """
         self._frame_count = frame_count
         self._fast_caps = replace(caps, max_bytes=min(caps.max_bytes, FAST_BYTES), max_memory=FAST_MEMORY)

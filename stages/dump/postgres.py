@@ -26,6 +26,7 @@ from psycopg2.extensions import make_dsn
 
 from stages.dump.programs import binary, own_environment, run, server_user
 from stages.workspace.errors import DatabaseError
+from stages.workspace.files import is_locked
 
 SUPERUSER = "postgres"
 PORT = "5432"  # only a part of the socket's name
@@ -143,14 +144,7 @@ def delete(folder: Path) -> None:
 
 def in_use(folder: Path) -> bool:
     """Whether a running process uses the cluster in `folder`."""
-    try:
-        with folder.with_name(f"{folder.name}.users").open() as users:
-            fcntl.flock(users, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except FileNotFoundError:
-        return False
-    except BlockingIOError:
-        return True
-    return False
+    return is_locked(folder.with_name(f"{folder.name}.users"))
 
 
 @contextlib.contextmanager

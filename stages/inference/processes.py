@@ -72,7 +72,7 @@ class Processes:
 
         Raises:
             PictureError: what the function raises; `timed_out` or `too_large` over a limit; `corrupt` if it crashes.
-        RuntimeError: if the function raises anything else.
+            RuntimeError: if the function raises anything else.
         """
         call = (function, arguments, keywords)
         result = await asyncio.get_running_loop().run_in_executor(self._threads, self._call, data, call)

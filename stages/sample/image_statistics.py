@@ -75,7 +75,7 @@ def measure(file: Path, reduced: Path) -> ImageStatistics:
     with Image.open(file) as image:
         image.load()
         width, height = image.size
-        # The brightness of the reduced copy is the same but for rounding, and takes a quarter less time.
+        # The brightness of the reduced copy is nearly the same, and takes a quarter less time.
         shown = _reduce(image, reduced) if width * height > HUGE else image
         return ImageStatistics(width, height, len(data), hashlib.sha512(data).hexdigest(), _corners(shown))
 

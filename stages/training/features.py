@@ -33,7 +33,7 @@ INT8_RULE = 1
 """Part of the cache keys. Increase it when `quantise` gives another graph for the same one."""
 BATCH = 16
 MEASURED, COMPARED = 128, 64
-"""Drawings on which the ranges of activations are measured, and others on which both graphs are compared."""
+"""Pictures on which the ranges of activations are measured, and others on which both graphs are compared."""
 LEAST_CORRELATION = 0.9
 """Of a feature's int8 values with its fp32 values, on average over features; below it the stem stays fp32."""
 
@@ -107,7 +107,8 @@ class _Extraction:
 
     def __init__(self, pictures: Rows, graph: Path, threads: int, copy: int | None, wanted: Ids | None) -> None:
         self._pictures = pictures
-        # A session of one thread, run by several: the values do not depend on their number, and it is a tenth faster.
+        # A session of one thread, run by several: the values do not depend on their number, and while one thread
+        # augments pictures, another one runs the graph.
         self._session = session(graph, 1)
         self._threads = threads
         self._random = threading.Lock()

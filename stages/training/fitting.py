@@ -175,7 +175,9 @@ def save_checkpoint(
         "features": features,
         "state_dict": network.state_dict(),
     }
-    torch.save(checkpoint, path)
+    # Not by its path: torch would write the file's name, which is a temporary one, into the file.
+    with path.open("wb") as file:
+        torch.save(checkpoint, file)
 
 
 def copy_curves(folder: Path, target: Path) -> None:

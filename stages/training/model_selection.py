@@ -31,8 +31,6 @@ from stages.workspace.files import replacing
 log = logging.getLogger(__name__)
 PARITY_COUNT = 32
 """Validation pictures whose scores are compared between torch and ONNX Runtime."""
-MEASURED = 128
-"""Training pictures on which the ranges of activations are measured."""
 
 
 @dataclass(frozen=True)
@@ -116,7 +114,7 @@ def _quantised(fp32: Validation, task: Task, pictures: Rows, params: Train) -> S
     The int8 graph has thresholds and metrics of its own, and the fp32 graph's calibration.
     """
     graph = paths.GRAPHS / "int8.onnx"
-    measured = task.train.ids[np.linspace(0, len(task.train.ids) - 1, MEASURED).astype(int)]
+    measured = task.train.ids[np.linspace(0, len(task.train.ids) - 1, features.MEASURED).astype(int)]
     try:
         quantise(paths.GRAPHS / "fp32.onnx", graph, pictures.take(np.unique(measured)))
     except UnquantisableError as error:

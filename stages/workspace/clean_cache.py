@@ -3,16 +3,16 @@
 from __future__ import annotations
 
 import argparse
-import fcntl
 import shutil
 from pathlib import Path
 
 from stages.workspace.cache import cache_root
 from stages.workspace.errors import run
+from stages.workspace.files import is_locked
 
 FETCHED = {
     "pictures": "downloaded pictures and their index; without them, download fetches again what no shard has",
-    "sample": "packages of the sample board, 156 MB to fetch again",
+    "sample": "packages of the sample board and their pictures; 223 MB to fetch again",
 }
 """Folders of what took time to fetch, and what deleting them costs."""
 LOCKS = (".lock", ".users", ".builder")
@@ -54,18 +54,6 @@ def clean(path: Path) -> tuple[int, int]:
             freed += size(entry)
             delete(entry)
     return freed, kept
-
-
-def is_locked(file: Path) -> bool:
-    """Whether a process holds a lock on a file."""
-    try:
-        with file.open("rb") as handle:
-            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
-        return True
-    except FileNotFoundError:
-        return False
-    return False
 
 
 def delete(path: Path) -> None:

@@ -69,6 +69,18 @@ def _sweep(beside: Path) -> None:
             leftover.unlink()
 
 
+def is_locked(file: Path) -> bool:
+    """Whether a process holds a lock (flock) on a file; not if there is no file."""
+    try:
+        with file.open("rb") as opened:
+            fcntl.flock(opened, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return True
+    except FileNotFoundError:
+        return False
+    return False
+
+
 def linked(file: Path, target: Path) -> Path:
     """Make `target` a hard link to a file, or a copy of it if that is on another file system; returns `target`.
 

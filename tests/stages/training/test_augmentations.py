@@ -11,19 +11,11 @@ import torch
 from stages.dataset.arrays import Rows
 from stages.dataset.targets import Examples
 from stages.training.augmentations import copy_transform
-from stages.training.backbones import create, normalisation
 from stages.training.batches import Samples
 from stages.training.features import extracted, graph
 from stages.training.stem import PooledStem
 
 COUNT = 20
-
-
-@pytest.fixture(scope="module")
-def pooled() -> PooledStem:
-    torch.manual_seed(0)
-    network = create("test_efficientnet", "none")
-    return PooledStem(network, normalisation(network, "none"))
 
 
 @pytest.fixture

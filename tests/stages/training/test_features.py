@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from stages.dataset.arrays import Rows
 from stages.training import drawings
-from stages.training.backbones import Normalise, create, normalisation
+from stages.training.backbones import Normalise
 from stages.training.features import LEAST_CORRELATION, extracted, graph, int8_graph
 from stages.training.stem import PooledStem
 from stages.workspace import cache
@@ -46,13 +46,6 @@ def test_another_normalisation_has_other_features(tmp_path: Path, monkeypatch: p
         assert taken == pytest.approx(pool(pixels(2, 32).flip(0)).numpy(), abs=1e-3)
 
 
-@pytest.fixture(scope="module")
-def backbone() -> PooledStem:
-    torch.manual_seed(0)
-    network = create("test_efficientnet", "none")
-    return PooledStem(network, normalisation(network, "none"))
-
-
 @pytest.fixture
 def pictures(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Rows:
     """Two shards of five drawings each, and an empty cache."""
@@ -66,9 +59,9 @@ def pictures(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Rows:
 
 @pytest.mark.parametrize("copy", [None, 1], ids=["pictures", "copies"])
 def test_only_the_wanted_rows_are_computed_and_later_runs_add_to_them(
-    copy: int | None, pictures: Rows, backbone: PooledStem
+    copy: int | None, pictures: Rows, pooled: PooledStem
 ) -> None:
-    stem = graph(backbone, pictures.shape)
+    stem = graph(pooled, pictures.shape)
     first, more = np.array([1, 3, 6]), np.array([1, 2, 6, 9])
     one = extracted(pictures, stem, 1, copy, first)
     assert np.isfinite(one.take(first)).all()
@@ -82,17 +75,17 @@ def test_only_the_wanted_rows_are_computed_and_later_runs_add_to_them(
     assert whole.take(more) == pytest.approx(two.take(more), rel=1e-4, abs=1e-4)
 
 
-def test_a_shard_without_a_wanted_picture_has_rows_of_the_same_shape(pictures: Rows, backbone: PooledStem) -> None:
-    rows = extracted(pictures, graph(backbone, pictures.shape), 1, None, np.array([1]))
+def test_a_shard_without_a_wanted_picture_has_rows_of_the_same_shape(pictures: Rows, pooled: PooledStem) -> None:
+    rows = extracted(pictures, graph(pooled, pictures.shape), 1, None, np.array([1]))
     assert rows.arrays[0].shape == rows.arrays[1].shape
 
 
 @pytest.mark.parametrize("kind", ["graphs", "features"])
 def test_damaged_files_of_the_cache_are_made_anew(
-    kind: str, pictures: Rows, backbone: PooledStem, caplog: pytest.LogCaptureFixture
+    kind: str, pictures: Rows, pooled: PooledStem, caplog: pytest.LogCaptureFixture
 ) -> None:
     def compute() -> np.ndarray:
-        return extracted(pictures, graph(backbone, pictures.shape), 1).take(np.arange(10))
+        return extracted(pictures, graph(pooled, pictures.shape), 1).take(np.arange(10))
 
     before = compute()
     files = [file for file in (cache.cache_root() / kind).iterdir() if file.suffix in (".npy", ".onnx")]
@@ -104,9 +97,9 @@ def test_damaged_files_of_the_cache_are_made_anew(
 
 
 def test_an_int8_stem_has_nearly_the_features_of_fp32_and_depends_on_the_stem_alone(
-    pictures: Rows, backbone: PooledStem, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    pictures: Rows, pooled: PooledStem, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    fp32 = graph(backbone, pictures.shape)
+    fp32 = graph(pooled, pictures.shape)
     int8 = int8_graph(fp32, pictures.shape, 1)
     assert int8 is not None
     wide, narrow = (extracted(pictures, file, 1).take(np.arange(10)) for file in (fp32, int8))
@@ -117,17 +110,17 @@ def test_an_int8_stem_has_nearly_the_features_of_fp32_and_depends_on_the_stem_al
     assert np.mean(correlations) > LEAST_CORRELATION
     assert not np.array_equal(wide, narrow)
     monkeypatch.setenv("MLPY_CACHE", str(tmp_path / "another cache"))
-    again = int8_graph(graph(backbone, pictures.shape), pictures.shape, 1)
+    again = int8_graph(graph(pooled, pictures.shape), pictures.shape, 1)
     assert again is not None
     assert (again.name, again.read_bytes()) == (int8.name, int8.read_bytes())
 
 
 def test_a_stem_that_int8_changes_too_much_stays_fp32(
-    pictures: Rows, backbone: PooledStem, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+    pictures: Rows, pooled: PooledStem, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     monkeypatch.setattr("stages.training.features.LEAST_CORRELATION", 1.0)
     caplog.set_level("INFO")
-    assert int8_graph(graph(backbone, pictures.shape), pictures.shape, 1) is None
+    assert int8_graph(graph(pooled, pictures.shape), pictures.shape, 1) is None
     assert caplog.messages[-1].startswith("the frozen stem stays fp32: its features' correlation with fp32 is ")
 
 
