@@ -97,6 +97,9 @@ def _connect(file: Path, *, check: bool = True) -> sqlite3.Connection:
             raise _damage("other tables than expected")
         elif check and (faults := index.execute("PRAGMA quick_check(1)").fetchone()[0]) != "ok":
             raise _damage(faults.splitlines()[-1])
+    except UnicodeDecodeError as error:  # SQLite's message quotes damaged bytes
+        index.close()
+        raise _damage("malformed tables") from error
     except BaseException:
         index.close()
         raise
@@ -130,8 +133,8 @@ def _salvage(damaged: Path, index: sqlite3.Connection) -> None:
     with contextlib.closing(sqlite3.connect(damaged)) as old, index:
         old.row_factory, old.text_factory = sqlite3.Row, index.text_factory
         index.execute("BEGIN IMMEDIATE")
-        # Reading ends at the first damaged page.
-        with contextlib.suppress(sqlite3.DatabaseError, IndexError):
+        # Reading ends at the first damaged page. SQLite's message may quote bytes that are no text.
+        with contextlib.suppress(sqlite3.DatabaseError, IndexError, UnicodeDecodeError):
             for row in old.execute("SELECT * FROM pictures"):
                 values = [row[name] for name in facts]
                 known = row["checksum"] if "checksum" in row.keys() else checksum(*values)  # noqa: SIM118 (no mapping)
