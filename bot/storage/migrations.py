@@ -4,6 +4,7 @@ from __future__ import annotations
 
 STEPS: dict[int, tuple[str, ...]] = {
     1: (),
+    2: (),
 }
 """Schema version -> SQL statements that change its existing tables to those of the next version.
 

@@ -7,7 +7,7 @@ from typing import Any
 
 from sqlalchemy import JSON, BigInteger, Boolean, Column, Float, Index, MetaData, SmallInteger, String, Table, Text, or_
 
-SCHEMA = 2
+SCHEMA = 3
 """Version of these tables. The bot upgrades an older database by `bot.storage.migrations`, and refuses a newer one."""
 
 OPEN, CLOSED = "open", "closed"
