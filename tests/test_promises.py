@@ -15,6 +15,7 @@ import pytest
 import yaml
 from dvc_render.vega import VegaRenderer
 
+from stages.catalogue.corrections import read
 from stages.config.compose import check, compose
 from stages.config.download import Download
 from stages.workspace import paths
@@ -73,6 +74,7 @@ def test_every_group_of_conf_composes_to_valid_params(group: str) -> None:
     for option in options:
         values = yaml.safe_load(compose([f"{group}={option}"], conf=ROOT / "conf"))
         check(values)
+        read(ROOT / values["extract"]["corrections"])
 
 
 def test_the_root_has_exactly_the_six_stages() -> None:
@@ -150,7 +152,7 @@ def test_dvcs_run_cache_takes_every_stage(verb: str) -> None:
 def test_every_dep_that_is_data_is_an_out() -> None:
     made = {path for stage in STAGES.values() for path in outs(stage)}
     data = {dep for stage in STAGES.values() for dep in stage["deps"] if not dep.startswith("stages/")}
-    assert data - made == {"${restore.dump}", "${download.host}"}
+    assert data - made == {"${restore.dump}", "${extract.corrections}", "${download.host}"}
 
 
 def test_the_bot_imports_neither_torch_nor_pandas() -> None:

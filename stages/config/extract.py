@@ -79,3 +79,5 @@ class Extract:
     """Most images of each label. A larger limit keeps all images of a smaller one."""
     seed: Natural = 0
     """Which images a `limit` keeps."""
+    corrections: str | None = None
+    """File of corrections of labels and tags, a dep of the stage. Each source has its own."""
