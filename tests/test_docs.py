@@ -30,6 +30,7 @@ from bot.client import PERMISSIONS
 from bot.pictures.judging import JudgeCaps
 from bot.rules.policy import UNJUDGED
 from stages import experiments
+from stages.catalogue import corrections
 from stages.config.compose import check, compose
 
 ROOT = Path(__file__).parents[1]
@@ -350,6 +351,12 @@ def test_the_options_of_a_group_are_listed(group: str) -> None:
     row = re.search(rf"^\| \[{group}/\]\({group}\) \| .+ \| (.+) \|$", read(CONF), re.MULTILINE)
     assert row
     assert set(re.findall(r"`(\w+)`", row[1])) == {file.stem for file in (ROOT / "conf" / group).glob("*.yaml")}
+
+
+def test_the_example_of_corrections_can_be_read(tmp_path: Path) -> None:
+    (example,) = fenced("csv", CONF)
+    (tmp_path / "example.csv").write_text(example)
+    assert len(corrections.read(tmp_path / "example.csv")) == 3
 
 
 @pytest.mark.parametrize("file", sorted((ROOT / "conf/experiment").glob("*.yaml")), ids=lambda file: file.stem)

@@ -13,7 +13,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from psycopg2.extensions import cursor as Cursor  # noqa: N812 (a class with a function's name)
 
-from stages.catalogue.corrections import LEAST_DIGITS, UNDECIDED, Correction
+from stages.catalogue.corrections import LEAST_DIGITS, NONE, UNDECIDED, Correction
 from stages.catalogue.tags import Tags
 from stages.config.extract import Policy
 from stages.workspace.errors import CorrectionsError
@@ -21,8 +21,6 @@ from stages.workspace.errors import CorrectionsError
 KINDS = ("labels_changed", "labels_confirmed", "undecided", "tags_changed", "without_effect", "excluded")
 """What a row of the policy does: gives another label than the tags, or the same; nothing, as whoever looked could not
 tell; changes tags; says what the board says by now; or is about images that are left out anyway."""
-NONE = "none"
-"""The label of an image that has none, in a multilabel policy."""
 
 CANDIDATES = f"""
 SELECT id, lower(image_sha512_hash) FROM images

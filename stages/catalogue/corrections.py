@@ -26,6 +26,8 @@ from stages.workspace.files import replacing
 COLUMNS = ("image_id", "sha512", "policy", "label", "add_tags", "remove_tags", "who", "why")
 UNDECIDED = "?"
 """Label of a picture that was looked at, and that may be seen as either."""
+NONE = "none"
+"""Label of a picture that has none, in a multilabel policy."""
 LEAST_DIGITS, MOST_DIGITS = 16, 128
 """Hexadecimal digits of a SHA-512; 16 tell billions of pictures apart."""
 MAX_BYTES = 256 << 20
