@@ -1,6 +1,8 @@
 """Upper bounds of a perfect classifier's scores on the sample, whose labels are users' tags and in part wrong.
 
-`label_audit.csv` lists pictures that were inspected: does the picture show what its policy flags?
+The bounds are those of the tags, and those of the labels that `conf/corrections/sample.csv` corrects: there, what was
+inspected is right, and the rest is as wrong as before. `label_audit.csv` lists pictures that were inspected: does the
+picture show what its policy flags?
 
 - stratum `flagged`: pictures with a flagged label, all of `people` and a random 240 of `house`;
 - stratum `likely`: the 192 unlabelled pictures with the highest scores of a model;
@@ -24,7 +26,9 @@ SIZES = {
 }
 """Policy -> stratum -> its pictures in the five folds by content, inspected or not."""
 DRAWS = 2000
-HEAD = "policy | flagged, but not shown | shown, but not flagged | AUROC | at best | average precision | at best"
+HEAD = (
+    "policy | labels | flagged, but not shown | shown, but not flagged | AUROC | at best | average precision | at best"
+)
 
 
 def main() -> None:
@@ -34,13 +38,18 @@ def main() -> None:
 
 def table() -> str:
     """A Markdown table of each policy's wrong labels and upper bounds, with 95 % intervals."""
-    lines = [HEAD, " | ".join(["---"] * 7)]
+    lines = [HEAD, " | ".join(["---"] * 8)]
     for policy, strata in read().items():
-        draws = [bounds(strata, SIZES[policy], seed) for seed in range(DRAWS)]
-        percentiles = np.percentile(draws, (50, 2.5, 97.5), axis=0).T
-        cells = ["{0:{3}} ({1:{3}} to {2:{3}})".format(*row, ".0f" if row[0] > 1 else ".2f") for row in percentiles]
-        lines.append(" | ".join([policy, *cells]))
+        for labels in ("tags", "corrected"):
+            draws = [bounds(strata, SIZES[policy], seed, labels == "corrected") for seed in range(DRAWS)]
+            percentiles = np.percentile(draws, (50, 2.5, 97.5), axis=0).T
+            cells = [_cell(*row, ".0f" if place < 2 else ".3f") for place, row in enumerate(percentiles)]
+            lines.append(" | ".join([policy, labels, *cells]))
     return "\n".join(f"| {line} |" for line in lines)
+
+
+def _cell(middle: float, low: float, high: float, form: str) -> str:
+    return f"{middle:{form}} ({low:{form}} to {high:{form}})"
 
 
 def read() -> dict[str, dict[str, NDArray[np.bool_]]]:
@@ -55,11 +64,12 @@ def read() -> dict[str, dict[str, NDArray[np.bool_]]]:
     return {policy: {stratum: np.array(flags) for stratum, flags in strata.items()} for policy, strata in shown.items()}
 
 
-def bounds(inspected: dict[str, NDArray[np.bool_]], sizes: dict[str, int], seed: int) -> list[float]:
+def bounds(inspected: dict[str, NDArray[np.bool_]], sizes: dict[str, int], seed: int, corrected: bool) -> list[float]:
     """Draw the pictures that were not inspected, and score two perfect classifiers.
 
     Both rank all pictures that show what is flagged before all others. The first ranks at random within both; the
-    second, the best case, ranks the shown pictures with the label before those without it.
+    second, the best case, ranks the shown pictures with the label before those without it. With `corrected` labels,
+    those of the inspected pictures are right.
 
     Returns:
         Labels that are wrong, labels that are missing, AUROC of both classifiers, average precision of both.
@@ -67,6 +77,10 @@ def bounds(inspected: dict[str, NDArray[np.bool_]], sizes: dict[str, int], seed:
     generator = np.random.default_rng(seed)
     shown = np.concatenate([complete(inspected[stratum], size, generator) for stratum, size in sizes.items()])
     labels = np.repeat([stratum == "flagged" for stratum in sizes], list(sizes.values()))
+    if corrected:
+        starts = np.cumsum([0, *sizes.values()])
+        for start, stratum in zip(starts, sizes, strict=False):
+            labels[start : start + len(inspected[stratum])] = inspected[stratum]
     ties = generator.random(len(shown))
     # np.lexsort sorts by its last key first, ascending, hence the negations.
     at_random, at_best = (

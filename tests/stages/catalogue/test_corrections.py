@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import csv
 import random
 from pathlib import Path
 
@@ -9,9 +10,10 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from stages.catalogue.corrections import COLUMNS, LEAST_DIGITS, Correction, read, write
+from stages.catalogue.corrections import COLUMNS, LEAST_DIGITS, UNDECIDED, Correction, read, write
 from stages.workspace.errors import CorrectionsError
 
+ROOT = Path(__file__).parents[3]
 HEADER = ",".join(COLUMNS)
 HASH = "0123456789abcdef"
 WRONG = {
@@ -95,3 +97,13 @@ def test_what_is_written_is_read_and_in_one_order(tmp_path: Path, rows: list[Cor
     random.Random(seed).shuffle(rows)
     write(other, rows)
     assert other.read_bytes() == one.read_bytes()
+
+
+def test_the_sample_has_what_the_audit_saw() -> None:
+    shown = {"house": ("flagged", "clean"), "people": ("people", "others")}
+    rows = {(row.policy, row.image_id): row for row in read(ROOT / "conf/corrections/sample.csv")}
+    with (ROOT / "tests/benchmarks/label_audit.csv").open() as file:
+        for seen in csv.DictReader(file):
+            row = rows[seen["policy"], int(seen["image_id"])]
+            yes, no = shown[seen["policy"]]
+            assert row.label == {"yes": yes, "no": no, "arguable": UNDECIDED}[seen["shown"]], row
