@@ -34,8 +34,8 @@ SIZES = {
         "corrected": {"shown": 449, "not shown": 413, "rest": 2944},
     },
 }
-"""Policy -> labels -> stratum -> its pictures, inspected or not: with users' tags those of the five folds by content, with
-corrected labels those of the catalogue. `shown` and `not shown` have corrections."""
+"""Policy -> labels -> stratum -> its pictures, inspected or not. With users' tags they are those of the five folds by
+content, with corrected labels those of the catalogue; `shown` and `not shown` have corrections."""
 LABELLED = ("flagged", "shown", "rest flagged")
 """Strata whose pictures have the flagged label."""
 DRAWS = 2000
