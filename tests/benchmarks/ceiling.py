@@ -5,11 +5,11 @@ the bounds on users' tags:
 
 - stratum `flagged`: pictures with a flagged label, all of `people` and a random 240 of `house`;
 - stratum `likely`: the 192 unlabelled pictures with the highest scores of a model;
-- stratum `other`: a random 192 of the remaining pictures.
+- stratum `other`: a random 191 of the remaining pictures.
 
 For those on the labels that `conf/corrections/sample.csv` corrects, whose own pictures are right:
 
-- stratum `rest`: a random 192 of the pictures that have no flagged label of either policy, and no correction;
+- stratum `rest`: a random 189 of the pictures that have no flagged label of either policy, and no correction;
 - stratum `rest flagged`: a random 72 of those that are flagged by `house`, without a correction.
 """
 
@@ -27,11 +27,11 @@ AUDIT = Path(__file__).parent / "label_audit.csv"
 SIZES = {
     "house": {
         "tags": {"flagged": 637, "likely": 192, "other": 2829},
-        "corrected": {"shown": 295, "not shown": 406, "rest flagged": 475, "rest": 2630},
+        "corrected": {"shown": 295, "not shown": 406, "rest flagged": 475, "rest": 2618},
     },
     "people": {
         "tags": {"flagged": 292, "likely": 192, "other": 3176},
-        "corrected": {"shown": 449, "not shown": 413, "rest": 2944},
+        "corrected": {"shown": 449, "not shown": 412, "rest": 2933},
     },
 }
 """Policy -> labels -> stratum -> its pictures, inspected or not. With users' tags they are those of the five folds by
