@@ -30,7 +30,8 @@ NONE = "none"
 """Label of a picture that has none, in a multilabel policy."""
 LEAST_DIGITS, MOST_DIGITS = 16, 128
 """Hexadecimal digits of a SHA-512; 16 tell billions of pictures apart."""
-MAX_BYTES = 256 << 20
+MAX_BYTES = 64 << 20
+"""Of the file: some million rows."""
 MAX_ID = 2**63 - 1
 DIGITS = re.compile(r"[1-9][0-9]*")
 HEX = re.compile(rf"[0-9a-f]{{{LEAST_DIGITS},{MOST_DIGITS}}}")
