@@ -31,6 +31,11 @@ Result = TypeVar("Result")
 
 PRELOAD = ["stages.inference.frames"]
 """Modules that processes have at once: those of every decoder."""
+SECONDS = 5.0
+"""CPU time for one picture; the largest that a board accepts takes about one second."""
+PIXEL_BYTES = 20
+"""Memory for each pixel that a picture may have: what WebP takes, which needs most."""
+OVERHEAD = 64_000_000
 GROWTH = 64_000_000
 """Bytes of memory that a process may have needed for a picture and be kept: freed memory is not always given back."""
 STATUS = Path("/proc/self/status")
@@ -49,6 +54,11 @@ class Limits:
     """Bytes that a process may take beyond what it starts with, its input included."""
     niceness: int = 0
     """By how much the processes' priority is lowered."""
+
+    @classmethod
+    def of_pictures(cls, max_bytes: int, max_pixels: int) -> Limits:
+        """What decoding one picture within these caps may take."""
+        return cls(SECONDS, max_pixels * PIXEL_BYTES + 3 * max_bytes + OVERHEAD)
 
 
 class Processes:
