@@ -43,7 +43,8 @@ def checked(folder: Path) -> Path:
     if not folder.is_dir():
         raise FolderError(f"{folder} is a file; set download.folder.pictures to a folder of pictures")
     try:
-        next(os.scandir(folder), None)
+        with os.scandir(folder):
+            pass
     except OSError as error:
         raise FolderError(f"{folder} cannot be read ({error.strerror}); change its owner or mode") from None
     return folder.resolve()

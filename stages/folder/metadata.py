@@ -17,7 +17,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, Any
 
-from stages.folder.names import key_of, name_of
+from stages.folder.names import key_of, name_of, printable
 from stages.philomena.tags import ARTIST, LICENCE, ORIGIN
 from stages.workspace.errors import FolderError
 
@@ -170,7 +170,7 @@ def _row(file: Path, number: int, fields: Mapping[str, Any], below: str) -> Row:
         path=posixpath.normpath(posixpath.join(below, key_of(name))),
         labels=labels,
         tags=_names(file, number, [*words(TAGS), *origins]),
-        source=word(SOURCE)[:MOST_LINE],
+        source=printable(word(SOURCE)),
         unlabelled=LABEL in fields and not labels,
         labelling=not LABELLING.isdisjoint(fields),
     )

@@ -11,6 +11,7 @@ is stopped (pebble), or all end with any of them (loky, `concurrent.futures`). H
 from __future__ import annotations
 
 import asyncio
+import importlib
 import multiprocessing
 import os
 import resource
@@ -184,6 +185,8 @@ def _serve(connection: Connection, limits: Limits) -> None:
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches all of a terminal's processes; the parent acts on it
     signal.signal(signal.SIGPROF, signal.SIG_DFL)
     os.nice(limits.niceness)
+    for module in PRELOAD:  # there already, unless the server started in a folder from which it cannot be imported
+        importlib.import_module(module)
     os.dup2(os.open(os.devnull, os.O_WRONLY), 2)  # decoders in C write there what they dislike about a file
     _limit_memory(limits.memory)
     start = _peak_memory()
