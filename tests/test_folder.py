@@ -82,6 +82,6 @@ def test_more_pictures_move_hardly_any_other_one_and_are_alone_downloaded(clone:
 
 
 def test_the_sample_is_as_it_was(clone: Clone) -> None:
-    assert "folder" in clone.run("dvc", "stage", "list", "--all")
+    assert "folder@pictures" in clone.run("dvc", "stage", "list", "--all")
     clone.run("python", "-m", "stages.config", "source=sample", "policy=house")
-    assert "folder" not in clone.run("dvc", "stage", "list", "--all")
+    assert "folder@pictures" not in clone.run("dvc", "stage", "list", "--all")
