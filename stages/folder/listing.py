@@ -61,7 +61,7 @@ def entries(root: Path) -> Iterator[Entry]:
                     path = f"{folder}/{entry.name}" if folder else entry.name
                     if not _is_text(entry.name):
                         yield Entry(path.encode(errors="surrogateescape").decode(errors="backslashreplace"), "not_utf8")
-                    elif entry.name.startswith(".") or entry.name.lower() in SYSTEM_FILES:
+                    elif is_hidden(entry.name):
                         yield Entry(path, "hidden")
                     elif entry.is_symlink():
                         yield _link(root, path)
@@ -73,6 +73,11 @@ def entries(root: Path) -> Iterator[Entry]:
                         yield Entry(path, "special", "a pipe, socket or device")
         except OSError as error:
             yield Entry(folder, "unreadable", error.strerror or "")
+
+
+def is_hidden(name: str) -> bool:
+    """Whether a file or folder is none of those that a user put there."""
+    return name.startswith(".") or name.lower() in SYSTEM_FILES
 
 
 def _is_text(name: str) -> bool:

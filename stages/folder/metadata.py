@@ -61,11 +61,13 @@ def file_in(folder: Path) -> Path | None:
     """The folder's metadata file.
 
     Raises:
-        FolderError: if there are two.
+        FolderError: if there are two, or it is a link, which may lead out of the folder.
     """
     present = [folder / name for name in FILES if (folder / name).is_file()]
     if len(present) > 1:
         raise FolderError(f"{folder} has both {' and '.join(FILES)}; keep one of them")
+    if present and present[0].is_symlink():
+        raise FolderError(f"{present[0]} is a symbolic link; put the file itself there")
     return present[0] if present else None
 
 

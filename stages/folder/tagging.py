@@ -6,6 +6,7 @@ import os
 from dataclasses import dataclass
 from pathlib import Path
 
+from stages.folder import listing
 from stages.folder.metadata import Row
 from stages.folder.names import name_of
 
@@ -37,7 +38,8 @@ class Description:
 def split_folders(root: Path) -> list[str]:
     """The folders at the top, if all of them are splits, as `train` and `test`."""
     with os.scandir(root) as found:
-        names = sorted(entry.name for entry in found if entry.is_dir() and not entry.name.startswith("."))
+        folders = [entry.name for entry in found if entry.is_dir(follow_symlinks=False)]
+    names = sorted(name for name in folders if not listing.is_hidden(name))
     return names if names and all(name.lower() in SPLITS for name in names) else []
 
 

@@ -138,7 +138,7 @@ def test_pictures_whose_hashes_collide_have_different_ids(tmp_path: Path, monkey
 
 
 def test_folders_of_splits_are_no_labels(tmp_path: Path) -> None:
-    folder = write(tmp_path, {"train/cats/a.png": picture("a"), "Test/dogs/b.png": picture("b")})
+    folder = write(tmp_path, {"train/cats/a.png": picture("a"), "Test/dogs/b.png": picture("b"), "__MACOSX/c": ""})
     assert {image.tags for image in images(folder).values()} == {("cats",), ("dogs",)}
     write(folder, {"boats/c.png": picture("c")})  # then `train` is a vehicle
     assert {image.labels for image in images(folder).values()} == {("train",), ("test",), ("boats",)}

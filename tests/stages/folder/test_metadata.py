@@ -167,6 +167,12 @@ def test_two_files_of_metadata_are_an_error(folder: Path) -> None:
         tags(folder)
 
 
+def test_a_link_is_not_followed(folder: Path) -> None:
+    (folder / "metadata.csv").symlink_to("/etc/passwd")
+    with pytest.raises(FolderError, match=r"metadata\.csv is a symbolic link; put the file itself there"):
+        tags(folder)
+
+
 @given(written=st.binary(max_size=200), kind=st.sampled_from(["csv", "jsonl"]))
 def test_any_bytes_are_rows_or_a_sentence(tmp_path_factory: pytest.TempPathFactory, written: bytes, kind: str) -> None:
     file = tmp_path_factory.getbasetemp() / f"metadata.{kind}"
