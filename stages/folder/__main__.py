@@ -7,6 +7,7 @@ import json
 import logging
 from collections import Counter
 from pathlib import Path
+from typing import Any
 
 from stages.config.download import Download
 from stages.folder import listing
@@ -44,29 +45,13 @@ def write_outs(folder: Path, contents: Contents) -> None:
     Raises:
         FolderError: if there is no picture.
     """
-    images = files = contradictions = 0
-    labels: Counter[str] = Counter()
-    tags: Counter[str] = Counter()
-    for image in contents.images():
-        images += 1
-        files += image.files
-        contradictions += image.contradicted
-        labels.update(image.labels)
-        tags.update(image.tags)
-    reasons = contents.reasons()
-    if not images:
+    summary, tags = summarise(contents)
+    reasons = listed(contents.reasons())
+    if not summary["images"]:
         raise FolderError(
-            f"{folder} has no picture with a label ({listed(reasons)}); put pictures there, a folder for each label, "
+            f"{folder} has no picture with a label (left out: {reasons}); put pictures there, a folder for each label, "
             f"as {folder}/cats/tabby.png"
         )
-    summary = {
-        "images": images,
-        "doubles": files - images,
-        "doubles_with_different_labels": contradictions,
-        "labels": dict(sorted(labels.items())) if len(labels) <= MOST_LABELS else len(labels),
-        "tags": len(tags),
-        "left_out": dict(reasons),
-    }
     with (
         replacing(paths.FOLDER_DUMP) as dump,
         replacing(paths.FOLDER_LEFT_OUT) as left_out,
@@ -81,9 +66,33 @@ def write_outs(folder: Path, contents: Contents) -> None:
             writer.writerows(contents.left_out())
         counts.write_text(json.dumps(summary, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
     log.info(
-        "%s: %d images; %d doubles, %d of them with different labels; left out: %s (%s)",
-        *(paths.FOLDER_DUMP, images, files - images, contradictions, listed(reasons), paths.FOLDER_LEFT_OUT),
+        "%s: %d images; %d doubles, %d of them with different labels; left out: %s; see %s",
+        *(paths.FOLDER_DUMP, summary["images"], summary["doubles"], summary["doubles_with_different_labels"]),
+        *(reasons, paths.FOLDER_LEFT_OUT),
     )
+
+
+def summarise(contents: Contents) -> tuple[dict[str, Any], Counter[str]]:
+    """The content of `summary.json`, and how many pictures have each tag."""
+    images = files = contradicted = 0
+    labels: Counter[str] = Counter()
+    tags: Counter[str] = Counter()
+    for image in contents.images():
+        images += 1
+        files += image.files
+        contradicted += image.contradicted
+        labels.update(image.labels)
+        tags.update(image.tags)
+    summary = {
+        "images": images,
+        "doubles": files - images,
+        "doubles_with_different_labels": contradicted,
+        "repeated_rows": contents.repeated_rows(),
+        "labels": dict(sorted(labels.items())) if len(labels) <= MOST_LABELS else len(labels),
+        "tags": len(tags),
+        "left_out": dict(contents.reasons()),
+    }
+    return summary, tags
 
 
 def listed(reasons: Counter[str]) -> str:

@@ -82,6 +82,11 @@ class Contents:
         labels, tags = (sorted({name for row in rows for name in _split(row[place])}) for place in (0, 1))
         return Row(key, tuple(labels), tuple(tags), max(row[2] for row in rows), all(row[3] for row in rows))
 
+    def repeated_rows(self) -> int:
+        """How many rows of metadata are further ones of a file."""
+        ((count,),) = self._database.execute("SELECT count(*) - count(DISTINCT key) FROM metadata")
+        return int(count)
+
     def unused_rows(self) -> Iterator[str]:
         """The paths in metadata that are no file's."""
         for (path,) in self._database.execute("SELECT DISTINCT key FROM metadata WHERE NOT used ORDER BY key"):

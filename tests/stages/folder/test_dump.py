@@ -96,6 +96,7 @@ def test_the_stages_read_it_and_the_host_serves_it(catalogue: pd.DataFrame, tmp_
         "images": 5,
         "doubles": 1,
         "doubles_with_different_labels": 1,
+        "repeated_rows": 0,
         "labels": {"cats": 3, "dogs big": 2, "safe": 1},
         "tags": 5,
         "left_out": {"corrupt": 1, "missing": 1},
@@ -162,10 +163,10 @@ def test_equal_folders_give_equal_dumps(
 @pytest.mark.parametrize(
     ("files", "message"),
     [
-        ({}, r"pictures has no picture with a label \(none\); put pictures there, a folder for each label"),
+        ({}, r"pictures has no picture with a label \(left out: none\); put pictures there, a folder for each label"),
         (
             {"a.png": picture("a"), "cats/b.png": "no picture"},
-            r"pictures has no picture with a label \(1 corrupt, 1 no_label\); put pictures there",
+            r"pictures has no picture with a label \(left out: 1 corrupt, 1 no_label\); put pictures there",
         ),
         ({"metadata.csv": "name\n"}, r"/pictures/metadata\.csv has no column file_name in its first line"),
     ],

@@ -118,7 +118,12 @@ def test_an_empty_list_of_labels_is_no_missing_label(folder: Path) -> None:
 
 def test_several_rows_of_a_file_are_one(folder: Path) -> None:
     write(folder, {"metadata.csv": "file_name,label\nb.png,dog\na.png,cat\na.png,cat\na.png,animal\n"})
-    assert tags(folder) == {"a.png": ("animal", "cat"), "b.png": ("dog",)}
+    with gathered(folder) as contents:
+        assert {image.path: image.tags for image in contents.images()} == {
+            "a.png": ("animal", "cat"),
+            "b.png": ("dog",),
+        }
+        assert contents.repeated_rows() == 2
 
 
 def test_a_name_is_found_however_its_accents_are_composed(tmp_path: Path) -> None:
