@@ -1,60 +1,24 @@
-"""A folder of labelled pictures -> its contents: read, decoded, described, and counted where they cannot be used."""
+"""A folder of labelled pictures -> its contents: every file read, decoded and measured, or counted with a reason."""
 
 from __future__ import annotations
 
 import asyncio
 import os
-from collections.abc import Iterator
 from pathlib import Path
 
 from stages.config.download import Download
-from stages.folder import listing, metadata
+from stages.folder import listing
 from stages.folder.contents import Contents
+from stages.folder.describing import described
 from stages.folder.listing import Entry
 from stages.folder.measuring import measure
-from stages.folder.tagging import Description, Layout, describe, split_folders
 from stages.inference.decoding import Caps
 from stages.inference.processes import Limits, Processes
 from stages.workspace.errors import PictureError
 from stages.workspace.progress import Progress
 
 PROCESSES = min(8, os.cpu_count() or 1)
-
-
-def described(root: Path, contents: Contents) -> Iterator[tuple[Entry, Description | None]]:
-    """Every file of a folder that `listing.checked` returned, with its labels and tags; None for what is left out.
-
-    Rows of metadata without a file come last.
-
-    Raises:
-        FolderError: if metadata cannot be read.
-    """
-    splits = split_folders(root)
-    files = {
-        "" if folder == root else folder.name: file
-        for folder in (root, *(root / name for name in splits))
-        if (file := metadata.file_in(folder))
-    }
-    by_metadata = False
-    for below, file in files.items():
-        for row in metadata.read(file, below):
-            contents.add_metadata(row)
-            by_metadata |= row.labelling
-    layout = Layout(by_metadata, 1 if splits else 0)
-    own = {file.relative_to(root).as_posix() for file in files.values()}
-    for entry in listing.entries(root):
-        if entry.path in own:
-            continue
-        said = contents.row(entry.path)
-        if entry.reason:
-            yield entry, None
-        elif isinstance(known := describe(entry.path, said, layout), Description):
-            yield entry, known
-        else:
-            yield Entry(entry.path, known), None
-    for path in contents.unused_rows():
-        outside = path.startswith(("/", "../")) or path == ".."
-        yield Entry(path, "outside" if outside else "missing", "named by metadata"), None
+"""That decode pictures."""
 
 
 def gather(root: Path, params: Download, contents: Contents) -> None:

@@ -21,7 +21,7 @@ from stages.config.extract import LABEL, VERDICTS
 from stages.config.keep import NAME
 from stages.folder import listing
 from stages.folder.contents import Contents
-from stages.folder.gathering import described
+from stages.folder.describing import described
 from stages.philomena.tags import PREFIXES
 from stages.workspace import paths
 from stages.workspace.errors import FolderError, ParamsError, run
