@@ -134,6 +134,11 @@ def propose(name: str, found: Survey, folder: Path, chosen: Sequence[str], harml
             f"{folder} has no file with a label; put pictures into a folder for each label, as {folder}/cats/tabby.png"
         )
     exclusive = found.exclusive and not chosen
+    if harmless and not (exclusive and harmless in wanted):
+        raise FolderError(
+            f"{harmless} cannot be the harmless label: that is one of labels of which each picture has exactly one; "
+            "leave --harmless out, or write the policy by hand"
+        )
     if exclusive and len(wanted) == 1:
         raise FolderError(
             f"all {found.files} files of {folder} have the label {wanted[0]}; add a folder of pictures without it, "

@@ -74,6 +74,13 @@ def test_one_tag_is_told_from_the_rest(tmp_path: Path) -> None:
     assert proposed(folder, "old", "dogs")["kind"] == "multilabel"
 
 
+def test_a_label_among_others_is_not_harmless(tmp_path: Path) -> None:
+    folder = write(tmp_path, files(**{"cats/old": 1, "cats/new": 2, "dogs": 1}))
+    for chosen, harmless in (((), "old"), (("cats", "dogs"), "dogs")):
+        with pytest.raises(FolderError, match=r"cannot be the harmless label: .*; leave --harmless out"):
+            proposed(folder, *chosen, harmless=harmless)
+
+
 @pytest.mark.parametrize(
     ("counts", "chosen", "message"),
     [
