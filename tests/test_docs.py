@@ -47,7 +47,7 @@ README, TOUR, CONF, BOT, BENCHMARKS, CONTRIBUTING = (
     )
 )
 DOCS = (README, TOUR, CONF, BOT, BENCHMARKS, CONTRIBUTING)
-PROGRAMS = {"make", "dvc", "python", "git", "gto", "pip", "source"}
+PROGRAMS = {"make", "cp", "dvc", "python", "git", "gto", "pip", "source"}
 EXAMPLES = {"stages/clean.py", "stages/config/clean.py", "conf/policy/vehicles.yaml", "conf/model/NAME.yaml"}
 """Paths that a reader is told to create."""
 MOST_WORDS = 1500
@@ -169,11 +169,12 @@ def test_the_bot_accepts_its_commands() -> None:
 
 @pytest.fixture(scope="module")
 def conf(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """`conf/` with the example of a policy."""
+    """`conf/` with the example of a policy, and as `policy=mine` what a command writes for a folder."""
     folder = tmp_path_factory.mktemp("conf") / "conf"
     shutil.copytree(ROOT / "conf", folder)
     (example,) = fenced("yaml", CONF)
-    (folder / "policy/vehicles.yaml").write_text(example)
+    for name in ("vehicles", "mine"):
+        (folder / f"policy/{name}.yaml").write_text(example)
     return folder
 
 

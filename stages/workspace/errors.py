@@ -30,6 +30,10 @@ class SampleError(MLpyError):
     """The sample board's packages cannot be fetched, or fail their checks."""
 
 
+class FolderError(MLpyError):
+    """A folder of labelled pictures, its metadata, or a policy for its labels cannot be used."""
+
+
 class DumpError(MLpyError):
     """The board's dump is missing, damaged, in another format, or lacks what a stage needs.
 
