@@ -11,6 +11,7 @@ from bot.commands.insight import Insight
 from bot.commands.members import Members
 from bot.commands.model import ModelCommands
 from bot.commands.privacy import Privacy
+from bot.commands.rules import Rules
 from bot.commands.watching import Watching
 from bot.services import Services
 
@@ -19,6 +20,7 @@ def cogs(bot: commands.AutoShardedBot, services: Services, moderation: Moderatio
     """All cogs, ready to be added to `bot`."""
     return [
         Configuring(services),
+        Rules(services),
         Checking(bot, services, moderation),
         Insight(services),
         ModelCommands(bot, services),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import time
 from collections import OrderedDict
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
@@ -53,6 +54,7 @@ class BotStore(BotDatabase):
         self._clock = clock
         self._policies: OrderedDict[int, GuildPolicy] = OrderedDict()
         self._scores: OrderedDict[tuple[str, str], PictureScores] = OrderedDict()
+        self._changing = asyncio.Lock()
 
     def now(self) -> int:
         """Unix time, in s."""
@@ -80,6 +82,17 @@ class BotStore(BotDatabase):
         """
         await self.upsert(policies, {"guild_id": guild, "policy": policy.to_json()})
         _remember(self._policies, guild, policy)
+
+    async def change_policy(self, guild: int, change: Callable[[GuildPolicy], GuildPolicy]) -> GuildPolicy:
+        """Replace a server's settings by what `change` makes of them. Of two changes at once, none is lost.
+
+        Raises:
+            StoreError: if the database is away; the settings stay unchanged.
+        """
+        async with self._changing:
+            policy = change(await self.policy(guild))
+            await self.set_policy(guild, policy)
+        return policy
 
     # Scores
 
