@@ -1,10 +1,12 @@
-"""The slash commands: one cog per file, grouped by who may use them. `watching` has none."""
+"""The slash commands: one cog per file, grouped by who may use them. `watching` and `appealing` have none."""
 
 from __future__ import annotations
 
 from discord.ext import commands
 
+from bot.actions.appeals import AppealPost
 from bot.actions.moderation import Moderation
+from bot.commands.appealing import Appealing
 from bot.commands.checking import Checking
 from bot.commands.configuring import Configuring
 from bot.commands.insight import Insight
@@ -16,7 +18,9 @@ from bot.commands.watching import Watching
 from bot.services import Services
 
 
-def cogs(bot: commands.AutoShardedBot, services: Services, moderation: Moderation) -> list[commands.Cog]:
+def cogs(
+    bot: commands.AutoShardedBot, services: Services, moderation: Moderation, appeals: AppealPost
+) -> list[commands.Cog]:
     """All cogs, ready to be added to `bot`."""
     return [
         Configuring(services),
@@ -27,4 +31,5 @@ def cogs(bot: commands.AutoShardedBot, services: Services, moderation: Moderatio
         Privacy(services),
         Members(services),
         Watching(bot, services, moderation.teller),
+        Appealing(services, appeals),
     ]

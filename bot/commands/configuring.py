@@ -69,6 +69,7 @@ class Configuring(DeferringCog):
         skip_age_gated="skip age-restricted channels",
         skip_bots="skip messages from other bots",
         exempt_moderators="skip the pictures of members with Manage Messages",
+        tell_author="tell authors by direct message what was done, and let them appeal",
         act_untold="delete, repost and time out even if the mod-log cannot be used",
     )
     @needs_manager
@@ -81,6 +82,7 @@ class Configuring(DeferringCog):
         skip_age_gated: bool | None = None,
         skip_bots: bool | None = None,
         exempt_moderators: bool | None = None,
+        tell_author: bool | None = None,
         act_untold: bool | None = None,
     ) -> None:
         values = {
@@ -90,6 +92,7 @@ class Configuring(DeferringCog):
             "skip_age_gated": skip_age_gated,
             "skip_bots": skip_bots,
             "exempt_moderators": exempt_moderators,
+            "tell_author": tell_author,
             "act_untold": act_untold,
         }
         changes = {name: value for name, value in values.items() if value is not None}

@@ -22,6 +22,7 @@ def describe_policy(policy: GuildPolicy, sidecar: Sidecar, guild: discord.Guild)
         f"**Age-restricted channels** {'skipped' if policy.skip_age_gated else 'checked'}",
         f"**Other bots** {'skipped' if policy.skip_bots else 'checked'}",
         f"**Moderators' pictures** {'skipped' if policy.exempt_moderators else 'checked'}",
+        f"**Authors** {'told by direct message, and may appeal' if policy.tell_author else 'not told'}",
         f"**Exempt** {describe_exemptions(policy) or 'none'}",
         f"**Rules**{default}",
         *(describe_rule(rule, sidecar) for rule in policy.server_rules(sidecar)),

@@ -119,6 +119,8 @@ class GuildPolicy:
     """Not among `rules`: an older version would apply them to the whole server."""
     exempt_moderators: bool = True
     """Whether pictures of those with Manage Messages are not checked."""
+    tell_author: bool = False
+    """Whether authors get a direct message, with a button to appeal, when something is done to their message."""
     local_rules: tuple[ScopedRule, ...] = field(default=(), compare=False, repr=False)
     """Of `scoped_rules`, those that decide on one message: see `at`. Never stored."""
     unknown: Mapping[str, Any] = field(default_factory=dict, compare=False, repr=False)

@@ -17,11 +17,13 @@ from bot.storage.database import BotDatabase, Row, StoreError
 from bot.storage.tables import (
     OPEN,
     POSTED,
+    WRONG,
     Decision,
     Job,
     PictureScores,
     Retry,
     Ruling,
+    appeals,
     channels,
     decisions,
     guilds,
@@ -169,6 +171,20 @@ class BotStore(BotDatabase):
         statement = update(decisions).where(*_of_pictures(message, pictures), decisions.c.state == OPEN)
         return bool(await self.execute(statement.values(state=state, moderator_id=moderator, decided_at=self.now())))
 
+    async def overturn(self, message: int, moderator: int) -> list[Decision]:
+        """Mark the decisions on a message's pictures that matched a rule as wrong, also those that a moderator made.
+
+        Returns these decisions.
+
+        Raises:
+            StoreError: if the database is away.
+        """
+        await self.flush()
+        matched = (decisions.c.message_id == message) & (decisions.c.action > 0)
+        values = {"state": WRONG, "moderator_id": moderator, "decided_at": self.now()}
+        await self.execute(update(decisions).where(matched).values(values))
+        return await self.decisions(matched)
+
     async def reopen(self, message: int, state: str, pictures: Collection[str] | None = None) -> None:
         """Undo `settle`, because the action failed.
 
@@ -288,7 +304,7 @@ class BotStore(BotDatabase):
         return sum(
             [
                 await self.execute(delete(table).where(table.c.created_at < before))
-                for table in (decisions, rulings, scores, retries, outbox, reposts)
+                for table in (decisions, rulings, scores, retries, outbox, reposts, appeals)
             ]
         )
 
@@ -314,7 +330,7 @@ class BotStore(BotDatabase):
         return len(left)
 
     async def forget_user(self, user: int, guild: int | None = None) -> int:
-        """Delete a user's decisions, in one server or in all. Returns the number of rows.
+        """Delete a user's decisions and appeals, in one server or in all. Returns the number of rows.
 
         Decisions that wait for review stay without the user's id, until `drop_forgotten`.
 
@@ -332,7 +348,11 @@ class BotStore(BotDatabase):
             if guild is not None:
                 mine &= table.c.guild_id == guild
             await self.execute(update(table).where(mine).values(user_id=None))
-        deleted = await self.execute(delete(decisions).where(of_user, decisions.c.state != OPEN))
+        appealed = appeals.c.user_id == user
+        if guild is not None:
+            appealed &= appeals.c.guild_id == guild
+        deleted = await self.execute(delete(appeals).where(appealed))
+        deleted += await self.execute(delete(decisions).where(of_user, decisions.c.state != OPEN))
         return deleted + await self.execute(update(decisions).where(of_user).values(user_id=None))
 
     async def drop_forgotten(self, message: int) -> int:
@@ -355,7 +375,7 @@ class BotStore(BotDatabase):
         await self.flush()  # a row in the backlog would come back later
         self._policies.pop(guild, None)
         # Scores belong to no server: they hold hashes only, and other servers may use them.
-        for table in (decisions, rulings, policies, channels, retries, outbox, guilds, reposts):
+        for table in (decisions, rulings, policies, channels, retries, outbox, guilds, reposts, appeals):
             await self.execute(delete(table).where(table.c.guild_id == guild))
         await self.execute(delete(meta).where(meta.c.key.in_([_notice_key(guild, each) for each in (MODLOG, RULES)])))
 

@@ -63,6 +63,7 @@ policies = st.builds(
     timeout_minutes=st.integers(1, 40_320),
     scoped_rules=st.lists(scoped, unique_by=lambda rule: rule.key).map(tuple),
     exempt_moderators=st.booleans(),
+    tell_author=st.booleans(),
     unknown=added,
 )
 
