@@ -17,6 +17,8 @@ MEMBER_SECONDS = 300.0
 """How long a member that was asked for is remembered."""
 REMEMBERED = 1_000
 """Members and threads that are remembered."""
+AGE_GATED = "age-gated"
+"""Why messages in channels for adults are not checked."""
 Channel = discord.abc.GuildChannel | discord.Thread
 
 
@@ -59,7 +61,7 @@ class Context:
         if policy.exempt_moderators and self._is_moderator():
             return "exempt moderator"
         if policy.skip_age_gated and self.message.guild and is_age_restricted(self.channel, self.message.guild):
-            return "age-gated"
+            return AGE_GATED
         return ""
 
     def _is_moderator(self) -> bool:
