@@ -8,6 +8,8 @@ from dataclasses import asdict, dataclass, field, replace
 from enum import IntEnum, StrEnum
 from typing import Any
 
+from bot.rules.shield import ShieldPolicy
+from bot.rules.strikes import StrikePolicy
 from stages.inference.sidecar import Sidecar, decided
 
 
@@ -93,6 +95,10 @@ class GuildPolicy:
     timeout_minutes: int = 10
     act_untold: bool = False
     """Whether to act on messages even if the mod-log cannot be used, so that no moderator is told."""
+    shield: ShieldPolicy = field(default_factory=ShieldPolicy)
+    strikes: StrikePolicy = field(default_factory=StrikePolicy)
+    evidence: bool = False
+    """Whether mod-log entries carry deleted pictures behind a spoiler."""
     unknown: Mapping[str, Any] = field(default_factory=dict, compare=False, repr=False)
     """Fields that a newer version stored, kept as they are."""
 
@@ -101,6 +107,8 @@ class GuildPolicy:
         values = asdict(self)
         for name in ("exempt_roles", "exempt_channels"):
             values[name] = sorted(values[name])
+        for name in ("shield", "strikes"):
+            values[name] = {**values[name].pop("unknown"), **values[name]}
         # An older version in the meantime must not delete a newer one's settings.
         return json.dumps({**values.pop("unknown"), **values}, sort_keys=True)
 
@@ -113,6 +121,8 @@ class GuildPolicy:
             known["rules"] = tuple(map(_parse_rule, known["rules"]))
         for name in ("exempt_roles", "exempt_channels"):
             known[name] = frozenset(known.get(name, ()))
+        known["shield"] = ShieldPolicy.from_values(known.get("shield", {}))
+        known["strikes"] = StrikePolicy.from_values(known.get("strikes", {}))
         return cls(**{**known, "mode": Mode(known.get("mode", Mode.SHADOW)), "unknown": values})
 
     def effective_rules(self, sidecar: Sidecar) -> tuple[ModerationRule, ...]:
