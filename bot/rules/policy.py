@@ -9,6 +9,8 @@ from enum import IntEnum, StrEnum
 from typing import Any
 
 from bot.rules.scopes import EVERYWHERE, Circumstances, Scope
+from bot.rules.shield import ShieldPolicy
+from bot.rules.strikes import StrikePolicy
 from stages.inference.sidecar import Sidecar, decided
 
 
@@ -123,6 +125,10 @@ class GuildPolicy:
     """Whether authors get a direct message, with a button to appeal, when something is done to their message."""
     local_rules: tuple[ScopedRule, ...] = field(default=(), compare=False, repr=False)
     """Of `scoped_rules`, those that decide on one message: see `at`. Never stored."""
+    shield: ShieldPolicy = field(default_factory=ShieldPolicy)
+    strikes: StrikePolicy = field(default_factory=StrikePolicy)
+    evidence: bool = False
+    """Whether mod-log entries carry deleted pictures behind a spoiler."""
     unknown: Mapping[str, Any] = field(default_factory=dict, compare=False, repr=False)
     """Fields that a newer version stored, kept as they are."""
 
@@ -135,6 +141,8 @@ class GuildPolicy:
         unknown = values.pop("unknown")
         foreign = unknown.pop(FOREIGN_RULES, [])
         values["scoped_rules"] = [*map(_scoped_to_json, self.scoped_rules), *foreign]
+        for name in ("shield", "strikes"):
+            values[name] = {**values[name].pop("unknown"), **values[name]}
         # An older version in the meantime must not delete a newer one's settings.
         return json.dumps({**unknown, **values}, sort_keys=True)
 
@@ -152,6 +160,8 @@ class GuildPolicy:
             values[FOREIGN_RULES] = foreign
         for name in ("exempt_roles", "exempt_channels"):
             known[name] = frozenset(known.get(name, ()))
+        known["shield"] = ShieldPolicy.from_values(known.get("shield", {}))
+        known["strikes"] = StrikePolicy.from_values(known.get("strikes", {}))
         return cls(**{**known, "mode": Mode(known.get("mode", Mode.SHADOW)), "unknown": values})
 
     def at(self, circumstances: Circumstances) -> GuildPolicy:
