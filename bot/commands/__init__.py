@@ -14,6 +14,7 @@ from bot.commands.members import Members
 from bot.commands.model import ModelCommands
 from bot.commands.privacy import Privacy
 from bot.commands.rules import Rules
+from bot.commands.setting_up import SettingUp
 from bot.commands.watching import Watching
 from bot.services import Services
 
@@ -25,6 +26,7 @@ def cogs(
     return [
         Configuring(services),
         Rules(services),
+        SettingUp(services),
         Checking(bot, services, moderation),
         Insight(services),
         ModelCommands(bot, services),
