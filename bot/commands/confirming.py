@@ -27,17 +27,16 @@ class AskersView(discord.ui.View):
         self._permissions = permissions
 
     async def interaction_check(self, interaction: Interaction, /) -> bool:
-        """Refuse the click of anyone else, and of those who have lost the permission.
-
-        Raises:
-            app_commands.CheckFailure: if so; `on_error` answers it.
-        """
-        if interaction.user.id != self._asker_id:
-            raise app_commands.CheckFailure(NOT_YOURS)
+        """Refuse the click of anyone else, and of those who have lost a permission; say why."""
+        refusal: app_commands.CheckFailure | None = None
         held = interaction.permissions  # as Discord sent them with this click
-        if missing := [name for name in self._permissions if not getattr(held, name)]:
-            raise app_commands.MissingPermissions(missing)
-        return True
+        if interaction.user.id != self._asker_id:
+            refusal = app_commands.CheckFailure(NOT_YOURS)
+        elif missing := [name for name in self._permissions if not getattr(held, name)]:
+            refusal = app_commands.MissingPermissions(missing)
+        if refusal is not None:
+            await report_error(interaction, refusal)
+        return refusal is None
 
     async def on_error(self, interaction: Interaction, error: Exception, _item: discord.ui.Item[Any]) -> None:
         """Answer as for a command."""
