@@ -142,6 +142,17 @@ async def test_the_author_of_an_old_message_is_asked_for_once(world: SimulatedSe
     assert len(asked) == 1
 
 
+@pytest.mark.parametrize("left", [False, True])
+async def test_the_author_of_an_old_message_is_timed_out(world: SimulatedServer, left: bool) -> None:
+    await world.policy(Mode.SHADOW, exempt_channels=frozenset({world.general.id}))
+    await world.post(red())
+    await world.policy(Mode.ENFORCE, rules=(ModerationRule("flagged", 0.6, Action.TIMEOUT),))
+    if left:
+        world.guild.remove_member(world.alice)
+    await world.mod.slash(world.general, "scan", channel=world.general, act=True)
+    assert await done(world) == [Action.DELETE if left else Action.TIMEOUT]
+
+
 async def test_an_exempt_role_counts_for_old_messages_too(world: SimulatedServer) -> None:
     await world.policy(Mode.SHADOW, exempt_channels=frozenset({world.general.id}))
     role = world.guild.create_role("Artists")
