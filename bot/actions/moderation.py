@@ -7,11 +7,13 @@ import logging
 import time
 import uuid
 from collections.abc import Collection, Sequence
+from dataclasses import replace
 
 import discord
 
 from bot.actions.claims import Claims
 from bot.actions.outbox import Outbox, pause_before
+from bot.actions.shielding import Shield
 from bot.actions.telling import Teller
 from bot.pictures.examining import Finding
 from bot.pictures.references import Reference, references
@@ -24,6 +26,8 @@ log = logging.getLogger(__name__)
 
 MAX_PICTURES = 20
 """Pictures of one message that are checked."""
+AGE_GATED = "age-gated"
+"""Reason to skip messages in channels for adults."""
 
 
 def skip_reason(message: discord.Message, policy: GuildPolicy, own_ids: Collection[int | None]) -> str:
@@ -44,7 +48,7 @@ def skip_reason(message: discord.Message, policy: GuildPolicy, own_ids: Collecti
     if policy.exempt_channels & containers:
         return "exempt channel"
     if policy.skip_age_gated and is_age_restricted(channel, message.guild):
-        return "age-gated"
+        return AGE_GATED
     return ""
 
 
@@ -67,6 +71,7 @@ class Moderation:
         self._in_progress: dict[asyncio.Task[object], discord.Message] = {}
         self.teller = Teller(services, client)
         self.outbox = Outbox(services, client, self._announce)
+        self.shield = Shield(services, client, self.outbox, self.teller)
         self.stopping = False
         """Whether `finish` was called: no new message may be started."""
 
@@ -112,7 +117,11 @@ class Moderation:
         if not pictures or message.guild is None:
             return []
         policy = await self._policy(message.guild.id)
-        if reason := skip_reason(message, policy, self._own_ids):
+        reason = skip_reason(message, policy, self._own_ids)
+        # What is posted for adults is nobody's business here; a wave is.
+        if reason in ("", AGE_GATED) and await self.shield.note(message, pictures, policy) > Action.FLAG:
+            reason = "wave"  # it is being deleted
+        if reason:
             self._services.metrics.messages.labels(reason).inc()
             return []
         new = await self._claims.claim(message.id, pictures, again, unjudged)
@@ -153,6 +162,11 @@ class Moderation:
         outcome = merge_outcomes(finding.outcome for finding in findings)
         action = limit_action(policy.mode, outcome.action)
         found = [self._decision(message, finding) for finding in findings]
+        if await self.shield.learn(message, findings, policy):
+            # Its entry in the mod-log is the wave's.
+            action, found = Action.LOG, [_as_part_of_wave(row) for row in found]
+        elif action > Action.FLAG:
+            self.shield.keep(message.id)
         retries = [self._retry(message, finding) for finding in findings if finding.retry]
         if action is Action.LOG:
             await self._services.store.record(*found, *retries)
@@ -218,7 +232,7 @@ class Moderation:
         """Start nothing new, and let the messages in progress finish; what takes over `seconds` is cancelled."""
         self.stopping = True
         # Without the caller's own task, which would otherwise wait for itself.
-        tasks = self._in_progress.keys() - {asyncio.current_task()}
+        tasks = (self._in_progress.keys() | self.shield.tasks) - {asyncio.current_task()}
         if not tasks:
             return
         _, late = await asyncio.wait(tasks, timeout=seconds)
@@ -228,3 +242,8 @@ class Moderation:
                 log.warning("stopped before the pictures of a message were checked", extra=ids)
             task.cancel()
         await asyncio.gather(*late, return_exceptions=True)
+
+
+def _as_part_of_wave(row: Decision) -> Decision:
+    """A decision on a picture of a message that the mod-log has another entry for."""
+    return replace(row, detail="; ".join(filter(None, ("part of a wave", row.detail)))[:300])

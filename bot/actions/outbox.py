@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import uuid
-from collections.abc import Callable, Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import replace
 
 import discord
@@ -26,6 +26,8 @@ MIN_PAUSE, MAX_PAUSE = 10, 3600
 """Seconds before the second attempt, doubled before each further one, and at most."""
 MAX_AGE = 7 * 86400
 """Seconds after which an entry is given up."""
+WAVE = "wave"
+"""Key in the entry of a job about a wave: the wave's id."""
 SEARCHED = 200
 """Messages among which a repost of before a crash is looked for."""
 
@@ -47,6 +49,8 @@ class Outbox:
         self._announce = announce
         self._active: set[str] = set()
         """Jobs that a task of this process works on."""
+        self.finish_wave: Callable[[Job, discord.Guild], Awaitable[None]] | None = None
+        """Finishes a job about a wave."""
 
     async def act(
         self,
@@ -127,6 +131,10 @@ class Outbox:
         if not failure:
             await self._services.store.record(replace(job, state=POSTED))
             return
+        await self.report_failure(job, policy, failure)
+
+    async def report_failure(self, job: Job, policy: GuildPolicy, failure: str) -> None:
+        """Note that the entry of a job could not be posted, and when to try again."""
         self._services.metrics.errors.labels("mod-log").inc()
         ids = {"guild_id": job.guild_id, "message_id": job.message_id}
         log.warning("could not post to the mod-log: %s", failure, extra=ids)
@@ -159,7 +167,10 @@ class Outbox:
                 continue
             self._active.add(job.id)
             try:
-                await self._finish(job, guild)
+                if WAVE in job.entry and self.finish_wave:
+                    await self.finish_wave(job, guild)
+                else:
+                    await self._finish(job, guild)
             except DISCORD_ERRORS as error:
                 log.warning("could not finish what was begun: %s", describe_error(error))
                 await self._postpone(job)

@@ -177,18 +177,18 @@ class ReviewButton(
             NotCarriedOutError: if the message could not be deleted.
         """
         # Of an author who had their data deleted, only the entry still has the id.
-        author_id = next((row.user_id for row in settled if row.user_id), None) or _author_in(interaction.message)
+        author_id = next((row.user_id for row in settled if row.user_id), None) or author_in(interaction.message)
         if self.choice.allows:
             if not await self._was_timed_out_for_these(services, settled):
                 return ""
-            author, _ = await _fetch_member(moderator.guild, author_id)
+            author, _ = await fetch_member(moderator.guild, author_id)
             if author is None or not author.is_timed_out():
                 return ""
-            return await _lift_time_out(author, f"{moderator} approved the picture")
+            return await lift_time_out(author, f"{moderator} approved the picture")
         await self._delete_message(services, interaction.client, moderator.guild)
         if self.choice.state != TIMED_OUT:
             return ""
-        author, failure = await _fetch_member(moderator.guild, author_id)
+        author, failure = await fetch_member(moderator.guild, author_id)
         if author is None:
             return f"time-out failed: {failure}"
         if author.top_role >= moderator.top_role and moderator.guild.owner_id != moderator.id:
@@ -338,7 +338,7 @@ def _missing_for(moderator: discord.Member, channel_id: int, name: str) -> str:
     return ""
 
 
-async def _lift_time_out(member: discord.Member, reason: str) -> str:
+async def lift_time_out(member: discord.Member, reason: str) -> str:
     """End a member's time-out. Returns what came of it."""
     try:
         await retry(lambda: member.timeout(None, reason=reason))
@@ -347,7 +347,7 @@ async def _lift_time_out(member: discord.Member, reason: str) -> str:
     return "time-out lifted"
 
 
-async def _fetch_member(guild: discord.Guild, user_id: int | None) -> tuple[discord.Member | None, str]:
+async def fetch_member(guild: discord.Guild, user_id: int | None) -> tuple[discord.Member | None, str]:
     """A member of the server, or why there is none: a clause."""
     if user_id is None:
         return None, "the author is not known any more"
@@ -360,7 +360,7 @@ async def _fetch_member(guild: discord.Guild, user_id: int | None) -> tuple[disc
         return None, describe_error(error)
 
 
-def _author_in(entry: discord.Message | None) -> int | None:
+def author_in(entry: discord.Message | None) -> int | None:
     """The author's id in a mod-log entry."""
     fields = entry.embeds[0].fields if entry and entry.embeds else []
     values = [field.value or "" for field in fields if field.name == AUTHOR_FIELD]

@@ -27,6 +27,7 @@ async def cdn(monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[SimulatedCdn]:
     server.base = f"http://127.0.0.1:{site._server.sockets[0].getsockname()[1]}"  # type: ignore[union-attr]
     monkeypatch.setattr(simcord.backend.cdn, "CDN_BASE", server.base)
     monkeypatch.setattr("bot.actions.discord_calls.PAUSE", 0.01)
+    monkeypatch.setattr("bot.actions.shielding.QUIET", 0.0)
     # A process that starts first asks whether others have ended, for 0 s by the clock, which stands still here.
     monkeypatch.setattr("multiprocessing.process._cleanup", lambda: None)
     monkeypatch.setattr(discord.asset.Asset, "BASE", server.base)
