@@ -23,6 +23,8 @@ MAX_THUMBNAILS = 4
 """Thumbnails in one entry."""
 SEARCHED = 1000
 """Messages of the mod-log among which an entry of before a crash is looked for."""
+STRIKES_FIELD = "Strikes"
+"""Field of an entry about the author's deletions."""
 RESULTS = {
     Action.LOG: "No action taken.",
     Action.FLAG: "No action taken: waiting for review.",
@@ -51,6 +53,8 @@ class Entry:
     """Ids of the pictures' decisions."""
     detail: str = ""
     """Why less was done than the rules asked for."""
+    strike: str = ""
+    """What the number of the author's deletions led to: sentences."""
 
     @classmethod
     def of(cls, findings: Sequence[Finding], outcome: RuleOutcome, action: Action, decisions: list[str]) -> Entry:
@@ -157,6 +161,8 @@ def build_entry(job: Job, entry: Entry, thumbnails: Sequence[bytes] = ()) -> tup
     embed.add_field(name="Message", value=link)
     result = ActionResult(Action(entry.action), entry.detail)
     embed.add_field(name="Action", value=describe_result(result)[:1000], inline=False)
+    if entry.strike:
+        embed.add_field(name=STRIKES_FIELD, value=entry.strike[:1000], inline=False)
     embed.set_footer(text=f"{entry.version} · {footer_mark(job.id)}")
     files = [
         discord.File(io.BytesIO(data), f"SPOILER_blurred-{place}.jpg")

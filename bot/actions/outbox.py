@@ -14,6 +14,7 @@ from bot.actions.discord_calls import DISCORD_ERRORS, describe_error
 from bot.actions.execution import ActionResult, carry_out, time_out
 from bot.actions.modlog import Entry
 from bot.actions.reposting import is_repost_of
+from bot.actions.striking import strike
 from bot.pictures.examining import Finding
 from bot.rules.policy import Action, GuildPolicy, RuleOutcome
 from bot.services import Services
@@ -79,12 +80,22 @@ class Outbox:
             result = await carry_out(message, action, outcome, policy, self._services.fetcher)
             if result.repost_id:
                 await self._services.store.save_repost(job.guild_id, job.message_id, result.repost_id)
-            job = replace(job, state=ACTED, entry=Entry(**job.entry).with_result(result).to_json())
+            entry = Entry(**job.entry).with_result(result)
+            if message.guild:
+                entry = await self._with_strike(entry, job, message.guild, policy)
+            job = replace(job, state=ACTED, entry=entry.to_json())
             await self._store(rows, result, job)
             await self._report(job, message.guild, policy, findings)
         finally:
             self._active.discard(job.id)
         return result
+
+    async def _with_strike(self, entry: Entry, job: Job, guild: discord.Guild, policy: GuildPolicy) -> Entry:
+        """An entry after the deletion was counted against its author."""
+        if entry.action < Action.DELETE:
+            return entry
+        cause = f"{entry.label} {entry.score:.2f}"
+        return replace(entry, strike=await strike(self._services, guild, policy, job.user_id, job.message_id, cause))
 
     async def _store(self, rows: Sequence[Decision | Retry], result: ActionResult, job: Job) -> None:
         """Store what was done, before it is reported: a click on the entry's buttons looks the decisions up."""
@@ -183,7 +194,7 @@ class Outbox:
         policy = await self._services.store.policy(guild.id)
         if job.state == PLANNED:
             result = await self._redo(job, Entry(**job.entry), guild, policy)
-            entry = Entry(**job.entry).with_result(result)
+            entry = await self._with_strike(Entry(**job.entry).with_result(result), job, guild, policy)
             rows = await self._services.store.decisions(decisions.c.message_id == job.message_id)
             undecided = [row for row in rows if row.id in entry.decisions and row.moderator_id is None]
             job = replace(job, state=ACTED, entry=entry.to_json())

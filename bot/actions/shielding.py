@@ -22,8 +22,10 @@ from bot.actions import waves
 from bot.actions.deleting import Deleter
 from bot.actions.discord_calls import as_sentence
 from bot.actions.execution import allowed_action, time_out
+from bot.actions.members import fetch_member, lift_time_out
 from bot.actions.outbox import WAVE, Outbox
-from bot.actions.review import NotCarriedOutError, author_in, fetch_member, lift_time_out
+from bot.actions.review import NotCarriedOutError, author_in
+from bot.actions.striking import strike
 from bot.actions.telling import Teller
 from bot.actions.waves import MAX_MESSAGES, WaveEntry
 from bot.pictures.examining import Finding
@@ -430,6 +432,12 @@ class Shield:
 
     async def _tell(self, wave: _Wave, again: bool = False) -> None:
         """Post the entry, or bring it up to date."""
+        deleted = wave.action > Action.FLAG and len(wave.entry.failed) < len(wave.entry.messages)
+        if deleted and not wave.entry.strike and wave.row.state != UNDONE:  # once, however many copies come later
+            first = wave.entry.messages[0][1]
+            wave.entry.strike = await strike(
+                self._services, wave.guild, wave.policy, wave.author_id, first, wave.reason
+            )
         await self._store(wave, ACTED)
         wave.entry.entry_id, failure = await waves.tell(wave.row, wave.guild, wave.policy, (), again)
         if failure:

@@ -11,7 +11,7 @@ from typing import Any, Self
 import discord
 
 from bot.actions.discord_calls import DISCORD_ERRORS, as_sentence, describe_error, retry
-from bot.actions.modlog import find_entry, footer_mark
+from bot.actions.modlog import STRIKES_FIELD, find_entry, footer_mark
 from bot.actions.review import AUTHOR_FIELD, MODERATOR_FIELD
 from bot.actions.telling import modlog_channel, modlog_problem
 from bot.actions.wave_review import wave_view
@@ -112,7 +112,7 @@ def build_wave_entry(wave: Wave, thumbnails: Sequence[bytes] = ()) -> tuple[disc
     embed.add_field(name=AUTHOR_FIELD, value=f"<@{wave.user_id}> ({wave.user_id})" if wave.user_id else "unknown")
     embed.add_field(name="Action", value=describe_action(entry)[:1000], inline=False)
     if entry.strike:
-        embed.add_field(name="Strikes", value=entry.strike[:1000], inline=False)
+        embed.add_field(name=STRIKES_FIELD, value=entry.strike[:1000], inline=False)
     if entry.decision:
         embed.add_field(name=MODERATOR_FIELD, value=entry.decision[:1000], inline=False)
     embed.set_footer(text=f"shield · {footer_mark(wave.id)}")

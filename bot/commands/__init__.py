@@ -11,6 +11,7 @@ from bot.commands.insight import Insight
 from bot.commands.members import Members
 from bot.commands.model import ModelCommands
 from bot.commands.privacy import Privacy
+from bot.commands.shielding import Shielding
 from bot.commands.watching import Watching
 from bot.services import Services
 
@@ -23,6 +24,7 @@ def cogs(bot: commands.AutoShardedBot, services: Services, moderation: Moderatio
         Insight(services),
         ModelCommands(bot, services),
         Privacy(services),
+        Shielding(services),
         Members(services),
         Watching(bot, services, moderation.teller),
     ]

@@ -10,6 +10,7 @@ import pytest
 import simcord
 import simcord.backend.cdn
 from aiohttp import web
+from simcord.builders import ChannelHandle
 from simcord.env import Env
 from tiny import redness
 from world import SimulatedCdn, SimulatedServer
@@ -63,3 +64,11 @@ async def world(_made: SimulatedServer, env: Env) -> SimulatedServer:
     _made.furnish(env)
     await env.settle()
     return _made
+
+
+@pytest.fixture
+async def channels(world: SimulatedServer) -> list[ChannelHandle]:
+    """Four channels."""
+    made = [world.general, *(world.guild.create_text_channel(f"room-{number}") for number in range(3))]
+    await world.env.settle()
+    return made
