@@ -9,6 +9,7 @@ from datetime import timedelta
 import discord
 
 from bot.actions.discord_calls import DISCORD_ERRORS, describe_error, missing_permissions, retry
+from bot.actions.members import Authors
 from bot.actions.reposting import not_repostable, repost
 from bot.actions.telling import untold_reason
 from bot.pictures.fetching import Fetcher, UnfetchedError
@@ -63,6 +64,7 @@ async def _delete(message: discord.Message, action: Action, detail: str = "") ->
 
 
 async def _time_out_and_delete(message: discord.Message, outcome: RuleOutcome, policy: GuildPolicy) -> ActionResult:
+    await Authors().complete(message)
     member = message.author
     # Before the deletion, whose result then says whether the time-out succeeded.
     if isinstance(member, discord.Member):

@@ -12,6 +12,7 @@ from dataclasses import replace
 import discord
 
 from bot.actions.claims import Claims
+from bot.actions.members import Authors
 from bot.actions.outbox import Outbox, pause_before
 from bot.actions.shielding import Shield
 from bot.actions.telling import Teller
@@ -68,6 +69,7 @@ class Moderation:
         self._services = services
         self._client = client
         self._claims = Claims(services.store)
+        self._authors = Authors()
         self._in_progress: dict[asyncio.Task[object], discord.Message] = {}
         self.teller = Teller(services, client)
         self.outbox = Outbox(services, client, self._announce)
@@ -100,6 +102,7 @@ class Moderation:
         if not pictures or message.guild is None:
             return []
         policy = await self._policy(message.guild.id)
+        await self._authors.complete(message)
         if skip_reason(message, policy, self._own_ids):
             return []
         decided = await self._services.store.decisions_on(message.id)
@@ -117,6 +120,7 @@ class Moderation:
         if not pictures or message.guild is None:
             return []
         policy = await self._policy(message.guild.id)
+        await self._authors.complete(message)
         reason = skip_reason(message, policy, self._own_ids)
         # What is posted for adults is nobody's business here; a wave is.
         if reason in ("", AGE_GATED) and await self.shield.note(message, pictures, policy) > Action.FLAG:
