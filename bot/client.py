@@ -20,6 +20,8 @@ from bot.actions.moderation import Moderation
 from bot.actions.notices import AppealButton
 from bot.actions.retrying import Retrying
 from bot.actions.review import PictureMenu, ReviewButton
+from bot.actions.shielding import Shield
+from bot.actions.wave_review import WaveButton
 from bot.commands import cogs
 from bot.commands.answering import on_command_error
 from bot.services import Services
@@ -87,7 +89,7 @@ class Bot(commands.AutoShardedBot):
 
     async def setup_hook(self) -> None:
         """Register buttons and commands and start the periodic work. discord.py calls it once, before connecting."""
-        self.add_dynamic_items(ReviewButton, PictureMenu, AppealButton, AppealDecisionButton)
+        self.add_dynamic_items(ReviewButton, PictureMenu, AppealButton, AppealDecisionButton, WaveButton)
         for cog in cogs(self, self.services, self.moderation, self.appeals):
             await self.add_cog(cog)
         await self._sync_commands()
@@ -129,6 +131,19 @@ class Bot(commands.AutoShardedBot):
         """Check an edited message. Discord adds the embeds of links by an edit, too."""
         if not self.moderation.stopping:
             await self.moderation.check(payload.message, again=True)
+
+    @property
+    def shield(self) -> Shield:
+        """What acts on waves, for the buttons below their entries."""
+        return self.moderation.shield
+
+    async def on_raw_message_delete(self, payload: discord.RawMessageDeleteEvent) -> None:
+        """Forget a message that was taken back."""
+        self.shield.removed([payload.message_id])
+
+    async def on_raw_bulk_message_delete(self, payload: discord.RawBulkMessageDeleteEvent) -> None:
+        """Forget messages that were deleted together."""
+        self.shield.removed(payload.message_ids)
 
     def _guard_parsers(self) -> None:
         """Go on after an event that discord.py cannot parse: by itself it would end the connection for good."""
@@ -196,6 +211,7 @@ class Bot(commands.AutoShardedBot):
         """Write rows that were kept back while the database was away, and how far the channels were checked."""
         await self.services.store.check()
         await self.catch_up.save()
+        self.shield.expire()
 
     @tasks.loop(seconds=10)
     @_unbroken

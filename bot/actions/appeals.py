@@ -11,9 +11,10 @@ from typing import Any, Self
 import discord
 
 from bot.actions.discord_calls import DISCORD_ERRORS, as_sentence, describe_error, missing_permissions, retry
+from bot.actions.members import fetch_member, lift_time_out
 from bot.actions.notices import MAX_TEXT, send_dm
 from bot.actions.outbox import pause_before
-from bot.actions.review import NotCarriedOutError, fetch_member, lift_time_out, missing_for, write_decision
+from bot.actions.review import NotCarriedOutError, missing_for, write_decision
 from bot.actions.telling import ModlogChannel, modlog_channel, modlog_problem
 from bot.rules.policy import Action
 from bot.services import Services, services_of

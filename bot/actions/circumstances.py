@@ -17,8 +17,8 @@ MEMBER_SECONDS = 300.0
 """How long a member that was asked for is remembered."""
 REMEMBERED = 1_000
 """Members and threads that are remembered."""
-AGE_GATED = "age-gated"
-"""Why messages in channels for adults are not checked."""
+AGE_GATED, MODERATOR = "age-gated", "exempt moderator"
+"""Why messages in channels for adults, and those of moderators, are not checked."""
 Channel = discord.abc.GuildChannel | discord.Thread
 
 
@@ -59,7 +59,7 @@ class Context:
         if policy.exempt_channels & {self.message.channel.id, *self._channels()}:
             return "exempt channel"
         if policy.exempt_moderators and self._is_moderator():
-            return "exempt moderator"
+            return MODERATOR
         if policy.skip_age_gated and self.message.guild and is_age_restricted(self.channel, self.message.guild):
             return AGE_GATED
         return ""
@@ -98,7 +98,10 @@ class Contexts:
             discord.HTTPException, aiohttp.ClientError, OSError: if the author of a message that was fetched cannot be
                 asked for. Whoever fetches messages tries again later.
         """
-        return Context(message, await self._channel(message), await self._member(message, policy))
+        member = await self._member(message, policy)
+        if member is not None:
+            message.author = member  # time-outs and the shield need that, too
+        return Context(message, await self._channel(message), member)
 
     async def _channel(self, message: discord.Message) -> Channel | None:
         guild, channel = message.guild, message.channel

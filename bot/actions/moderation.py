@@ -7,12 +7,14 @@ import logging
 import time
 import uuid
 from collections.abc import Collection, Sequence
+from dataclasses import replace
 
 import discord
 
-from bot.actions.circumstances import Contexts
+from bot.actions.circumstances import AGE_GATED, MODERATOR, Contexts
 from bot.actions.claims import Claims
 from bot.actions.outbox import Outbox, pause_before
+from bot.actions.shielding import Shield
 from bot.actions.telling import Teller
 from bot.pictures.examining import Finding
 from bot.pictures.references import Reference, references
@@ -52,6 +54,7 @@ class Moderation:
         self._in_progress: dict[asyncio.Task[object], discord.Message] = {}
         self.teller = Teller(services, client)
         self.outbox = Outbox(services, client, self._announce)
+        self.shield = Shield(services, client, self.outbox, self.teller)
         self.stopping = False
         """Whether `finish` was called: no new message may be started."""
 
@@ -109,6 +112,9 @@ class Moderation:
         if not pictures or message.guild is None:
             return []
         reason, policy = await self._local_policy(message, await self._policy(message.guild.id))
+        # What is posted for adults is nobody's business here, and the shield has a setting of its own for moderators.
+        if reason in ("", AGE_GATED, MODERATOR) and await self.shield.note(message, pictures, policy) > Action.FLAG:
+            reason = "wave"  # it is being deleted
         if reason:
             self._services.metrics.messages.labels(reason).inc()
             return []
@@ -150,6 +156,11 @@ class Moderation:
         outcome = merge_outcomes(finding.outcome for finding in findings)
         action = limit_action(policy.mode, outcome.action)
         found = [self._decision(message, finding) for finding in findings]
+        if await self.shield.learn(message, findings, policy):
+            # Its entry in the mod-log is the wave's.
+            action, found = Action.LOG, [_as_part_of_wave(row) for row in found]
+        elif action > Action.FLAG:
+            self.shield.keep(message.id)
         retries = [self._retry(message, finding) for finding in findings if finding.retry]
         if action is Action.LOG:
             await self._services.store.record(*found, *retries)
@@ -215,7 +226,7 @@ class Moderation:
         """Start nothing new, and let the messages in progress finish; what takes over `seconds` is cancelled."""
         self.stopping = True
         # Without the caller's own task, which would otherwise wait for itself.
-        tasks = self._in_progress.keys() - {asyncio.current_task()}
+        tasks = (self._in_progress.keys() | self.shield.tasks) - {asyncio.current_task()}
         if not tasks:
             return
         _, late = await asyncio.wait(tasks, timeout=seconds)
@@ -225,3 +236,8 @@ class Moderation:
                 log.warning("stopped before the pictures of a message were checked", extra=ids)
             task.cancel()
         await asyncio.gather(*late, return_exceptions=True)
+
+
+def _as_part_of_wave(row: Decision) -> Decision:
+    """A decision on a picture of a message that the mod-log has another entry for."""
+    return replace(row, detail="; ".join(filter(None, ("part of a wave", row.detail)))[:300])

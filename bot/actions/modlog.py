@@ -23,6 +23,8 @@ MAX_THUMBNAILS = 4
 """Thumbnails in one entry."""
 SEARCHED = 1000
 """Messages of the mod-log among which an entry of before a crash is looked for."""
+STRIKES_FIELD = "Strikes"
+"""Field of an entry about the author's deletions."""
 RESULTS = {
     Action.LOG: "No action taken.",
     Action.FLAG: "No action taken: waiting for review.",
@@ -51,6 +53,8 @@ class Entry:
     """Ids of the pictures' decisions."""
     detail: str = ""
     """Why less was done than the rules asked for."""
+    strike: str = ""
+    """What the number of the author's deletions led to: sentences."""
 
     @classmethod
     def of(cls, findings: Sequence[Finding], outcome: RuleOutcome, action: Action, decisions: list[str]) -> Entry:
@@ -116,7 +120,7 @@ async def post(
         )
 
     try:
-        if again and await _is_posted(channel, guild, job):
+        if again and await find_entry(channel, guild, job.id, job.created_at):
             return ""
         await retry(send)
     except DISCORD_ERRORS as error:
@@ -124,20 +128,23 @@ async def post(
     return ""
 
 
-async def _is_posted(channel: ModlogChannel, guild: discord.Guild, job: Job) -> bool:
-    """Whether the mod-log has the entry of a job, by the mark in its footer."""
+async def find_entry(
+    channel: ModlogChannel, guild: discord.Guild, entry_id: str, created_at: int
+) -> discord.Message | None:
+    """The entry with this mark in its footer, if the mod-log has it. `created_at`: Unix time before which it is not."""
     if missing_permissions(channel, read_message_history=True):
-        return False
-    since = datetime.fromtimestamp(job.created_at - 60, UTC)  # clocks differ
+        return None
+    since = datetime.fromtimestamp(created_at - 60, UTC)  # clocks differ
     async for message in channel.history(limit=SEARCHED, after=since, oldest_first=True):
         footer = message.embeds[0].footer.text if message.embeds else None
-        if message.author.id == guild.me.id and (footer or "").endswith(_mark(job)):
-            return True
-    return False
+        if message.author.id == guild.me.id and (footer or "").endswith(footer_mark(entry_id)):
+            return message
+    return None
 
 
-def _mark(job: Job) -> str:
-    return f"#{job.id[:8]}"
+def footer_mark(entry_id: str) -> str:
+    """How an entry's footer ends, by which it is found after a crash."""
+    return f"#{entry_id[:8]}"
 
 
 def build_entry(job: Job, entry: Entry, thumbnails: Sequence[bytes] = ()) -> tuple[discord.Embed, list[discord.File]]:
@@ -154,7 +161,9 @@ def build_entry(job: Job, entry: Entry, thumbnails: Sequence[bytes] = ()) -> tup
     embed.add_field(name="Message", value=link)
     result = ActionResult(Action(entry.action), entry.detail)
     embed.add_field(name="Action", value=describe_result(result)[:1000], inline=False)
-    embed.set_footer(text=f"{entry.version} · {_mark(job)}")
+    if entry.strike:
+        embed.add_field(name=STRIKES_FIELD, value=entry.strike[:1000], inline=False)
+    embed.set_footer(text=f"{entry.version} · {footer_mark(job.id)}")
     files = [
         discord.File(io.BytesIO(data), f"SPOILER_blurred-{place}.jpg")
         for place, data in enumerate(thumbnails[:MAX_THUMBNAILS])

@@ -13,6 +13,7 @@ import discord
 
 from bot.actions.discord_calls import DISCORD_ERRORS, as_sentence, describe_error, retry
 from bot.actions.execution import time_out
+from bot.actions.members import fetch_member, lift_time_out
 from bot.actions.notices import tell_author
 from bot.actions.picking import (
     REST,
@@ -24,6 +25,7 @@ from bot.actions.picking import (
     needs_menu,
     waiting_pictures,
 )
+from bot.actions.striking import strike
 from bot.rules.policy import Action
 from bot.services import Services, services_of
 from bot.storage.database import StoreError
@@ -53,8 +55,6 @@ CHOICES = {
 """By the word in a button's custom id. Posted entries hold these ids: never change them."""
 AUTHOR_FIELD, MODERATOR_FIELD = "Author", "Moderator"
 """Fields of an entry. Posted entries have them: never change them."""
-UNKNOWN_MEMBER = 10007
-"""Discord's code for a user who is not in the server."""
 PARTICIPLES = {choice.state: choice.participle for choice in CHOICES.values()}
 
 
@@ -199,7 +199,7 @@ class ReviewButton(
             NotCarriedOutError: if the message could not be deleted.
         """
         # Of an author who had their data deleted, only the entry still has the id.
-        author_id = next((row.user_id for row in settled if row.user_id), None) or _author_in(interaction.message)
+        author_id = next((row.user_id for row in settled if row.user_id), None) or author_in(interaction.message)
         if self.choice.allows:
             if not await self._was_timed_out_for_these(services, settled):
                 return ""
@@ -208,6 +208,16 @@ class ReviewButton(
                 return ""
             return await lift_time_out(author, f"{moderator} approved the picture")
         await self._delete_message(services, interaction.client, moderator)
+        said = ""
+        if all(row.done < Action.DELETE for row in settled):  # otherwise it counted when the rules deleted it
+            policy = await services.store.policy(moderator.guild.id)
+            cause = f"deleted by {moderator}"
+            said = await strike(services, moderator.guild, policy, author_id, self.message_id, cause)
+        notes = [await self._time_out(services, moderator, author_id), said and f"strikes: {said.rstrip('.')}"]
+        return ". ".join(filter(None, notes))
+
+    async def _time_out(self, services: Services, moderator: discord.Member, author_id: int | None) -> str:
+        """Time the author out if the choice asks for it. Returns what came of it: a clause, or nothing."""
         if self.choice.state != TIMED_OUT:
             return ""
         author, failure = await fetch_member(moderator.guild, author_id)
@@ -360,29 +370,7 @@ def missing_for(moderator: discord.Member, channel_id: int, name: str) -> str:
     return ""
 
 
-async def lift_time_out(member: discord.Member, reason: str) -> str:
-    """End a member's time-out. Returns what came of it."""
-    try:
-        await retry(lambda: member.timeout(None, reason=reason))
-    except DISCORD_ERRORS as error:
-        return f"the time-out could not be lifted: {describe_error(error)}"
-    return "time-out lifted"
-
-
-async def fetch_member(guild: discord.Guild, user_id: int | None) -> tuple[discord.Member | None, str]:
-    """A member of the server, or why there is none: a clause."""
-    if user_id is None:
-        return None, "the author is not known any more"
-    try:
-        return guild.get_member(user_id) or await guild.fetch_member(user_id), ""
-    except discord.NotFound as error:
-        left = error.code == UNKNOWN_MEMBER
-        return None, f"the author {'has left the server' if left else 'is not a member, but a webhook or deleted'}"
-    except DISCORD_ERRORS as error:
-        return None, describe_error(error)
-
-
-def _author_in(entry: discord.Message | None) -> int | None:
+def author_in(entry: discord.Message | None) -> int | None:
     """The author's id in a mod-log entry."""
     fields = entry.embeds[0].fields if entry and entry.embeds else []
     values = [field.value or "" for field in fields if field.name == AUTHOR_FIELD]

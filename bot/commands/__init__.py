@@ -15,6 +15,7 @@ from bot.commands.model import ModelCommands
 from bot.commands.privacy import Privacy
 from bot.commands.rules import Rules
 from bot.commands.setting_up import SettingUp
+from bot.commands.shielding import Shielding
 from bot.commands.watching import Watching
 from bot.services import Services
 
@@ -31,6 +32,7 @@ def cogs(
         Insight(services),
         ModelCommands(bot, services),
         Privacy(services),
+        Shielding(services),
         Members(services),
         Watching(bot, services, moderation.teller),
         Appealing(services, appeals),

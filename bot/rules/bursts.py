@@ -70,17 +70,23 @@ class Posting:
         return replace(self, pictures=pictures)
 
 
-def find_wave(postings: Iterable[Posting], limits: BurstLimits) -> frozenset[int]:
+def find_wave(postings: Iterable[Posting], limits: BurstLimits, message: int | None = None) -> frozenset[int]:
     """The ids of an author's messages that are a wave; empty if there is none.
 
     A message belongs to it if one of its pictures was posted in `limits.channels` channels within some
     `limits.seconds` that the message lies in, too.
+
+    Args:
+        postings: all that are known, in any order.
+        limits: of the author.
+        message: only what is a wave with this message, by one of its pictures.
     """
     ordered = sorted((each for each in postings if each.pictures), key=lambda posting: posting.message_id)
     if len({posting.channel_id for posting in ordered}) < limits.channels:
         return frozenset()  # the usual case
     groups = [ordered] if limits.any_picture else _copies(ordered)
-    return frozenset(message for group in groups for message in _dense(group, limits))
+    found = [_dense(group, limits) for group in groups]
+    return frozenset().union(*(each for each in found if message is None or message in each))
 
 
 def _dense(group: Sequence[Posting], limits: BurstLimits) -> set[int]:
@@ -162,6 +168,10 @@ class BurstTracker:
         """Whether any message of an author is remembered."""
         return author in self._guilds.get(guild, {})
 
+    def owner(self, message: int) -> tuple[int, int]:
+        """Server and author of a message; zeros if it is not remembered."""
+        return self._owners.get(message, (0, 0))
+
     def add(self, guild: int, author: int, posting: Posting, now: float) -> None:
         """Remember a message, or what is known of it besides.
 
@@ -186,12 +196,13 @@ class BurstTracker:
             fullest = max(self._sizes, key=self._sizes.__getitem__)
             self.forget(fullest, next(iter(self._guilds[fullest])))
 
-    def wave(self, guild: int, author: int, limits: BurstLimits) -> list[Posting]:
-        """An author's messages that are a wave, oldest first."""
-        known = self._guilds.get(guild, {}).get(author)
-        if known is None:
+    def wave(self, guild: int, author: int, limits: BurstLimits, message: int | None = None) -> list[Posting]:
+        """An author's messages that are a wave, oldest first. `message`: as for `find_wave`."""
+        if not self.knows(guild, author):
             return []
-        return [known.postings[message] for message in sorted(find_wave(known.postings.values(), limits))]
+        known = self._guilds[guild][author]
+        found = find_wave(known.postings.values(), limits, message)
+        return [known.postings[each] for each in sorted(found)]
 
     def remove(self, messages: Iterable[int]) -> None:
         """Forget messages, such as those that their author has deleted."""

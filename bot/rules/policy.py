@@ -183,7 +183,7 @@ class GuildPolicy:
         """Whether a setting depends on an author's roles, permissions or date of joining."""
         scopes = (rule.scope for rule in self.scoped_rules)
         by_rules = any(scope.role is not None or scope.newcomer_days is not None for scope in scopes)
-        return bool(self.exempt_roles) or self.exempt_moderators or by_rules
+        return bool(self.exempt_roles) or self.exempt_moderators or self.shield.on or by_rules
 
     def server_rules(self, sidecar: Sidecar) -> tuple[ModerationRule, ...]:
         """The rules for the whole server: its own, or the defaults of the model that is serving."""

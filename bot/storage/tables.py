@@ -14,6 +14,8 @@ OPEN, CLOSED = "open", "closed"
 """States of a decision: waiting for review, or never posted for review."""
 APPROVED, DELETED, TIMED_OUT, WRONG = "approved", "deleted", "timed_out", "wrong"
 """States that a moderator's click sets."""
+LEFT, UNDONE = "left", "undone"
+"""States that a moderator's click sets on a wave: nothing is done to its messages, or what was done is undone."""
 
 UNJUDGED_ORIGIN = "unjudged"
 """Origin of a decision that no model and no moderator made. A later verdict on the same picture replaces it."""
@@ -169,6 +171,48 @@ appeals = Table(
     Column("moderator_id", BigInteger),
 )
 
+waves = Table(
+    "waves",
+    metadata,
+    Column("id", String(32), primary_key=True),
+    Column("guild_id", BigInteger, nullable=False, index=True),
+    Column("user_id", BigInteger, index=True),
+    Column("entry", JSON, nullable=False),
+    Column("created_at", BigInteger, nullable=False, index=True),
+    Column("state", String(12), nullable=False),
+    Column("moderator_id", BigInteger),
+    Column("decided_at", BigInteger),
+    info={
+        "key": ("id",),
+        # More messages of the same wave; a click, or a deletion of the author's data, stays.
+        "replaces": lambda old, new: old.created_at == new.created_at,
+        "keeps": ("user_id", "state", "moderator_id", "decided_at"),
+    },
+)
+
+wave_claims = Table(
+    "wave_claims",
+    metadata,
+    Column("guild_id", BigInteger, primary_key=True, autoincrement=False),
+    Column("user_id", BigInteger, primary_key=True, autoincrement=False),
+    Column("wave_id", String(32), nullable=False),
+    # The newest message of the wave: one posted long after it is of another wave.
+    Column("message_id", BigInteger, nullable=False),
+    Column("created_at", BigInteger, nullable=False, index=True),
+)
+"""Which wave of an author is in progress, so that of several processes one acts on it."""
+
+strikes = Table(
+    "strikes",
+    metadata,
+    Column("guild_id", BigInteger, primary_key=True, autoincrement=False),
+    # The deleted message; of a wave, the first.
+    Column("message_id", BigInteger, primary_key=True, autoincrement=False),
+    Column("user_id", BigInteger, nullable=False, index=True),
+    Column("created_at", BigInteger, nullable=False, index=True),
+)
+"""Deletions that count against their author, in servers that count them."""
+
 
 @dataclass(frozen=True)
 class Decision:
@@ -293,6 +337,23 @@ class Appeal:
     """Unix time of the next attempt, in s."""
     appealed_at: int | None = None
     moderator_id: int | None = None
+
+
+@dataclass(frozen=True)
+class Wave:
+    """One author's pictures in several channels, and what was done about them. A row of `waves`."""
+
+    id: str
+    """32 hex digits; of its job in the outbox, too."""
+    guild_id: int
+    user_id: int | None
+    """The author; None after they had their data deleted."""
+    entry: dict[str, Any]
+    """See `bot.actions.waves.WaveEntry`."""
+    created_at: int
+    state: str = OPEN
+    moderator_id: int | None = None
+    decided_at: int | None = None
 
 
 def signed(phash: int) -> int:

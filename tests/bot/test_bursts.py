@@ -89,6 +89,13 @@ def test_neither_order_nor_repetition_nor_this_machines_clock_matter(
 
 
 @given(postings, limits)
+def test_what_is_a_wave_with_each_message_is_the_whole_wave(every: list[Posting], limits: BurstLimits) -> None:
+    by_message = {each.message_id: find_wave(every, limits, each.message_id) for each in every}
+    assert frozenset().union(*by_message.values()) == find_wave(every, limits)
+    assert all(not found or message in found for message, found in by_message.items())
+
+
+@given(postings, limits)
 def test_stricter_limits_find_at_least_as_much(every: list[Posting], limits: BurstLimits) -> None:
     found = find_wave(every, limits)
     assert found <= find_wave(every, BurstLimits(limits.channels - 1, limits.seconds, limits.any_picture))

@@ -204,6 +204,6 @@ async def test_a_hidden_modlog_is_set_at_once(world: SimulatedServer) -> None:
 
 async def test_every_command_for_moderators_is_hidden_from_members_and_direct_messages(world: SimulatedServer) -> None:
     commands = {each.name: each.to_dict(world.bot.tree) for each in world.bot.tree.get_commands()}
-    for name in ("policy", "channel", "exempt", "threshold", "scan", "why", "stats", "model"):
+    for name in ("policy", "channel", "exempt", "threshold", "scan", "why", "stats", "model", "shield"):
         assert commands[name]["default_member_permissions"], name
         assert commands[name]["contexts"] == [0] or commands[name]["dm_permission"] is False, name
