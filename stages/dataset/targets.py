@@ -4,7 +4,8 @@ A network with one head learns from the train split and is measured on the val s
 ensemble with out-of-fold scores (cross-fitting): train and val are pooled and divided into a part per head. Each head
 learns from all pictures but its own part, and gives the out-of-fold scores of that part. So the ensemble has learnt
 from every picture, and epochs, calibration and thresholds are still chosen on scores of pictures that the scoring head
-has not seen. Groups of near-duplicates stay in one part.
+has not seen. Groups of near-duplicates stay in one part; each artist's or each origin's pictures, too, if thresholds
+are to hold for those whose pictures nobody has learnt from.
 """
 
 from __future__ import annotations
@@ -83,7 +84,7 @@ class Task:
         return 1 if self.kind == "binary" else len(self.labels)
 
 
-def read(train: Path, val: Path, tag_min: int, heads: int = 1, seed: int = 0) -> Task:
+def read(train: Path, val: Path, tag_min: int, heads: int = 1, seed: int = 0, parts: str = "content") -> Task:
     """Read the train and val splits.
 
     Args:
@@ -92,6 +93,7 @@ def read(train: Path, val: Path, tag_min: int, heads: int = 1, seed: int = 0) ->
         tag_min: training pictures that a tag needs to be in the vocabulary. `PROVENANCE` tags never are.
         heads: of the network.
         seed: decides each head's part, if there are several.
+        parts: what stays in one part: `content` (near-duplicates), also each `artist`, or each `origin`.
 
     Raises:
         ModelError: if a split is missing or invalid, or a label has too few pictures to train or to measure.
@@ -107,7 +109,7 @@ def read(train: Path, val: Path, tag_min: int, heads: int = 1, seed: int = 0) ->
     examples = [_examples(split, labels, vocabulary) for split in tables]
     task = Task(policies[0], vocabulary, examples[0], examples[1], _origins(tables))
     _check(task)
-    return task if heads == 1 else _out_of_fold(task, tables, heads, seed)
+    return task if heads == 1 else _out_of_fold(task, tables, heads, seed, parts)
 
 
 def table(path: Path) -> pa.Table:
@@ -135,40 +137,59 @@ def labelled(rows: pa.Table, labels: tuple[str, ...]) -> NDArray[np.bool_]:
     return _many_hot([[label] for label in rows["label"].to_pylist()], labels)
 
 
-def _out_of_fold(task: Task, tables: list[pa.Table], heads: int, seed: int) -> Task:
+def _out_of_fold(task: Task, tables: list[pa.Table], heads: int, seed: int, kept_whole: str) -> Task:
     """Pool train and val: each head scores one part of the pictures, and learns from the others."""
     ids, labels, tags = (
         np.concatenate([getattr(examples, name) for examples in (task.train, task.val)])
         for name in ("ids", "labels", "tags")
     )
     order = np.argsort(ids)  # grouping takes pictures in ascending order of id
-    groups = np.concatenate([split["group"].to_numpy() for split in tables])[order]
     # Each distinct combination of labels is a stratum.
     strata = np.unique(labels[order], axis=0, return_inverse=True)[1].reshape(-1)
-    scores = _parts(ids[order], groups, strata, heads, seed)
+    names = ["group"] if kept_whole == "content" else ["group", kept_whole]
+    try:
+        rows = pa.concat_tables(split.select(names) for split in tables).take(order)
+    except KeyError as error:
+        raise ModelError(f"the splits have no column {kept_whole}; run `dvc repro split`") from error
+    scores = _parts(ids[order], rows, strata, heads, seed)
     train, val = (
         Examples(ids[order], labels[order], tags[order], flags.astype(np.float32)) for flags in (~scores, scores)
     )
     return replace(task, train=train, val=val)
 
 
-def _parts(ids: Ints, groups: Ints, strata: Ints, heads: int, seed: int) -> Flags:
+def _parts(ids: Ints, kept_whole: pa.Table, strata: Ints, heads: int, seed: int) -> Flags:
     """Divide pictures into parts, as the split stage divides them into buckets: by hash, stratified, groups kept whole.
+
+    Origins are few, and not stratified: they take turns, the largest first.
 
     Args:
         ids: [n] ascending.
-        groups: [n] group of each picture.
+        kept_whole: [n] columns; pictures that are equal in one of them are in one part.
         strata: [n] labels as numbers from 0; each part has its share of each.
         heads: number of parts.
         seed: of the hash.
 
     Returns:
         [n, heads] which head's part each picture is in: exactly one per row.
+
+    Raises:
+        ModelError: if no picture has an origin, and origins are to be kept whole.
     """
     weights = np.full(heads, 1 / heads)
     preferred = grouping.bucket_preferences(ids, seed, weights)
-    rule = grouping.by_value("group", pa.chunked_array([groups]))
-    _groups, parts = grouping.assign([rule], preferred, weights, strata)
+    rules = [grouping.by_value(name, kept_whole[name]) for name in kept_whole.column_names]
+    if "origin" in kept_whole.column_names:
+        pictures, origins = rules[-1].pictures, rules[-1].keys
+        if not len(origins):
+            raise ModelError(
+                "train.model.parts is origin, but no picture has an origin: tag; use content or artist, or tag the "
+                "pictures with the collection that each is from"
+            )
+        turn = np.argsort(np.argsort(-np.bincount(origins), kind="stable"))
+        preferred[pictures] = (turn[origins][:, None] + seed + np.arange(heads)) % heads
+        strata = np.arange(len(ids))
+    _groups, parts = grouping.assign(rules, preferred, weights, strata)
     flags: Flags = parts[:, None] == np.arange(heads)
     return flags
 
