@@ -11,6 +11,7 @@ from typing import Any
 import discord
 
 from bot.actions.discord_calls import DISCORD_ERRORS, as_sentence, describe_error, missing_permissions, retry
+from bot.actions.evidence import NamedFile, as_files
 from bot.actions.execution import ActionResult
 from bot.actions.picking import list_pictures
 from bot.actions.review import AUTHOR_FIELD, review_view
@@ -84,7 +85,12 @@ class Entry:
 
 
 async def post(
-    job: Job, guild: discord.Guild, policy: GuildPolicy, thumbnails: Sequence[bytes] = (), again: bool = False
+    job: Job,
+    guild: discord.Guild,
+    policy: GuildPolicy,
+    thumbnails: Sequence[bytes] = (),
+    again: bool = False,
+    evidence: Sequence[NamedFile] = (),
 ) -> str:
     """Post the entry of a job to the server's mod-log.
 
@@ -94,6 +100,7 @@ async def post(
         policy: its settings.
         thumbnails: blurred JPEGs.
         again: it may have been posted before a crash, so look for it first.
+        evidence: the pictures themselves.
 
     Returns:
         Why that failed, or nothing.
@@ -111,7 +118,7 @@ async def post(
         await channel.send(
             role.mention if role else None,
             embed=embed,
-            files=files,
+            files=[*files, *as_files(evidence)],
             view=review_view(job.channel_id, job.message_id, pictures),
             # Nothing else in the entry may ping anyone.
             allowed_mentions=discord.AllowedMentions(everyone=False, users=False, roles=[role] if role else False),

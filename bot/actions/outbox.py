@@ -11,6 +11,7 @@ import discord
 
 from bot.actions import modlog
 from bot.actions.discord_calls import DISCORD_ERRORS, describe_error
+from bot.actions.evidence import NamedFile, fetch_evidence
 from bot.actions.execution import ActionResult, carry_out, time_out
 from bot.actions.modlog import Entry
 from bot.actions.notices import tell_author
@@ -78,6 +79,9 @@ class Outbox:
         try:
             if action > Action.FLAG:  # a flag does nothing to the message
                 await self._services.store.record(*rows, job)
+            matched = [finding.reference for finding in findings if finding.outcome.action]
+            keep = policy.evidence and action > Action.FLAG
+            evidence = await fetch_evidence(self._services.fetcher, matched if keep else [])
             result = await carry_out(message, action, outcome, policy, self._services.fetcher)
             if result.repost_id:
                 await self._services.store.save_repost(job.guild_id, job.message_id, result.repost_id)
@@ -86,7 +90,7 @@ class Outbox:
                 entry = await self._with_strike(entry, job, message.guild, policy)
             job = replace(job, state=ACTED, entry=entry.to_json())
             await self._store(rows, result, job)
-            await self._report(job, message.guild, policy, findings)
+            await self._report(job, message.guild, policy, findings, evidence=evidence)
             if not message.author.bot:
                 await self._tell_author(job, message.guild, policy)
         finally:
@@ -137,11 +141,12 @@ class Outbox:
         policy: GuildPolicy,
         findings: Sequence[Finding] = (),
         again: bool = False,
+        evidence: Sequence[NamedFile] = (),
     ) -> None:
         """Post the entry of a job, and note that it is posted, or when to try again."""
         assert guild is not None  # noqa: S101 - direct messages are skipped
         thumbnails = [finding.thumbnail for finding in findings if finding.outcome.action and finding.thumbnail]
-        failure = await modlog.post(job, guild, policy, thumbnails, again)
+        failure = await modlog.post(job, guild, policy, thumbnails, again, evidence)
         if not failure:
             await self._services.store.record(replace(job, state=POSTED))
             return

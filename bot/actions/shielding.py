@@ -21,6 +21,7 @@ import discord
 from bot.actions import waves
 from bot.actions.deleting import Deleter
 from bot.actions.discord_calls import as_sentence
+from bot.actions.evidence import NamedFile, fetch_evidence
 from bot.actions.execution import allowed_action, time_out
 from bot.actions.members import fetch_member, lift_time_out
 from bot.actions.outbox import WAVE, Outbox
@@ -97,6 +98,8 @@ class _Wave:
         """For Discord's audit log."""
         self.moderator: discord.Member | None = None
         """Who decided to delete it."""
+        self.pictures: asyncio.Task[list[NamedFile]] | None = None
+        """What the entry shows."""
         self.running = self.claimed = self.foreign = False
         self.author_done = bool(self.entry.author_result)
         self.lock = asyncio.Lock()
@@ -160,7 +163,7 @@ class Shield:
         """
         if not self._applies(message, policy):
             return Action.LOG
-        return await self._look(message, _first_marks(message, pictures), policy)
+        return await self._look(message, _first_marks(message, pictures), policy, pictures)
 
     async def learn(self, message: discord.Message, findings: Sequence[Finding], policy: GuildPolicy) -> Action:
         """Count a message by what is known of its pictures once they are decoded. Returns as `note`."""
@@ -171,7 +174,7 @@ class Shield:
             for finding in findings
             if finding.sha256 and _counts(finding.reference)
         }
-        return await self._look(message, marks, policy)
+        return await self._look(message, marks, policy, [finding.reference for finding in findings])
 
     def _applies(self, message: discord.Message, policy: GuildPolicy) -> bool:
         author = message.author
@@ -183,7 +186,13 @@ class Shield:
             return not channel.permissions_for(author).manage_messages
         return True
 
-    async def _look(self, message: discord.Message, marks: Mapping[str, PictureMarks], policy: GuildPolicy) -> Action:
+    async def _look(
+        self,
+        message: discord.Message,
+        marks: Mapping[str, PictureMarks],
+        policy: GuildPolicy,
+        pictures: Sequence[Reference],
+    ) -> Action:
         guild, author = message.guild, message.author
         assert guild is not None  # noqa: S101 - `_applies`
         key = guild.id, author.id
@@ -197,6 +206,9 @@ class Shield:
                 wave = self._waves.get(key)
                 if wave is None or not wave.continues(postings):
                     wave = self._begin(guild, author, limits, policy)
+                    if wave.action is not Action.LOG:  # now, for the copies are about to be deleted
+                        shown = [picture for picture in pictures if picture.key in marks]
+                        wave.pictures = asyncio.create_task(self._fetch_pictures(wave, shown))
                 self._extend(wave, postings)
         wave = self._waves.get(key)
         if wave is None or message.id not in wave.known or wave.action is Action.LOG:
@@ -220,6 +232,14 @@ class Shield:
         log.info("a wave began", extra={**ids, "rule": entry.rule})
         self._services.metrics.actions.labels("wave", action.name.lower()).inc()
         return wave
+
+    async def _fetch_pictures(self, wave: _Wave, pictures: Sequence[Reference]) -> list[NamedFile]:
+        """What the entry shows: a blurred thumbnail, and the pictures themselves if the server keeps evidence."""
+        thumbnail = await self._services.examiner.thumbnail(pictures[0], wave.guild.id, wave.author_id or 0)
+        files = [("SPOILER_blurred-0.jpg", thumbnail)] if thumbnail else []
+        if wave.policy.evidence and wave.action > Action.FLAG:
+            files += await fetch_evidence(self._services.fetcher, pictures)
+        return files
 
     def _remember(self, wave: _Wave) -> None:
         key = wave.guild.id, wave.author_id or 0
@@ -439,7 +459,8 @@ class Shield:
                 self._services, wave.guild, wave.policy, wave.author_id, first, wave.reason
             )
         await self._store(wave, ACTED)
-        wave.entry.entry_id, failure = await waves.tell(wave.row, wave.guild, wave.policy, (), again)
+        pictures = await wave.pictures if wave.pictures else []
+        wave.entry.entry_id, failure = await waves.tell(wave.row, wave.guild, wave.policy, pictures, again)
         if failure:
             assert wave.job is not None  # noqa: S101 - `_store`
             await self._outbox.report_failure(wave.job, wave.policy, failure)

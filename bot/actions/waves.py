@@ -11,6 +11,7 @@ from typing import Any, Self
 import discord
 
 from bot.actions.discord_calls import DISCORD_ERRORS, as_sentence, describe_error, retry
+from bot.actions.evidence import NamedFile, as_files
 from bot.actions.modlog import STRIKES_FIELD, find_entry, footer_mark
 from bot.actions.review import AUTHOR_FIELD, MODERATOR_FIELD
 from bot.actions.telling import modlog_channel, modlog_problem
@@ -87,19 +88,19 @@ def describe_action(entry: WaveEntry) -> str:
     return f"{text} {as_sentence(entry.author_result)}".strip()
 
 
-def build_wave_entry(wave: Wave, thumbnails: Sequence[bytes] = ()) -> tuple[discord.Embed, list[discord.File]]:
+def build_wave_entry(wave: Wave, pictures: Sequence[NamedFile] = ()) -> tuple[discord.Embed, list[discord.File]]:
     """The embed and the files of an entry about a wave.
 
     Args:
         wave: with its entry.
-        thumbnails: blurred JPEGs.
+        pictures: files to attach: a blurred thumbnail, or the picture itself.
     """
     entry = WaveEntry.from_json(wave.entry)
     base = f"https://discord.com/channels/{wave.guild_id}"
     links = [f"{base}/{channel}/{message}" for channel, message in entry.messages]
     channels = len({channel for channel, _ in entry.messages})
     lines = [f"{entry.rule[:1].upper()}{entry.rule[1:]}", *links[:MAX_LINKS]]
-    files = [discord.File(io.BytesIO(data), f"SPOILER_blurred-{place}.jpg") for place, data in enumerate(thumbnails)]
+    files = as_files(pictures)
     if len(links) > MAX_LINKS:
         lines.append(f"and {len(links) - MAX_LINKS} more: see messages.txt")
         files.append(discord.File(io.BytesIO("\n".join(links).encode()), "messages.txt"))
@@ -120,7 +121,7 @@ def build_wave_entry(wave: Wave, thumbnails: Sequence[bytes] = ()) -> tuple[disc
 
 
 async def tell(
-    wave: Wave, guild: discord.Guild, policy: GuildPolicy, thumbnails: Sequence[bytes] = (), again: bool = False
+    wave: Wave, guild: discord.Guild, policy: GuildPolicy, pictures: Sequence[NamedFile] = (), again: bool = False
 ) -> tuple[int | None, str]:
     """Post the entry about a wave to the mod-log, or bring the one that is there up to date.
 
@@ -128,7 +129,7 @@ async def tell(
         wave: with its entry.
         guild: the server.
         policy: its settings.
-        thumbnails: blurred JPEGs.
+        pictures: files to attach: a blurred thumbnail, or the picture itself.
         again: it may have been posted before a crash, so look for it first.
 
     Returns:
@@ -143,7 +144,7 @@ async def tell(
     posted: list[int] = []
 
     async def send() -> None:
-        embed, files = build_wave_entry(wave, thumbnails)  # per try: a file can be sent only once
+        embed, files = build_wave_entry(wave, pictures)  # per try: a file can be sent only once
         message = await channel.send(
             embed=embed,
             files=files,

@@ -163,3 +163,37 @@ async def test_only_managers_set_the_shield(world: SimulatedServer) -> None:
     world.guild.set_command_permissions(int(found["id"]), {world.guild.default_role: True})
     result = await world.alice.slash(world.general, "shield show")
     assert "You need the Manage Server permission" in str((result.response or result.followups[0]).content)
+
+
+# Evidence
+
+
+async def test_evidence_is_kept_behind_a_spoiler_only_where_that_is_set(
+    world: SimulatedServer, channels: list[ChannelHandle]
+) -> None:
+    shield = ShieldPolicy(on=True, time_out=False)
+    await world.policy(Mode.ENFORCE, rules=DELETES, shield=shield)
+    await world.post(red())
+    assert [each.filename for each in world.entries()[0].attachments] == ["SPOILER_blurred-0.jpg"]
+    await world.policy(Mode.ENFORCE, rules=DELETES, shield=shield, evidence=True)
+    await world.post(red(1))
+    await at_once(world, channels, blue())
+    await quiet(world)
+    for entry, picture in zip(world.entries()[1:], (red(1), blue()), strict=True):
+        blurred, kept = entry.attachments
+        assert (blurred.filename, kept.filename) == ("SPOILER_blurred-0.jpg", "SPOILER_evidence-0.png")
+        assert kept.is_spoiler()
+        assert world.env.backend.cdn.get(kept.url) == picture
+
+
+async def test_evidence_is_not_kept_of_what_is_not_deleted_and_has_limits(
+    world: SimulatedServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    await world.policy(Mode.REVIEW, rules=DELETES, evidence=True)
+    await world.post(red())
+    monkeypatch.setattr("bot.actions.evidence.MAX_BYTES", 100)
+    await world.policy(Mode.ENFORCE, rules=DELETES, evidence=True)
+    await world.post(red(1))
+    for entry in world.entries():
+        assert [each.filename for each in entry.attachments] == ["SPOILER_blurred-0.jpg"]
+    assert len(world.posts(world.general)) == 1, "what cannot be kept is deleted all the same"
