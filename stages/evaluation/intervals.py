@@ -1,15 +1,21 @@
-"""Bootstrap confidence intervals of the test metrics, resampled by whole groups of near-duplicates."""
+"""Confidence intervals of the test metrics and of rates, by whole groups of near-duplicates."""
 
 from __future__ import annotations
+
+import math
+from statistics import NormalDist
 
 import numpy as np
 from numpy.typing import NDArray
 
-from stages.training.metrics import DIGITS, Flags, Floats, of_labels
+from stages.evaluation.thresholds import of_labels
+from stages.training.metrics import DIGITS, Flags, Floats
 from stages.workspace.progress import track
 
 Groups = NDArray[np.int64]
 """[n]: the group of near-duplicates that each picture belongs to."""
+BIASED = ("calibration_error",)
+"""Metrics that chance alone raises: a mean of absolute differences is above 0 even if the scores are calibrated."""
 
 
 def resampled(
@@ -53,11 +59,38 @@ def rows_by_group(groups: Groups) -> list[NDArray[np.int64]]:
 def with_intervals(
     values: dict[str, float], resamples: list[dict[str, float]], confidence: float
 ) -> dict[str, float | None]:
-    """Each metric, followed by its percentile interval as `NAME_low` and `NAME_high`; None without resamples."""
+    """Each metric, followed by its interval as `NAME_low` and `NAME_high`; None without resamples.
+
+    The intervals are percentiles of the resamples. The metrics in `BIASED` are corrected first, as resampling raises
+    them as much again as chance raised the value itself, so that percentiles may not even hold the value: by how far
+    the resamples' median is above the value, the value is lowered, and each resample's difference from the value counts
+    the other way (the basic bootstrap). Then the median's place is the corrected value's, and so within the interval.
+    """
     metrics: dict[str, float | None] = {}
+    ends = ((1 - confidence) / 2, (1 + confidence) / 2)
     for name, value in values.items():
+        draws = [resample[name] for resample in resamples]
+        low, median, high = (float(end) for end in np.quantile(draws, [ends[0], 0.5, ends[1]])) if draws else [None] * 3
+        if name in BIASED and median is not None and low is not None and high is not None:
+            value, low, high = (max(0.0, 2 * value - quantile) for quantile in (median, high, low))
         metrics[name] = round(value, DIGITS)
-        for end, quantile in (("low", (1 - confidence) / 2), ("high", (1 + confidence) / 2)):
-            draws = [resample[name] for resample in resamples]
-            metrics[f"{name}_{end}"] = round(float(np.quantile(draws, quantile)), DIGITS) if draws else None
+        metrics[f"{name}_low"], metrics[f"{name}_high"] = (
+            None if end is None else round(end, DIGITS) for end in (low, high)
+        )
     return metrics
+
+
+def rate(flags: Flags, groups: Groups, confidence: float) -> tuple[float, float, float]:
+    """The share of pictures with a flag, and its Wilson interval: flags and groups [n], n > 0.
+
+    The interval is that of as many independent pictures as the groups are worth (Kish's effective sample size): copies
+    of a picture do not narrow it.
+    """
+    share = float(flags.mean())
+    sizes = np.unique(groups, return_counts=True)[1].astype(float)
+    count = float(sizes.sum() ** 2 / (sizes**2).sum())
+    z = NormalDist().inv_cdf((1 + confidence) / 2)
+    centre = (share + z**2 / (2 * count)) / (1 + z**2 / count)
+    reach = z / (1 + z**2 / count) * math.sqrt(share * (1 - share) / count + z**2 / (4 * count**2))
+    # Rounding must not put a share of 0 or 1 outside its own interval.
+    return share, max(0.0, min(share, centre - reach)), min(1.0, max(share, centre + reach))

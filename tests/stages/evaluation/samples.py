@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import datetime as dt
+import json
 from pathlib import Path
 
 import numpy as np
 import pyarrow as pa
 
 from stages.evaluation.predictions import Predictions
-from stages.workspace import shards
+from stages.workspace import paths, shards
 
 
 def write_shards(folder: Path, pictures: list[bytes]) -> Path:
@@ -18,6 +20,25 @@ def write_shards(folder: Path, pictures: list[bytes]) -> Path:
         ({"image_id": image_id, "bytes": data, **columns} for image_id, data in enumerate(pictures)),
     )
     return folder
+
+
+def write_split_summary(folder: Path, labels: list[str], pictures: int = 120) -> None:
+    """What the split stage says of a fold of three equal parts."""
+    part = {"pictures": pictures // 3, "labels": {label: pictures // 3 // len(labels) for label in labels}}
+    target = folder / paths.SPLIT_SUMMARY
+    target.parent.mkdir(parents=True, exist_ok=True)
+    target.write_text(
+        json.dumps(
+            {
+                "group_by": "content",
+                "folds": 5,
+                "fold": 0,
+                "pictures": pictures,
+                "left_out": {"cross_split_links": 3},
+                "splits": {"train": part, "val": part, "test": part},
+            }
+        )
+    )
 
 
 def predictions(scores: list[float], truth: list[bool], **columns: list[object]) -> Predictions:
@@ -32,6 +53,7 @@ def predictions(scores: list[float], truth: list[bool], **columns: list[object])
         "height": [64] * count,
         "format": ["png"] * count,
         "group": list(range(count)),
+        "created_at": [dt.datetime.fromisoformat("2012-05-01")] * count,
         **columns,
     }
     both = np.stack([scores, 1 - np.array(scores)], 1).astype(np.float32)

@@ -8,9 +8,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
-from stages.evaluation import intervals
+from stages.evaluation import intervals, thresholds
 from stages.evaluation.intervals import Groups
-from stages.training import metrics
 from stages.training.metrics import Flags, Floats
 
 
@@ -40,7 +39,7 @@ def test_a_resample_draws_whole_groups_with_their_pictures() -> None:
     expected = []
     for _ in range(10):
         rows = np.concatenate([members[place] for place in generator.integers(0, len(members), len(members))])
-        expected.append(metrics.of_labels(scores[rows], truth[rows], [0.5]))
+        expected.append(thresholds.of_labels(scores[rows], truth[rows], [0.5]))
     assert intervals.resampled(scores, truth, [0.5], groups, 10, seed=3) == expected
 
 
@@ -52,7 +51,7 @@ def example(count: int) -> tuple[Floats, Flags]:
 
 def interval(scores: Floats, truth: Flags, groups: Groups) -> dict[str, float | None]:
     resamples = intervals.resampled(scores, truth, [0.5], groups, 200, seed=3)
-    values = metrics.of_labels(scores, truth, [0.5])[0]
+    values = thresholds.of_labels(scores, truth, [0.5])[0]
     return intervals.with_intervals(values, [labels[0] for labels in resamples], 0.9)
 
 
