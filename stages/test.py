@@ -13,11 +13,10 @@ import pyarrow.parquet as pq
 from stages.config.test import Test
 from stages.evaluation import corruptions, curves, folds, gallery, label_issues, parity, report, slices
 from stages.evaluation.corruptions import CorruptionResult
-from stages.evaluation.folds import Row
+from stages.evaluation.folds import RECALL_AT, Row
 from stages.evaluation.label_issues import Issue
 from stages.evaluation.predictions import Predictions, measure_predictions, predict
 from stages.evaluation.slices import Slice
-from stages.evaluation.thresholds import RECALL_AT
 from stages.inference.decoding import UNCAPPED
 from stages.inference.predictor import Predictor
 from stages.inference.sidecar import Sidecar, decided

@@ -11,7 +11,7 @@ from dvc.repo import Repo
 
 from stages.config.compose import compose
 
-ROWS = re.compile(r"^\| `(stages/\S+\.(?:py|j2))` \| (.+) \|$", re.MULTILINE)
+ROWS = re.compile(r"^\| `(stages/\S+\.(?:py|j2|csv))` \| (.+) \|$", re.MULTILINE)
 """A row of the table: a file of code, the stages that rerun after any edit of it, even of a comment."""
 TABLE = ROWS.findall((ROOT / "stages/README.md").read_text())
 

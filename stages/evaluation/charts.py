@@ -167,7 +167,7 @@ def histogram(label: str, counts: Steps) -> str:
         f'<path class="axis" d="M{LEFT} {middle}H{RIGHT}"/>',
         f'<text class="note" x="{LEFT + 6}" y="{TOP + 10}">{name}</text>',
         f'<text class="note" x="{RIGHT - 4}" y="{BOTTOM - 6}" text-anchor="end">not {name}</text>',
-        f'<path class="own" data-line d="M0 {TOP}V{BOTTOM}" transform="translate({own} 0)"/>',
+        f'<path class="own" data-line="" d="M0 {TOP}V{BOTTOM}" transform="translate({own} 0)"/>',
     ]
     ticks = tuple(
         (sign * math.log1p(10.0**power), _number(10.0**power))
@@ -220,7 +220,7 @@ def _chart(title: str, x: Axis, y: Axis, marks: Sequence[str], legend: Sequence[
     for name, kind in zip(legend, SERIES, strict=False):
         parts.append(f'<path class="line {kind}" d="M{at} {HEIGHT - 12}h14"/>')
         parts.append(f'<text x="{at + 19}" y="{HEIGHT - 8}">{html.escape(name)}</text>')
-        at += 30 + 6 * len(name)
+        at += 36 + 6 * len(name)
     return "".join([*parts, "</svg>"])
 
 
@@ -236,7 +236,7 @@ def _band(band: Band, x: Axis, y: Axis) -> str:
 
 
 def _dot(own: tuple[float, float], x: Axis, y: Axis) -> str:
-    return f'<circle class="own" data-dot cx="{x(own[0])}" cy="{y(own[1])}" r="5"/>'
+    return f'<circle class="own" data-dot="" cx="{x(own[0])}" cy="{y(own[1])}" r="5"/>'
 
 
 def _shortened(text: str, most: int = 28) -> str:

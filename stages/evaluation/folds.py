@@ -14,11 +14,12 @@ from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from typing import Any
 
-from stages.evaluation.thresholds import RECALL_AT
 from stages.workspace.errors import ModelError
 from stages.workspace.files import replacing
 
 FILE = Path(__file__).with_name("folds.csv")
+RECALL_AT = "recall_at_1_percent_fpr"
+"""The metric: the largest recall at a false positive rate of at most 1 %."""
 SCORES = ("auroc", "average_precision", RECALL_AT)
 BASELINE = "mini_xception"
 """The model that others are compared with: it learns from the board's pictures alone."""

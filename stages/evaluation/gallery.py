@@ -93,8 +93,10 @@ def build(
         )
         for entry in track(explained, "saliency", len(explained))
     }
-    drawn = ([_picture(entry, predictions, squares, overlays) for entry in part] for part in (mistakes, right))
-    return Galleries(*drawn, [_picture(entry, predictions, squares, overlays) for entry in wrong_labels])
+    mistaken, rightly, doubted = (
+        [_picture(entry, predictions, squares, overlays) for entry in part] for part in (mistakes, right, wrong_labels)
+    )
+    return Galleries(mistaken, rightly, doubted)
 
 
 def _mistake(mistake: Mistake) -> _Entry:

@@ -8,14 +8,12 @@ from statistics import NormalDist
 import numpy as np
 from numpy.typing import NDArray
 
-from stages.evaluation.thresholds import of_labels
+from stages.evaluation.label_metrics import RMS_CALIBRATION_ERROR, of_labels
 from stages.training.metrics import DIGITS, Flags, Floats
 from stages.workspace.progress import track
 
 Groups = NDArray[np.int64]
 """[n]: the group of near-duplicates that each picture belongs to."""
-BIASED = ("calibration_error",)
-"""Metrics that chance alone raises: a mean of absolute differences is above 0 even if the scores are calibrated."""
 
 
 def resampled(
@@ -61,22 +59,22 @@ def with_intervals(
 ) -> dict[str, float | None]:
     """Each metric, followed by its interval as `NAME_low` and `NAME_high`; None without resamples.
 
-    The intervals are percentiles of the resamples. The metrics in `BIASED` are corrected first, as resampling raises
-    them as much again as chance raised the value itself, so that percentiles may not even hold the value: by how far
-    the resamples' median is above the value, the value is lowered, and each resample's difference from the value counts
-    the other way (the basic bootstrap). Then the median's place is the corrected value's, and so within the interval.
+    The intervals are percentiles of the resamples, but for the calibration error. Chance raises it even if the scores
+    are calibrated, and a resample's is raised once more, so that its percentiles may not even hold the value. Of its
+    square, chance adds as much in a resample as in the split, whatever the true error is. So the square is lowered by
+    how far the resamples' median is above it, and their differences from it count the other way (the basic bootstrap):
+    the median's place is then the corrected value's, and within the interval.
     """
     metrics: dict[str, float | None] = {}
-    ends = ((1 - confidence) / 2, (1 + confidence) / 2)
+    ends = ((1 - confidence) / 2, 0.5, (1 + confidence) / 2)
     for name, value in values.items():
-        draws = [resample[name] for resample in resamples]
-        low, median, high = (float(end) for end in np.quantile(draws, [ends[0], 0.5, ends[1]])) if draws else [None] * 3
-        if name in BIASED and median is not None and low is not None and high is not None:
-            value, low, high = (max(0.0, 2 * value - quantile) for quantile in (median, high, low))
-        metrics[name] = round(value, DIGITS)
-        metrics[f"{name}_low"], metrics[f"{name}_high"] = (
-            None if end is None else round(end, DIGITS) for end in (low, high)
-        )
+        low = high = None
+        if resamples:
+            low, median, high = np.quantile([resample[name] for resample in resamples], ends).tolist()
+            if name == RMS_CALIBRATION_ERROR:
+                value, low, high = (math.sqrt(max(0, 2 * value**2 - end**2)) for end in (median, high, low))
+        for key, number in ((name, value), (f"{name}_low", low), (f"{name}_high", high)):
+            metrics[key] = None if number is None else round(number, DIGITS)
     return metrics
 
 

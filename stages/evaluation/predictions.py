@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 
 from stages.config.test import Test
 from stages.dataset import targets
-from stages.evaluation import intervals, thresholds
+from stages.evaluation import intervals, label_metrics
 from stages.evaluation.intervals import Groups
 from stages.inference.predictor import BATCH, Predictor
 from stages.inference.sidecar import NONE, Sidecar, decided
@@ -140,7 +140,7 @@ def measure_predictions(predictions: Predictions, sidecar: Sidecar, params: Test
     """
     labels = decided(sidecar.kind, sidecar.labels)
     chosen = [sidecar.thresholds[label] for label in labels]
-    values = thresholds.of_labels(predictions.scores, predictions.truth, chosen)
+    values = label_metrics.of_labels(predictions.scores, predictions.truth, chosen)
     resamples = intervals.resampled(
         predictions.scores, predictions.truth, chosen, predictions.groups, params.bootstrap, params.seed
     )

@@ -21,11 +21,12 @@ from stages.config.test import Test
 from stages.evaluation import charts, curves, folds, thresholds
 from stages.evaluation.corruptions import CorruptionResult
 from stages.evaluation.curves import Bin, Curve
-from stages.evaluation.folds import Row, Summary
+from stages.evaluation.folds import RECALL_AT, Row, Summary
 from stages.evaluation.gallery import Galleries
+from stages.evaluation.label_metrics import RMS_CALIBRATION_ERROR
 from stages.evaluation.predictions import Predictions
 from stages.evaluation.slices import MIN_PICTURES, Slice
-from stages.evaluation.thresholds import RECALL_AT, Steps
+from stages.evaluation.thresholds import Steps
 from stages.inference.sidecar import Sidecar, decided
 from stages.workspace import paths
 from stages.workspace.errors import ModelError
@@ -39,15 +40,15 @@ METRIC_NAMES = {
     "precision": "Precision",
     "recall": "Recall",
     "false_positive_rate": "False positive rate",
-    "calibration_error": "Calibration error",
+    RMS_CALIBRATION_ERROR: "Calibration error (RMS)",
 }
 """Metric -> its name in tables, in their order."""
 HEADLINES = (
-    (0.95, "Finds nearly all of what is"),
-    (0.75, "Finds most of what is"),
-    (0.5, "Finds more than half of what is"),
-    (0.2, "Misses more than half of what is"),
-    (0.0, "Misses nearly all of what is"),
+    (0.95, "Finds nearly all of what"),
+    (0.75, "Finds most of what"),
+    (0.5, "Finds more than half of what"),
+    (0.2, "Misses more than half of what"),
+    (0.0, "Misses nearly all of what"),
 )
 """The least recall at 1 % false alarms -> what it is called."""
 SHARES = {"0.1": "1 in 10", "0.03": "3 in 100", "0.01": "1 in 100", "0.001": "1 in 1,000"}
@@ -205,7 +206,7 @@ def verdict(data: ReportData) -> Verdict:
     metrics, labels = data.metrics, [panel.label for panel in data.panels]
     recall = metrics[RECALL_AT]
     words = next(words for least, words in HEADLINES if recall >= least)
-    what = labels[0] if len(labels) == 1 else f"one of {len(labels)} labels"
+    what = f"is {labels[0]}" if len(labels) == 1 else f"its {len(labels)} labels name"
     headline = f"{words} {what}: {100 * recall:.0f}\u00a0% at 1\u00a0% false alarms"
     findings = [_at_threshold(panel) for panel in data.panels] if len(labels) == 1 else [_weakest(data)]
     ours = {one.group_by: one for one in data.folds if _same_model(one, data.sidecar)}
@@ -215,7 +216,7 @@ def verdict(data: ReportData) -> Verdict:
         if group_by == data.split["group_by"]:
             continue
         if summary := ours.get(group_by):
-            findings.append(f"On {folds.GROUPINGS[group_by]}: {_said(summary)}.{_of_other_data(summary, data)}")
+            findings.append(f"On {folds.GROUPINGS[group_by]}, {_said(summary)}.{_of_other_data(summary, data)}")
         else:
             findings.append(f"On {folds.GROUPINGS[group_by]} it has not been measured: expect less than here.")
     few = [f"{panel.metrics['positives']} {panel.label}" for panel in data.panels if panel.metrics["positives"] < FEW]
@@ -242,12 +243,10 @@ def _weakest(data: ReportData) -> str:
 
 
 def _over_folds(summary: Summary, data: ReportData) -> str:
-    spread = summary.scores["auroc"]
-    count = len(spread.folds)
     # A fold of another data set has other pictures.
     same_data = summary.pictures == data.split["pictures"]
     judged = folds.difficulty(summary, str(data.split["fold"])) if same_data else ""
-    sentence = f"Over {count} folds of {folds.GROUPINGS[summary.group_by]}: {_said(summary)}."
+    sentence = f"On {folds.GROUPINGS[summary.group_by]}, {_said(summary)}."
     ending = {
         "easy": " This fold is one of the easy ones: expect less elsewhere.",
         "hard": " This fold is one of the hard ones.",
@@ -259,10 +258,11 @@ def _over_folds(summary: Summary, data: ReportData) -> str:
 
 def _said(summary: Summary) -> str:
     names = {"auroc": "AUROC", "average_precision": "average precision", RECALL_AT: "recall at 1 % false alarms"}
-    return ", ".join(
+    scores = ", ".join(
         f"{names[name]} {spread.mean:.3f} ({spread.low:.3f} to {spread.high:.3f})"
         for name, spread in summary.scores.items()
     )
+    return f"mean and range of {len(summary.scores['auroc'].folds)} folds: {scores}"
 
 
 def _of_other_data(summary: Summary, data: ReportData) -> str:
@@ -277,7 +277,7 @@ def render_report(data: ReportData) -> str:
     script = (TEMPLATES / "report.js").read_text(encoding="utf-8")
     digest = base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()
     style = (TEMPLATES / "report.css").read_text(encoding="utf-8")
-    uploaded = data.predictions.table["created_at"].to_pylist()
+    uploaded = sorted(date.date().isoformat() for date in data.predictions.table["created_at"].to_pylist() if date)
     return _render(
         "report.html.j2",
         data,
@@ -294,7 +294,7 @@ def render_report(data: ReportData) -> str:
             for panel in data.panels
         ],
         shares=SHARES,
-        uploaded=(min(uploaded).date().isoformat(), max(uploaded).date().isoformat()),
+        uploaded=(uploaded[0], uploaded[-1]) if uploaded else None,
         parameters=sorted(_flat(data.sidecar.params)),
     )
 

@@ -5,16 +5,13 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import numpy as np
-from numpy.typing import NDArray
 
-from stages.training import metrics
 from stages.training.metrics import Flags, Floats
 
 FALSE_POSITIVE_RATE = 0.01
-RECALL_AT = "recall_at_1_percent_fpr"
-"""The metric: the largest recall at a false positive rate of at most `FALSE_POSITIVE_RATE`."""
+"""That of the metric `recall_at_1_percent_fpr`."""
 STEPS = 1000
-"""Of the slider, besides the model's own threshold and the one of `RECALL_AT`."""
+"""Of the slider, besides the model's own threshold and the one with 1 % false alarms."""
 
 
 def threshold_at(scores: Floats, truth: Flags, rate: float = FALSE_POSITIVE_RATE) -> float:
@@ -42,14 +39,6 @@ def _bound(scores: Floats, truth: Flags, rate: float) -> float:
     if allowed >= len(negatives):
         return -np.inf
     return float(np.partition(negatives, -1 - allowed)[-1 - allowed])
-
-
-def of_labels(scores: Floats, truth: Flags, thresholds: list[float]) -> list[dict[str, float]]:
-    """The metrics of each label that has a threshold, those of `stages.training.metrics` and `RECALL_AT`."""
-    return [
-        values | {RECALL_AT: recall_at(scores[:, column], truth[:, column])}
-        for column, values in enumerate(metrics.of_labels(scores, truth, thresholds))
-    ]
 
 
 @dataclass(frozen=True)
@@ -80,8 +69,8 @@ def steps(scores: Floats, truth: Flags, threshold: float) -> Steps:
     places = np.searchsorted(grid, scores.astype(np.float64), side="right") - 1
 
     def counted(among: Flags) -> list[int]:
-        counts: NDArray[np.int64] = np.bincount(places[among], minlength=len(grid))
-        return counts.tolist()
+        counts: list[int] = np.bincount(places[among], minlength=len(grid)).tolist()
+        return counts
 
     return Steps(
         grid.tolist(),

@@ -9,7 +9,6 @@ from typing import NamedTuple
 from urllib.parse import unquote, urlsplit
 
 import chromium
-import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
@@ -20,11 +19,7 @@ from selenium.webdriver.remote.webelement import WebElement
 from selenium.webdriver.support.select import Select
 from selenium.webdriver.support.wait import WebDriverWait
 
-from stages.config.test import Test
 from stages.evaluation import report as rendering
-from stages.evaluation.gallery import Galleries
-from stages.evaluation.predictions import Predictions, measure_predictions
-from stages.inference.sidecar import Sidecar
 from stages.workspace import paths
 from tests.stages.evaluation import samples
 from tests.stages.test_test import BRIGHT, GREYS, prepare, run
@@ -308,56 +303,7 @@ def test_each_of_several_labels_has_a_slider(opened: Open, tmp_path: Path) -> No
 
 
 def of_three_classes(target: Path) -> Path:
-    """A page of a policy with three classes, the names of which are hostile."""
-    labels = ("nude", "gore & <b>", "fine")
-    classes = np.arange(30) % 3
-    truth = classes[:, None] == np.arange(3)
-    scores = np.where(truth, 0.8, 0.1).astype(np.float32)
-    swapped = [1, 4]  # two of gore look nude, and two of nude like gore
-    scores[swapped] = scores[swapped][:, [1, 0, 2]]
-    scores[[0, 3]] = scores[[0, 3]][:, [1, 0, 2]]
-    names = [labels[column] for column in scores.argmax(1)]
-    predictions = Predictions(samples.predictions([0.5] * 30, [True] * 30).table, truth, scores, names)
-    sidecar = Sidecar(
-        name="three",
-        kind="multiclass",
-        labels=labels,
-        size=32,
-        background=128,
-        thresholds={"nude": 0.5, "gore & <b>": 0.25},
-        calibration={"temperature": 1.0, "bias": [0.0], "threshold_objective": "f1", "target_rate": None},
-        policy={"name": "three", "kind": "multiclass", "labels": list(labels), "rules": {}},
-        data={},
-        code="abc",
-        params={"model": {"name": "mini_xception"}},
-        metrics={},
-    )
-    params = Test(bootstrap=100)
-    metrics = measure_predictions(predictions, sidecar, params)
-    part = {"pictures": 10, "labels": dict.fromkeys(labels, 3)}
-    split = {
-        "group_by": "content",
-        "folds": 5,
-        "fold": 0,
-        "pictures": 30,
-        "left_out": {"cross_split_links": 0},
-        "splits": dict.fromkeys(("train", "val", "test"), part),
-    }
-    data = rendering.ReportData(
-        metrics,
-        params.confidence,
-        sidecar,
-        predictions,
-        rendering.panels(predictions, sidecar, metrics, params),
-        [],
-        [],
-        Galleries([], [], []),
-        0,
-        split,
-        {},
-        [],
-    )
-    target.write_text(rendering.render_report(data), encoding="utf-8")
+    target.write_text(rendering.render_report(samples.three_classes()), encoding="utf-8")
     return target
 
 
