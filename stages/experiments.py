@@ -112,36 +112,40 @@ def results(rows: pd.DataFrame) -> list[Row]:
     """The finished ones of DVC's rows, as lines of the file that the report reads.
 
     Raises:
-        MLpyError: if there are none, or a run's parameters cannot be read.
+        MLpyError: if there are none, if two differ in what the file does not tell, or parameters cannot be read.
     """
     scores = pd.DataFrame({name: _score(rows, name) for name in folds.SCORES})
     chosen = finished(rows) & scores.notna().all(axis=1)
     if not chosen.any():
         raise _no_experiments("finished ")
     positives = [column for column in map(str, rows) if column.split(".")[-1] == "positives"]
-    result = []
+    result: dict[tuple[object, ...], tuple[str, Row]] = {}
     for place in rows.index[chosen]:
         run = rows.loc[place]
         extract = _extract(str(run["rev"]))
         rules = {label: asdict(rule) for label, rule in extract.policy.labels.items()}
         policy = {"kind": extract.policy.kind, "labels": list(rules), "rules": rules}
         backbone = run.get(f"{MODEL.rpartition('.')[0]}.backbone")
-        result.append(
-            Row(
-                urlsplit(extract.root).hostname or "",
-                extract.policy.name,
-                folds.checksum(policy),
-                str(run["split.group_by"]),
-                f"{run[FOLD]:g}",
-                int(run["train.seed"]),
-                str(run[MODEL]),
-                backbone if isinstance(backbone, str) else "none",
-                int(run[ALL_PICTURES]),
-                int(pd.to_numeric(run[positives], errors="coerce").sum()),
-                *(round(float(scores.loc[place, name]), 6) for name in folds.SCORES),
-            )
+        row = Row(
+            urlsplit(extract.root).hostname or "",
+            extract.policy.name,
+            folds.checksum(policy),
+            str(run["split.group_by"]),
+            f"{run[FOLD]:g}",
+            int(run["train.seed"]),
+            str(run[MODEL]),
+            backbone if isinstance(backbone, str) else "none",
+            int(run[ALL_PICTURES]),
+            int(pd.to_numeric(run[positives], errors="coerce").sum()),
+            *(round(float(scores.loc[place, name]), 6) for name in folds.SCORES),
         )
-    return result
+        other, same = result.setdefault(row.key, (str(run["Experiment"]), row))
+        if same != row:
+            raise MLpyError(
+                f"the experiments {other} and {run['Experiment']} are of one model, fold and seed, but differ in other "
+                "parameters: keep the one that the report is to show, and remove the other with `dvc exp remove`"
+            )
+    return [row for _, row in result.values()]
 
 
 def _extract(revision: str) -> Extract:
