@@ -70,8 +70,8 @@ def main() -> None:
 
 def read_task(params: Train) -> Task:
     """The labels and tags to learn, and which head learns from which picture."""
-    heads = getattr(params.model, "heads", 1)
-    return targets.read(paths.SPLITS["train"], paths.SPLITS["val"], params.model.tag_min, heads, params.seed)
+    heads, parts = getattr(params.model, "heads", 1), getattr(params.model, "parts", "content")
+    return targets.read(paths.SPLITS["train"], paths.SPLITS["val"], params.model.tag_min, heads, params.seed, parts)
 
 
 def prepare(task: Task, params: Train) -> Inputs:
