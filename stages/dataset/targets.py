@@ -149,6 +149,8 @@ def _out_of_fold(task: Task, tables: list[pa.Table], heads: int, seed: int, kept
     # Each distinct combination of labels is a stratum.
     strata = np.unique(labels[order], axis=0, return_inverse=True)[1].reshape(-1)
     scores = _parts(ids[order], _kept_whole(tables, order, kept_whole), strata, heads, seed)
+    kept = scores.any(1)
+    order, scores = order[kept], scores[kept]
     train, val = (
         Examples(ids[order], labels[order], tags[order], flags.astype(np.float32)) for flags in (~scores, scores)
     )
@@ -193,7 +195,7 @@ def _parts(ids: Ints, rules: list[LinkRule], strata: Ints, heads: int, seed: int
         seed: of the hash.
 
     Returns:
-        [n, heads] which head's part each picture is in: exactly one per row.
+        [n, heads] which head's part each picture is in: one per row, or none of a picture that links two parts.
     """
     weights = np.full(heads, 1 / heads)
     preferred = grouping.bucket_preferences(ids, seed, weights)

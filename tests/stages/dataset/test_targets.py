@@ -192,6 +192,27 @@ def test_a_picture_without_an_origin_stays_with_its_artists(tmp_path: Path) -> N
     assert len(set.union(*others)) > 2
 
 
+def test_a_picture_that_links_two_parts_is_left_out(tmp_path: Path) -> None:
+    board = [
+        {
+            "image_id": n,
+            "group": 100 if n in (100, 101, 239) else n,
+            "label": "flagged" if n % 3 else "clean",
+            "tags": ["drawn"],
+            "artist": None,
+            "origin": f"collection {n % 2}",
+        }
+        for n in range(240)
+    ]
+    train, val = put(tmp_path / "t.parquet", board[:180]), put(tmp_path / "v.parquet", board[180:])
+    task = read(train, val, 1, 2, 0, "origin")
+    assert task.train.ids.tolist() == task.val.ids.tolist()
+    assert set(range(240)) - set(task.val.ids.tolist()) <= {100, 101, 239}
+    assert len(task.val.ids) < 240
+    assert (task.val.heads.sum(1) == 1).all()
+    assert (task.train.heads + task.val.heads == 1).all()
+
+
 def test_a_split_without_artists_says_what_to_run(train: Path, val: Path) -> None:
     with pytest.raises(ModelError, match=r"the splits have no column artist; run `dvc repro split`"):
         read(train, val, 1, 5, 0, "artist")
