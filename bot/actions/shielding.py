@@ -181,9 +181,7 @@ class Shield:
         if not policy.shield.on or message.guild is None:
             return False
         if policy.shield.spare_moderators and isinstance(author, discord.Member):
-            channel = message.channel
-            assert not isinstance(channel, discord.DMChannel | discord.GroupChannel | discord.PartialMessageable)  # noqa: S101
-            return not channel.permissions_for(author).manage_messages
+            return not _permissions(author, message.channel).manage_messages
         return True
 
     async def _look(
@@ -576,11 +574,17 @@ def _missing_for(moderator: discord.Member, entry: WaveEntry, choice: str) -> st
         return "Moderate Members permission"
     # In every channel, where the moderator could delete the messages by hand; some may be gone by now.
     for channel_id in dict.fromkeys(channel for channel, _ in entry.messages):
-        channel = moderator.guild.get_channel_or_thread(channel_id)
-        held = channel.permissions_for(moderator) if channel else moderator.guild_permissions
-        if not held.manage_messages:
+        if not _permissions(moderator, moderator.guild.get_channel_or_thread(channel_id)).manage_messages:
             return f"Manage Messages permission in <#{channel_id}>"
     return ""
+
+
+def _permissions(member: discord.Member, channel: object) -> discord.Permissions:
+    """What a member may do in a channel; of a thread whose channel is not known, in the server."""
+    known = isinstance(channel, discord.abc.GuildChannel) or (
+        isinstance(channel, discord.Thread) and channel.parent is not None
+    )
+    return channel.permissions_for(member) if known else member.guild_permissions  # type: ignore[attr-defined]
 
 
 def _counts(reference: Reference) -> bool:
