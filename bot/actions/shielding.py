@@ -32,7 +32,7 @@ from bot.actions.waves import MAX_MESSAGES, WaveEntry
 from bot.pictures.examining import Finding
 from bot.pictures.references import Reference
 from bot.rules.bursts import KEEP_SECONDS, BurstLimits, BurstTracker, PictureMarks, Posting
-from bot.rules.policy import Action, GuildPolicy
+from bot.rules.policy import Action, GuildPolicy, Mode
 from bot.rules.shield import describe_limits
 from bot.services import Services
 from bot.storage.database import StoreError
@@ -202,7 +202,9 @@ class Shield:
             # Only with this message: what was let pass before, under other settings, stays as it is.
             if postings := self._tracker.wave(*key, limits, message.id):
                 wave = self._waves.get(key)
-                if wave is None or not wave.continues(postings):
+                # One that was only logged is over once the server's mode allows more.
+                logged = wave is not None and wave.action is Action.LOG and policy.mode is not Mode.SHADOW
+                if wave is None or logged or not wave.continues(postings):
                     wave = self._begin(guild, author, limits, policy)
                     if wave.action is not Action.LOG:  # now, for the copies are about to be deleted
                         shown = [picture for picture in pictures if picture.key in marks]
@@ -566,6 +568,7 @@ class Shield:
         await store.release_claim(wave.row.id)
         if wave.author_id:
             self._tracker.forget(wave.guild.id, wave.author_id)
+            self._waves.pop((wave.guild.id, wave.author_id), None)
 
 
 def _missing_for(moderator: discord.Member, entry: WaveEntry, choice: str) -> str:
