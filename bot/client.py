@@ -13,9 +13,11 @@ from typing import Any
 import discord
 from discord.ext import commands, tasks
 
+from bot.actions.appeals import AppealDecisionButton, AppealPost
 from bot.actions.catching_up import CatchUp
 from bot.actions.discord_calls import DISCORD_ERRORS, describe_error
 from bot.actions.moderation import Moderation
+from bot.actions.notices import AppealButton
 from bot.actions.retrying import Retrying
 from bot.actions.review import PictureMenu, ReviewButton
 from bot.actions.shielding import Shield
@@ -83,11 +85,12 @@ class Bot(commands.AutoShardedBot):
         self.moderation = Moderation(services, self)
         self.catch_up = CatchUp(services, self.moderation)
         self.retrying = Retrying(services, self, self.moderation)
+        self.appeals = AppealPost(services, self)
 
     async def setup_hook(self) -> None:
         """Register buttons and commands and start the periodic work. discord.py calls it once, before connecting."""
-        self.add_dynamic_items(ReviewButton, PictureMenu, WaveButton)
-        for cog in cogs(self, self.services, self.moderation):
+        self.add_dynamic_items(ReviewButton, PictureMenu, AppealButton, AppealDecisionButton, WaveButton)
+        for cog in cogs(self, self.services, self.moderation, self.appeals):
             await self.add_cog(cog)
         await self._sync_commands()
         self.tree.on_error = on_command_error  # type: ignore[method-assign]
@@ -216,6 +219,7 @@ class Bot(commands.AutoShardedBot):
         """Finish what an earlier process began, and what Discord did not take."""
         if self.is_ready() and not self.moderation.stopping:
             await self.moderation.outbox.resume()
+            await self.appeals.run()
             self.catch_up.resume(list(self.guilds))
 
     @tasks.loop(seconds=10)

@@ -14,6 +14,7 @@ from bot.pictures.fetching import Fetcher
 from bot.pictures.judging import Judge
 from bot.pictures.memory import Rulings
 from bot.settings import Settings
+from bot.storage.appeals import Appeals
 from bot.storage.store import BotStore
 
 
@@ -29,6 +30,7 @@ class Services:
     metrics: Metrics
     rulings: Rulings
     examiner: Examiner
+    appeals: Appeals
 
     @classmethod
     def assemble(
@@ -37,7 +39,7 @@ class Services:
         """Derive the other parts from these, which the caller opens and closes."""
         rulings = Rulings(store)
         examiner = Examiner(fetcher, judge, serving, store, rulings)
-        return cls(settings, serving, store, fetcher, judge, Metrics(), rulings, examiner)
+        return cls(settings, serving, store, fetcher, judge, Metrics(), rulings, examiner, Appeals(store))
 
 
 class HasServices(Protocol):

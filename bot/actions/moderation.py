@@ -11,8 +11,8 @@ from dataclasses import replace
 
 import discord
 
+from bot.actions.circumstances import AGE_GATED, MODERATOR, Contexts
 from bot.actions.claims import Claims
-from bot.actions.members import Authors
 from bot.actions.outbox import Outbox, pause_before
 from bot.actions.shielding import Shield
 from bot.actions.telling import Teller
@@ -27,13 +27,11 @@ log = logging.getLogger(__name__)
 
 MAX_PICTURES = 20
 """Pictures of one message that are checked."""
-AGE_GATED = "age-gated"
-"""Reason to skip messages in channels for adults."""
 
 
 def skip_reason(message: discord.Message, policy: GuildPolicy, own_ids: Collection[int | None]) -> str:
-    """Why a message is not checked, or nothing. `own_ids`: the bot's user and application, which may differ."""
-    author, channel = message.author, message.channel
+    """Why a message is not checked, wherever it is, or nothing. `own_ids`: of the bot's user and application."""
+    author = message.author
     if message.guild is None:
         return "direct"
     if author.id in own_ids or (message.application_id is not None and message.application_id in own_ids):
@@ -42,24 +40,7 @@ def skip_reason(message: discord.Message, policy: GuildPolicy, own_ids: Collecti
     webhook = message.webhook_id is not None and message.webhook_id != message.application_id
     if author.bot and not webhook and policy.skip_bots:
         return "bot"
-    if isinstance(author, discord.Member) and policy.exempt_roles & {role.id for role in author.roles}:
-        return "exempt role"
-    # A thread is exempt with its channel, and both with their category.
-    containers = {channel.id, getattr(channel, "parent_id", None), getattr(channel, "category_id", None)}
-    if policy.exempt_channels & containers:
-        return "exempt channel"
-    if policy.skip_age_gated and is_age_restricted(channel, message.guild):
-        return AGE_GATED
     return ""
-
-
-def is_age_restricted(channel: object, guild: discord.Guild) -> bool:
-    """Whether the channel, its thread's parent or the whole server is for adults."""
-    if guild.nsfw_level in (discord.NSFWLevel.explicit, discord.NSFWLevel.age_restricted):
-        return True
-    if isinstance(channel, discord.Thread):
-        channel = channel.parent  # a thread has no setting of its own
-    return bool(getattr(channel, "nsfw", False))
 
 
 class Moderation:
@@ -69,7 +50,7 @@ class Moderation:
         self._services = services
         self._client = client
         self._claims = Claims(services.store)
-        self._authors = Authors()
+        self._contexts = Contexts()
         self._in_progress: dict[asyncio.Task[object], discord.Message] = {}
         self.teller = Teller(services, client)
         self.outbox = Outbox(services, client, self._announce)
@@ -101,9 +82,8 @@ class Moderation:
         pictures = references(message)
         if not pictures or message.guild is None:
             return []
-        policy = await self._policy(message.guild.id)
-        await self._authors.complete(message)
-        if skip_reason(message, policy, self._own_ids):
+        reason, policy = await self._local_policy(message, await self._policy(message.guild.id))
+        if reason:
             return []
         decided = await self._services.store.decisions_on(message.id)
         judged = {key for key, decision in decided.items() if decision.origin != UNJUDGED_ORIGIN}
@@ -115,15 +95,25 @@ class Moderation:
         """Of the bot's user and application, which may differ."""
         return self._client.application_id, self._client.user.id if self._client.user else None
 
+    async def local_policy(self, message: discord.Message) -> GuildPolicy:
+        """The settings of the message's server, with the rules that apply to this message."""
+        policy = await self._policy(message.guild.id if message.guild else 0)
+        return policy.at((await self._contexts.of(message, policy)).circumstances())
+
+    async def _local_policy(self, message: discord.Message, policy: GuildPolicy) -> tuple[str, GuildPolicy]:
+        """Why a message is not checked, or nothing, and the policy with the rules that apply to it."""
+        if reason := skip_reason(message, policy, self._own_ids):
+            return reason, policy
+        context = await self._contexts.of(message, policy)
+        return context.exemption(policy), policy.at(context.circumstances())
+
     async def _check(self, message: discord.Message, again: bool, unjudged: bool) -> list[Finding]:
         pictures = references(message)
         if not pictures or message.guild is None:
             return []
-        policy = await self._policy(message.guild.id)
-        await self._authors.complete(message)
-        reason = skip_reason(message, policy, self._own_ids)
-        # What is posted for adults is nobody's business here; a wave is.
-        if reason in ("", AGE_GATED) and await self.shield.note(message, pictures, policy) > Action.FLAG:
+        reason, policy = await self._local_policy(message, await self._policy(message.guild.id))
+        # What is posted for adults is nobody's business here, and the shield has a setting of its own for moderators.
+        if reason in ("", AGE_GATED, MODERATOR) and await self.shield.note(message, pictures, policy) > Action.FLAG:
             reason = "wave"  # it is being deleted
         if reason:
             self._services.metrics.messages.labels(reason).inc()

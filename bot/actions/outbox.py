@@ -14,13 +14,14 @@ from bot.actions.discord_calls import DISCORD_ERRORS, describe_error
 from bot.actions.evidence import NamedFile, fetch_evidence
 from bot.actions.execution import ActionResult, carry_out, time_out
 from bot.actions.modlog import Entry
+from bot.actions.notices import tell_author
 from bot.actions.reposting import is_repost_of
 from bot.actions.striking import strike
 from bot.pictures.examining import Finding
 from bot.rules.policy import Action, GuildPolicy, RuleOutcome
 from bot.services import Services
 from bot.storage.database import StoreError
-from bot.storage.tables import ACTED, OPEN, PLANNED, POSTED, Decision, Job, Retry, decisions
+from bot.storage.tables import ACTED, OPEN, PLANNED, POSTED, Appeal, Decision, Job, Retry, decisions
 
 log = logging.getLogger(__name__)
 
@@ -90,6 +91,8 @@ class Outbox:
             job = replace(job, state=ACTED, entry=entry.to_json())
             await self._store(rows, result, job)
             await self._report(job, message.guild, policy, findings, evidence=evidence)
+            if not message.author.bot:
+                await self._tell_author(job, message.guild, policy)
         finally:
             self._active.discard(job.id)
         return result
@@ -159,6 +162,22 @@ class Outbox:
         else:
             await self._postpone(job)
 
+    async def _tell_author(self, job: Job, guild: discord.Guild | None, policy: GuildPolicy) -> None:
+        """Tell the author what was done, if the server wants that."""
+        entry = Entry(**job.entry)
+        if guild is None or job.user_id is None:
+            return
+        appeal = Appeal(
+            message_id=job.message_id,
+            guild_id=job.guild_id,
+            channel_id=job.channel_id,
+            user_id=job.user_id,
+            label=entry.label,
+            action=entry.action,
+            created_at=self._services.store.now(),
+        )
+        await tell_author(self._services, self._client, guild, policy, appeal)
+
     async def _postpone(self, job: Job) -> None:
         now = self._services.store.now()
         if now - job.created_at > MAX_AGE:
@@ -206,6 +225,7 @@ class Outbox:
             await self._store(undecided, result, job)
         self._services.metrics.recovered.labels("entry", "posted").inc()
         await self._report(job, guild, policy, again=True)
+        await self._tell_author(job, guild, policy)  # unless that was done before a crash
 
     async def _redo(self, job: Job, entry: Entry, guild: discord.Guild, policy: GuildPolicy) -> ActionResult:
         """Do what a crash may have interrupted anywhere.

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import logging
 import re
 from collections.abc import Collection, Sequence
@@ -13,6 +14,7 @@ import discord
 from bot.actions.discord_calls import DISCORD_ERRORS, as_sentence, describe_error, retry
 from bot.actions.execution import time_out
 from bot.actions.members import fetch_member, lift_time_out
+from bot.actions.notices import tell_author
 from bot.actions.picking import (
     REST,
     ListedPicture,
@@ -27,7 +29,7 @@ from bot.actions.striking import strike
 from bot.rules.policy import Action
 from bot.services import Services, services_of
 from bot.storage.database import StoreError
-from bot.storage.tables import APPROVED, DELETED, OPEN, TIMED_OUT, WRONG, Decision, Ruling, decisions
+from bot.storage.tables import APPROVED, DELETED, OPEN, TIMED_OUT, WRONG, Appeal, Decision, Ruling, decisions
 
 log = logging.getLogger(__name__)
 
@@ -110,7 +112,7 @@ class ReviewButton(
         if interaction.guild is None or not isinstance(moderator, discord.Member):
             raise NotCarriedOutError("this works only in a server")
         # Discord shows the buttons to everyone who can read the mod-log.
-        if missing := _missing_for(moderator, self.channel_id, self.name):
+        if missing := missing_for(moderator, self.channel_id, self.name):
             raise NotCarriedOutError(f"you need the {missing} permission in that channel")
         pictures = await self._named_pictures(services, interaction)
         # Claimed before anything is done: of two moderators who click at once, one gets False here.
@@ -127,12 +129,32 @@ class ReviewButton(
             await services.store.reopen(self.message_id, self.choice.state, [row.picture for row in settled])
             raise
         await self._remember(services, settled)
+        await self._tell_author(services, interaction, settled)
         # Only now: until here, the rows were needed to undo the click.
         await services.store.drop_forgotten(self.message_id)
         ids = {"message_id": self.message_id, "state": self.choice.state, "moderator": moderator.id}
         log.info("a moderator decided", extra=ids)
         text = as_sentence(f"{self.choice.participle} by {moderator.mention}")
         await self._update_entry(services, interaction, settled, f"{text} {as_sentence(note)}".strip())
+
+    async def _tell_author(
+        self, services: Services, interaction: discord.Interaction[Any], settled: Sequence[Decision]
+    ) -> None:
+        """Tell the author that a moderator deleted the message, if the server wants that."""
+        author_id = next((row.user_id for row in settled if row.user_id), None)
+        if self.choice.allows or author_id is None or interaction.guild is None:
+            return
+        appeal = Appeal(
+            message_id=self.message_id,
+            guild_id=interaction.guild.id,
+            channel_id=self.channel_id,
+            user_id=author_id,
+            label=settled[0].label,
+            action=Action.TIMEOUT if self.choice.state == TIMED_OUT else Action.DELETE,
+            created_at=services.store.now(),
+        )
+        policy = await services.store.policy(interaction.guild.id)
+        await tell_author(services, interaction.client, interaction.guild, policy, appeal)
 
     async def _named_pictures(
         self, services: Services, interaction: discord.Interaction[Any]
@@ -185,7 +207,7 @@ class ReviewButton(
             if author is None or not author.is_timed_out():
                 return ""
             return await lift_time_out(author, f"{moderator} approved the picture")
-        await self._delete_message(services, interaction.client, moderator.guild)
+        await self._delete_message(services, interaction.client, moderator)
         said = ""
         if all(row.done < Action.DELETE for row in settled):  # otherwise it counted when the rules deleted it
             policy = await services.store.policy(moderator.guild.id)
@@ -216,12 +238,12 @@ class ReviewButton(
         rows = await self._decisions(services, None)
         return all(row.state in (APPROVED, WRONG) for row in rows if row.action == Action.TIMEOUT)
 
-    async def _delete_message(self, services: Services, client: discord.Client, guild: discord.Guild) -> None:
-        """Delete the message, and the bot's repost of it."""
-        channel = client.get_partial_messageable(self.channel_id, guild_id=guild.id)
+    async def _delete_message(self, services: Services, client: discord.Client, moderator: discord.Member) -> None:
+        """Delete the message, and the bot's repost of it. Discord's audit log names the moderator."""
+        delete, reason = client.http.delete_message, f"by {moderator}"
         for message_id in filter(None, (self.message_id, await services.store.repost_of(self.message_id))):
             try:
-                await retry(channel.get_partial_message(message_id).delete)
+                await retry(functools.partial(delete, self.channel_id, message_id, reason=reason))
             except discord.NotFound:
                 pass  # the bot or the author deleted it before
             except DISCORD_ERRORS as error:
@@ -295,7 +317,7 @@ class PictureMenu(
         moderator = interaction.user
         if not isinstance(moderator, discord.Member):
             return
-        if missing := _missing_for(moderator, self.channel_id, ""):
+        if missing := missing_for(moderator, self.channel_id, ""):
             text = f"No action taken: you need the {missing} permission in that channel."
             await interaction.response.send_message(text, ephemeral=True)
             return
@@ -336,7 +358,7 @@ def write_decision(embed: discord.Embed, text: str) -> None:
     embed.add_field(name=MODERATOR_FIELD, value=text[:1000], inline=False)
 
 
-def _missing_for(moderator: discord.Member, channel_id: int, name: str) -> str:
+def missing_for(moderator: discord.Member, channel_id: int, name: str) -> str:
     """The permission that a moderator lacks to make a choice, or nothing."""
     # In the message's channel, where the moderator could delete it by hand; it may be gone by now.
     channel = moderator.guild.get_channel_or_thread(channel_id)

@@ -10,8 +10,8 @@ from discord import app_commands
 
 from bot.actions.discord_calls import permission_title
 from bot.commands.answering import DeferringCog, Interaction, answer, guild_of, plural
-from bot.commands.configuring import needs_manager
 from bot.commands.confirming import confirm
+from bot.commands.rights import needs_manager
 from bot.rules.policy import GuildPolicy, Mode
 from bot.rules.shield import ShieldPolicy, describe_limits
 from bot.rules.strikes import StrikePolicy

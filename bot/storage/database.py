@@ -166,6 +166,15 @@ class BotDatabase:
         where = condition(table.c) if condition else None
         await self.execute(statement.on_conflict_do_update(index_elements=sorted(keys), set_=updates, where=where))
 
+    async def insert_new(self, table: Table, row: dict[str, Any]) -> bool:
+        """Insert a row, unless there is one with the same primary key. Returns whether it was inserted.
+
+        Raises:
+            StoreError: if the database is away.
+        """
+        statement = (sqlite if self._sqlite else postgresql).insert(table).values(row)
+        return bool(await self.execute(statement.on_conflict_do_nothing()))
+
     async def append(self, *rows: Row) -> None:
         """Write rows in this order, now or once the database is back.
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import time
 from collections import OrderedDict
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
@@ -24,6 +25,7 @@ from bot.storage.tables import (
     Retry,
     Ruling,
     Wave,
+    appeals,
     channels,
     decisions,
     guilds,
@@ -59,6 +61,7 @@ class BotStore(BotDatabase):
         self._clock = clock
         self._policies: OrderedDict[int, GuildPolicy] = OrderedDict()
         self._scores: OrderedDict[tuple[str, str], PictureScores] = OrderedDict()
+        self._changing = asyncio.Lock()
 
     def now(self) -> int:
         """Unix time, in s."""
@@ -86,6 +89,17 @@ class BotStore(BotDatabase):
         """
         await self.upsert(policies, {"guild_id": guild, "policy": policy.to_json()})
         _remember(self._policies, guild, policy)
+
+    async def change_policy(self, guild: int, change: Callable[[GuildPolicy], GuildPolicy]) -> GuildPolicy:
+        """Replace a server's settings by what `change` makes of them. Of two changes at once, none is lost.
+
+        Raises:
+            StoreError: if the database is away; the settings stay unchanged.
+        """
+        async with self._changing:
+            policy = change(await self.policy(guild))
+            await self.set_policy(guild, policy)
+        return policy
 
     # Scores
 
@@ -161,6 +175,20 @@ class BotStore(BotDatabase):
         # One statement: the database decides which of two moderators, or processes, was first.
         statement = update(decisions).where(*_of_pictures(message, pictures), decisions.c.state == OPEN)
         return bool(await self.execute(statement.values(state=state, moderator_id=moderator, decided_at=self.now())))
+
+    async def overturn(self, message: int, moderator: int) -> list[Decision]:
+        """Mark the decisions on a message's pictures that matched a rule as wrong, also those that a moderator made.
+
+        Returns these decisions.
+
+        Raises:
+            StoreError: if the database is away.
+        """
+        await self.flush()
+        matched = (decisions.c.message_id == message) & (decisions.c.action > 0)
+        values = {"state": WRONG, "moderator_id": moderator, "decided_at": self.now()}
+        await self.execute(update(decisions).where(matched).values(values))
+        return await self.decisions(matched)
 
     async def reopen(self, message: int, state: str, pictures: Collection[str] | None = None) -> None:
         """Undo `settle`, because the action failed.
@@ -394,7 +422,7 @@ class BotStore(BotDatabase):
         return sum(
             [
                 await self.execute(delete(table).where(table.c.created_at < before))
-                for table in (decisions, rulings, scores, retries, outbox, reposts, waves, strikes)
+                for table in (decisions, rulings, scores, retries, outbox, reposts, waves, strikes, appeals)
             ]
         )
 
@@ -420,7 +448,7 @@ class BotStore(BotDatabase):
         return len(left)
 
     async def forget_user(self, user: int, guild: int | None = None) -> int:
-        """Delete a user's decisions, in one server or in all. Returns the number of rows.
+        """Delete a user's decisions and appeals, in one server or in all. Returns the number of rows.
 
         Decisions and waves that wait for review stay without the user's id, until `drop_forgotten`. Strikes stay while
         they count, or a user would have them taken back; a server's managers may do that.
@@ -439,11 +467,14 @@ class BotStore(BotDatabase):
             if guild is not None:
                 mine &= table.c.guild_id == guild
             await self.execute(update(table).where(mine).values(user_id=None))
+        appealed = appeals.c.user_id == user
         wave_of_user = waves.c.user_id == user
         if guild is not None:
+            appealed &= appeals.c.guild_id == guild
             wave_of_user &= waves.c.guild_id == guild
             await self.execute(delete(strikes).where(strikes.c.user_id == user, strikes.c.guild_id == guild))
-        deleted = await self.execute(delete(decisions).where(of_user, decisions.c.state != OPEN))
+        deleted = await self.execute(delete(appeals).where(appealed))
+        deleted += await self.execute(delete(decisions).where(of_user, decisions.c.state != OPEN))
         deleted += await self.execute(delete(waves).where(wave_of_user, waves.c.state != OPEN))
         deleted += await self.execute(update(waves).where(wave_of_user).values(user_id=None))
         return deleted + await self.execute(update(decisions).where(of_user).values(user_id=None))
@@ -480,6 +511,7 @@ class BotStore(BotDatabase):
             waves,
             wave_claims,
             strikes,
+            appeals,
         )
         for table in of_guild:
             await self.execute(delete(table).where(table.c.guild_id == guild))

@@ -23,6 +23,9 @@ UNJUDGED_ORIGIN = "unjudged"
 PLANNED, ACTED, POSTED = "planned", "acted", "posted"
 """States of a row of `outbox`: to be done, done but not reported in the mod-log, reported."""
 
+TOLD, SENT, APPEALED, UPHELD, REVERSED = "told", "sent", "appealed", "upheld", "reversed"
+"""States of an appeal: its author was told, has written to the moderators, they can read it, and what they decided."""
+
 metadata = MetaData()
 
 meta = Table("meta", metadata, Column("key", String(40), primary_key=True), Column("value", Text, nullable=False))
@@ -148,6 +151,25 @@ reposts = Table(
     Column("created_at", BigInteger, nullable=False, index=True),
 )
 """The bot's own messages with other messages' pictures behind spoilers, in the same channel."""
+
+appeals = Table(
+    "appeals",
+    metadata,
+    Column("message_id", BigInteger, primary_key=True, autoincrement=False),
+    Column("guild_id", BigInteger, nullable=False, index=True),
+    Column("channel_id", BigInteger, nullable=False),
+    Column("user_id", BigInteger, nullable=False, index=True),
+    Column("label", Text, nullable=False),
+    Column("action", SmallInteger, nullable=False),
+    Column("state", String(12), nullable=False, index=True),
+    # What the author wrote, until moderators can read it in the mod-log.
+    Column("text", Text),
+    Column("tries", SmallInteger, nullable=False),
+    Column("due_at", BigInteger, nullable=False),
+    Column("created_at", BigInteger, nullable=False, index=True),
+    Column("appealed_at", BigInteger),
+    Column("moderator_id", BigInteger),
+)
 
 waves = Table(
     "waves",
@@ -290,6 +312,31 @@ class Job:
     entry: dict[str, Any]
     """See `bot.actions.modlog.Entry`."""
     created_at: int
+
+
+@dataclass(frozen=True)
+class Appeal:
+    """A message that was acted on, whose author was told and may appeal once. A row of `appeals`."""
+
+    message_id: int
+    guild_id: int
+    channel_id: int
+    user_id: int
+    label: str
+    """Of the rule that matched."""
+    action: int
+    """The `bot.rules.policy.Action` that was taken."""
+    created_at: int
+    """Unix time, in s."""
+    state: str = TOLD
+    text: str | None = None
+    """What the author wrote, until it is posted to the mod-log."""
+    tries: int = 0
+    """Failed attempts to post it."""
+    due_at: int = 0
+    """Unix time of the next attempt, in s."""
+    appealed_at: int | None = None
+    moderator_id: int | None = None
 
 
 @dataclass(frozen=True)

@@ -18,11 +18,12 @@ from typing import Any
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
 from stages.dataset import grouping
-from stages.dataset.grouping import Flags, Ints
+from stages.dataset.grouping import Flags, Ints, LinkRule
 from stages.workspace.errors import ModelError
 
 LEAST = 20
@@ -93,7 +94,8 @@ def read(train: Path, val: Path, tag_min: int, heads: int = 1, seed: int = 0, pa
         tag_min: training pictures that a tag needs to be in the vocabulary. `PROVENANCE` tags never are.
         heads: of the network.
         seed: decides each head's part, if there are several.
-        parts: what stays in one part: `content` (near-duplicates), also each `artist`, or each `origin`.
+        parts: what stays in one part: near-duplicates (`content`), also each `artist`, or each `origin`; a picture
+            without an origin then stays with its artist's.
 
     Raises:
         ModelError: if a split is missing or invalid, or a label has too few pictures to train or to measure.
@@ -146,49 +148,63 @@ def _out_of_fold(task: Task, tables: list[pa.Table], heads: int, seed: int, kept
     order = np.argsort(ids)  # grouping takes pictures in ascending order of id
     # Each distinct combination of labels is a stratum.
     strata = np.unique(labels[order], axis=0, return_inverse=True)[1].reshape(-1)
-    names = ["group"] if kept_whole == "content" else ["group", kept_whole]
-    try:
-        rows = pa.concat_tables(split.select(names) for split in tables).take(order)
-    except KeyError as error:
-        raise ModelError(f"the splits have no column {kept_whole}; run `dvc repro split`") from error
-    scores = _parts(ids[order], rows, strata, heads, seed)
+    scores = _parts(ids[order], _kept_whole(tables, order, kept_whole), strata, heads, seed)
+    kept = scores.any(1)
+    order, scores = order[kept], scores[kept]
     train, val = (
         Examples(ids[order], labels[order], tags[order], flags.astype(np.float32)) for flags in (~scores, scores)
     )
     return replace(task, train=train, val=val)
 
 
-def _parts(ids: Ints, kept_whole: pa.Table, strata: Ints, heads: int, seed: int) -> Flags:
+def _kept_whole(tables: list[pa.Table], order: Ints, kept_whole: str) -> list[LinkRule]:
+    """What one part has all pictures of: near-duplicates, also an artist's or an origin's.
+
+    With `origin`, a picture without one stays with its artist's.
+
+    Args:
+        tables: the splits.
+        order: [n] rows of both in ascending order of id.
+        kept_whole: `content`, `artist` or `origin`.
+
+    Raises:
+        ModelError: if a split lacks the column.
+    """
+    columns = ("group", *{"artist": ("artist",), "origin": ("artist", "origin")}.get(kept_whole, ()))
+    try:
+        rows = pa.concat_tables(split.select(columns) for split in tables).take(order)
+    except KeyError as error:
+        raise ModelError(f"the splits have no column {kept_whole}; run `dvc repro split`") from error
+    rules = [grouping.by_value("group", rows["group"])]
+    if kept_whole == "origin":
+        artists = pc.if_else(pc.is_valid(rows["origin"]), None, rows["artist"])
+        return [*rules, grouping.by_value("artist", artists), grouping.by_value("origin", rows["origin"])]
+    return [*rules, grouping.by_value("artist", rows["artist"])] if kept_whole == "artist" else rules
+
+
+def _parts(ids: Ints, rules: list[LinkRule], strata: Ints, heads: int, seed: int) -> Flags:
     """Divide pictures into parts, as the split stage divides them into buckets: by hash, stratified, groups kept whole.
 
-    Origins are few, and not stratified: they take turns, the largest first.
+    Origins are few and of all sizes: they take turns, the largest first, and are not stratified.
 
     Args:
         ids: [n] ascending.
-        kept_whole: [n] columns; pictures that are equal in one of them are in one part.
+        rules: what stays in one part.
         strata: [n] labels as numbers from 0; each part has its share of each.
         heads: number of parts.
         seed: of the hash.
 
     Returns:
-        [n, heads] which head's part each picture is in: exactly one per row.
-
-    Raises:
-        ModelError: if no picture has an origin, and origins are to be kept whole.
+        [n, heads] which head's part each picture is in: one per row, or none of a picture that links two parts.
     """
     weights = np.full(heads, 1 / heads)
     preferred = grouping.bucket_preferences(ids, seed, weights)
-    rules = [grouping.by_value(name, kept_whole[name]) for name in kept_whole.column_names]
-    if "origin" in kept_whole.column_names:
+    if rules[-1].name == "origin":
         pictures, origins = rules[-1].pictures, rules[-1].keys
-        if not len(origins):
-            raise ModelError(
-                "train.model.parts is origin, but no picture has an origin: tag; use content or artist, or tag the "
-                "pictures with the collection that each is from"
-            )
         turn = np.argsort(np.argsort(-np.bincount(origins), kind="stable"))
         preferred[pictures] = (turn[origins][:, None] + seed + np.arange(heads)) % heads
-        strata = np.arange(len(ids))
+        strata = strata.copy()
+        strata[pictures] = strata.max(initial=0) + 1 + np.arange(len(pictures))
     _groups, parts = grouping.assign(rules, preferred, weights, strata)
     flags: Flags = parts[:, None] == np.arange(heads)
     return flags

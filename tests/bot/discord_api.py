@@ -47,12 +47,14 @@ class Api(Http):
     def __init__(self, *, shards: int = 1, **http: Any) -> None:
         super().__init__(**http)
         self.shards = shards
+        self.dms: dict[int, int] = {}  # by user
 
     def routes(self) -> dict[str, Any]:
         channel, guild, app = "/channels/{channel}", "/guilds/{guild}", "/applications/{app}"
         one, member = channel + "/messages/{message}", guild + "/members/{user}"
         return {
             "GET /users/@me": self._value(lambda _: self.users[self.bot]),
+            "POST /users/@me/channels": self._open_dm,
             "GET /applications/@me": self._value(lambda _: self._application()),
             "GET /oauth2/applications/@me": self._value(lambda _: self._application()),
             "GET /gateway": self._value(lambda _: {"url": self.gateway}),
@@ -123,6 +125,16 @@ class Api(Http):
             for command in (await read(request))[0]
         ]
         return reply(self.commands[guild])
+
+    async def _open_dm(self, request: web.Request) -> web.Response:
+        """The channel for direct messages with a user, always the same."""
+        user = int((await read(request))[0]["recipient_id"])
+        if user not in self.users:
+            raise missing("user")
+        if user not in self.dms:
+            id = self.dms[user] = self.snowflake()
+            self.channels[id] = {"id": str(id), "type": 1, "recipients": [self.users[user]], "last_message_id": None}
+        return reply(self.channels[self.dms[user]])
 
     # Messages.
 

@@ -49,8 +49,10 @@ async def furnished(server: DiscordServer, workspace: tuple[str, ...], folder: P
         await bot.connected()
         room = await Room.furnished(server, server.guild)
         if action != "delete":
+            await room.command("policy set", mode="review")  # in enforce mode, a rule takes a confirmation
             await room.command("threshold", label="flagged", action=action, score=0.9)
             await room.command("threshold", label="flagged", action="delete")
+            await room.command("policy set", mode="enforce")
         assert await bot.stopped() == 0
     return room
 

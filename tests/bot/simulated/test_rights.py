@@ -117,7 +117,7 @@ async def test_why_of_a_channel_that_is_hidden_from_the_bot_is_for_nobody(
 
 @pytest.mark.parametrize("joined", [True, False])
 async def test_why_of_a_private_thread_is_for_its_members(world: SimulatedServer, joined: bool) -> None:
-    await world.policy(Mode.SHADOW, rules=RULES)
+    await world.policy(Mode.SHADOW, rules=RULES, exempt_moderators=False)
     backend = world.env.backend
     thread = backend.create_thread(world.general.id, "secret", world.manager.id, type=12)
     for member in (world.bot.user.id, *([world.mod.id] if joined else [])):  # type: ignore[union-attr]
