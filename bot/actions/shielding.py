@@ -32,7 +32,7 @@ from bot.actions.waves import MAX_MESSAGES, WaveEntry
 from bot.pictures.examining import Finding
 from bot.pictures.references import Reference
 from bot.rules.bursts import KEEP_SECONDS, BurstLimits, BurstTracker, PictureMarks, Posting
-from bot.rules.policy import Action, GuildPolicy
+from bot.rules.policy import Action, GuildPolicy, Mode
 from bot.rules.shield import describe_limits
 from bot.services import Services
 from bot.storage.database import StoreError
@@ -181,9 +181,7 @@ class Shield:
         if not policy.shield.on or message.guild is None:
             return False
         if policy.shield.spare_moderators and isinstance(author, discord.Member):
-            channel = message.channel
-            assert not isinstance(channel, discord.DMChannel | discord.GroupChannel | discord.PartialMessageable)  # noqa: S101
-            return not channel.permissions_for(author).manage_messages
+            return not _permissions(author, message.channel).manage_messages
         return True
 
     async def _look(
@@ -204,7 +202,9 @@ class Shield:
             # Only with this message: what was let pass before, under other settings, stays as it is.
             if postings := self._tracker.wave(*key, limits, message.id):
                 wave = self._waves.get(key)
-                if wave is None or not wave.continues(postings):
+                # One that was only logged is over once the server's mode allows more.
+                logged = wave is not None and wave.action is Action.LOG and policy.mode is not Mode.SHADOW
+                if wave is None or logged or not wave.continues(postings):
                     wave = self._begin(guild, author, limits, policy)
                     if wave.action is not Action.LOG:  # now, for the copies are about to be deleted
                         shown = [picture for picture in pictures if picture.key in marks]
@@ -568,6 +568,7 @@ class Shield:
         await store.release_claim(wave.row.id)
         if wave.author_id:
             self._tracker.forget(wave.guild.id, wave.author_id)
+            self._waves.pop((wave.guild.id, wave.author_id), None)
 
 
 def _missing_for(moderator: discord.Member, entry: WaveEntry, choice: str) -> str:
@@ -576,11 +577,17 @@ def _missing_for(moderator: discord.Member, entry: WaveEntry, choice: str) -> st
         return "Moderate Members permission"
     # In every channel, where the moderator could delete the messages by hand; some may be gone by now.
     for channel_id in dict.fromkeys(channel for channel, _ in entry.messages):
-        channel = moderator.guild.get_channel_or_thread(channel_id)
-        held = channel.permissions_for(moderator) if channel else moderator.guild_permissions
-        if not held.manage_messages:
+        if not _permissions(moderator, moderator.guild.get_channel_or_thread(channel_id)).manage_messages:
             return f"Manage Messages permission in <#{channel_id}>"
     return ""
+
+
+def _permissions(member: discord.Member, channel: object) -> discord.Permissions:
+    """What a member may do in a channel; of a thread whose channel is not known, in the server."""
+    known = isinstance(channel, discord.abc.GuildChannel) or (
+        isinstance(channel, discord.Thread) and channel.parent is not None
+    )
+    return channel.permissions_for(member) if known else member.guild_permissions  # type: ignore[attr-defined]
 
 
 def _counts(reference: Reference) -> bool:

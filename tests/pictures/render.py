@@ -1,7 +1,8 @@
-"""Renders the two pictures of README.md: `python tests/pictures/render.py [--only review]`, after `dvc repro`.
+"""Renders the pictures of the READMEs: `python tests/pictures/render.py [--only review]`, after `dvc repro`.
 
 report.webp is the top of `data/test/report.html`. review.webp is an entry of the mod-log: the real bot flags a picture
-of the sample board in a simulated Discord, and a small page draws the message that it sent there. Both need Chromium
+of the sample board in a simulated Discord, and a small page draws the message that it sent there. wave.webp is an entry
+about the same picture in several channels. All need Chromium
 (`apt-get install chromium chromium-driver`).
 """
 
@@ -36,6 +37,8 @@ sys.path += [str(ROOT), str(ROOT / "tests/bot/simulated"), str(ROOT / "tests/bot
 from world import SimulatedCdn, SimulatedServer  # noqa: E402
 
 from bot.rules.policy import Mode  # noqa: E402
+from bot.rules.shield import ShieldPolicy  # noqa: E402
+from bot.rules.strikes import StrikePolicy  # noqa: E402
 from stages.workspace import paths, shards  # noqa: E402
 
 FLAGS = ("--headless", "--no-sandbox", "--disable-gpu", "--disable-dev-shm-usage", "--hide-scrollbars")
@@ -46,6 +49,8 @@ MARGIN = 32
 MOST_BYTES = 150_000
 PICTURE = 5451
 """The image of the sample board that is posted: a playing card, which the policy `house` flags."""
+ROOMS = ("art", "games", "music", "help")
+"""Channels of the wave, besides the first."""
 STYLES = {1: "#5865f2", 2: "#4e5058", 3: "#248046", 4: "#da373c"}
 """Colours of Discord's button styles: primary, secondary, success, danger."""
 
@@ -81,11 +86,11 @@ def report(page: Path) -> Image.Image:
     return screen.crop((round(left) - MARGIN, 0, round(right) + MARGIN, round(bottom) + MARGIN // 2))
 
 
-def review(model: Path, folder: Path) -> Image.Image:
-    """The entry that the bot posts for `PICTURE`, as Discord's dark theme shows it."""
+def review(model: Path, folder: Path, wave: bool = False) -> Image.Image:
+    """The entry that the bot posts for `PICTURE`, or for a wave of it, as Discord's dark theme shows it."""
     with tempfile.TemporaryDirectory() as scratch:
         page = Path(scratch) / "entry.html"
-        page.write_text(asyncio.run(posted(model, picture(folder, PICTURE), Path(scratch))), encoding="utf-8")
+        page.write_text(asyncio.run(posted(model, picture(folder, PICTURE), Path(scratch), wave)), encoding="utf-8")
         with browser(scale=2) as driver:
             driver.set_window_size(WIDTH, 1200)
             driver.get(page.as_uri())
@@ -103,8 +108,11 @@ def picture(folder: Path, image_id: int) -> bytes:
     raise SystemExit(f"image {image_id} is not in {folder}; run `dvc repro download`")
 
 
-async def posted(model: Path, data: bytes, scratch: Path) -> str:
-    """Post a picture in a simulated server in review mode; the bot's entry in the mod-log as a page of HTML."""
+async def posted(model: Path, data: bytes, scratch: Path, wave: bool = False) -> str:
+    """Post a picture in a simulated server; the bot's entry in the mod-log as a page of HTML.
+
+    Once, in review mode; or as a wave, in five channels at once in enforce mode.
+    """
     cdn = SimulatedCdn()
     app = web.Application()
     app.router.add_get("/{path:.*}", cdn.answer)
@@ -117,15 +125,24 @@ async def posted(model: Path, data: bytes, scratch: Path) -> str:
         patch.setattr(simcord.backend.cdn, "CDN_BASE", cdn.base)
         world = SimulatedServer(cdn, model, scratch)
         await world.parts()
-        env = Env(world.bot, shard_count=1)
+        env = Env(world.bot, shard_count=1, settle_timeout=60)
         await env.start()
         world.furnish(env)
-        await world.policy(Mode.REVIEW)
-        await world.post(data)
+        patch.setattr("bot.actions.shielding.QUIET", 0.0)
+        rooms = [world.general, *(world.guild.create_text_channel(name) for name in ROOMS if wave)]
+        await env.settle()
+        if wave:
+            await world.policy(Mode.ENFORCE, rules=(), shield=ShieldPolicy(on=True), strikes=StrikePolicy(ban=3))
+            for room in rooms:
+                files = env.backend.store_attachments(room.id, [("win.png", data)])
+                env.backend.create_message(room.id, world.alice.id, "", attachments=files)
+        else:
+            await world.policy(Mode.REVIEW)
+            await world.post(data)
         await env.settle()
         (entry,) = world.entries()
         names = {str(member.id): f"@{member.name}" for member in (world.alice, world.mod)}
-        names |= {str(channel.id): f"#{channel.name}" for channel in (world.general, world.modlog)}
+        names |= {str(channel.id): f"#{channel.name}" for channel in (*rooms, world.modlog)}
         thumbnails = [env.backend.cdn.get(attachment.url) or b"" for attachment in entry.attachments]
         text = page(entry, names, thumbnails)
         await env.shutdown()
@@ -217,15 +234,16 @@ def save(image: Image.Image, target: Path) -> None:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--only", choices=["report", "review"], help="render one of them [both]")
+    parser.add_argument("--only", choices=["report", "review", "wave"], help="render one of them [both]")
     parser.add_argument("--report", type=Path, default=ROOT / paths.REPORT)
     parser.add_argument("--model", type=Path, default=ROOT / paths.MODEL, help="with its side-car beside it")
     parser.add_argument("--shards", type=Path, default=ROOT / paths.SHARDS)
     options = parser.parse_args()
-    if options.only != "review":
+    if options.only in (None, "report"):
         save(report(options.report), HERE / "report.webp")
-    if options.only != "report":
-        save(review(options.model, options.shards), HERE / "review.webp")
+    for name in ("review", "wave"):
+        if options.only in (None, name):
+            save(review(options.model, options.shards, name == "wave"), HERE / f"{name}.webp")
 
 
 if __name__ == "__main__":

@@ -108,6 +108,18 @@ async def test_shadow_only_logs(
     assert (record.rule, record.action) == ("the same picture in 3 channels within 120 s", "log")  # type: ignore[attr-defined]
 
 
+async def test_a_wave_that_goes_on_is_acted_on_once_the_mode_allows_it(
+    world: SimulatedServer, channels: list[ChannelHandle]
+) -> None:
+    await world.policy(Mode.SHADOW, shield=SHIELD)
+    await spread(world, channels[:3], blue())
+    await world.policy(Mode.ENFORCE, shield=SHIELD)
+    await spread(world, channels[3:], blue())
+    await quiet(world)
+    assert left(world, channels) == 0
+    assert len(world.entries()) == 1
+
+
 async def test_off_it_does_nothing(world: SimulatedServer, channels: list[ChannelHandle]) -> None:
     await world.policy(Mode.ENFORCE)
     await spread(world, channels, blue())
@@ -268,6 +280,10 @@ async def test_undo(world: SimulatedServer, channels: list[ChannelHandle]) -> No
     await spread(world, channels[:2], blue())
     await quiet(world)
     assert left(world, channels) == 2, "the author's pictures are counted anew"
+    await spread(world, channels[2:3], blue())
+    await quiet(world)
+    assert left(world, channels) == 0
+    assert len(world.entries()) == 2
 
 
 async def test_what_the_bot_may_not_do_is_said(world: SimulatedServer, channels: list[ChannelHandle]) -> None:
