@@ -18,6 +18,7 @@ from bot.actions.discord_calls import DISCORD_ERRORS, describe_error
 from bot.actions.moderation import Moderation
 from bot.actions.retrying import Retrying
 from bot.actions.review import PictureMenu, ReviewButton
+from bot.actions.undoing import UndoButton
 from bot.commands import cogs
 from bot.commands.answering import on_command_error
 from bot.services import Services
@@ -84,7 +85,7 @@ class Bot(commands.AutoShardedBot):
 
     async def setup_hook(self) -> None:
         """Register buttons and commands and start the periodic work. discord.py calls it once, before connecting."""
-        self.add_dynamic_items(ReviewButton, PictureMenu)
+        self.add_dynamic_items(ReviewButton, PictureMenu, UndoButton)
         for cog in cogs(self, self.services, self.moderation):
             await self.add_cog(cog)
         await self._sync_commands()

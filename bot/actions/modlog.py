@@ -181,6 +181,10 @@ def _describe(finding: Finding) -> str:
     if finding.origin == "moderator":
         return f"{kind}: **{outcome.label}**, {finding.detail}"
     line = f"{kind}: **{outcome.label}** {outcome.score:.3f}"
+    if finding.likely is not None:
+        link = finding.likely.ruling.link
+        where = f" ([that decision](https://discord.com/channels/{link}))" if link else ""
+        return f"{line}, {finding.detail}{where}"
     return line if outcome.threshold is None else f"{line}, threshold {outcome.threshold:.3f}"
 
 

@@ -10,6 +10,7 @@ from bot.commands.configuring import Configuring
 from bot.commands.insight import Insight
 from bot.commands.members import Members
 from bot.commands.model import ModelCommands
+from bot.commands.pictures import PictureMemory
 from bot.commands.privacy import Privacy
 from bot.commands.watching import Watching
 from bot.services import Services
@@ -22,6 +23,7 @@ def cogs(bot: commands.AutoShardedBot, services: Services, moderation: Moderatio
         Checking(bot, services, moderation),
         Insight(services),
         ModelCommands(bot, services),
+        PictureMemory(bot, services),
         Privacy(services),
         Members(services),
         Watching(bot, services, moderation.teller),

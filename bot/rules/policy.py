@@ -93,6 +93,8 @@ class GuildPolicy:
     timeout_minutes: int = 10
     act_untold: bool = False
     """Whether to act on messages even if the mod-log cannot be used, so that no moderator is told."""
+    copy_threshold: float = 0.94
+    """Similarity from which a picture is taken for a copy of one that a moderator decided on, and acted on."""
     unknown: Mapping[str, Any] = field(default_factory=dict, compare=False, repr=False)
     """Fields that a newer version stored, kept as they are."""
 
