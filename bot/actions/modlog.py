@@ -13,6 +13,7 @@ import discord
 from bot.actions.discord_calls import DISCORD_ERRORS, as_sentence, describe_error, missing_permissions, retry
 from bot.actions.execution import ActionResult
 from bot.actions.picking import list_pictures
+from bot.actions.remembering import BLURRED
 from bot.actions.review import AUTHOR_FIELD, review_view
 from bot.actions.telling import ModlogChannel, modlog_channel, modlog_problem
 from bot.pictures.examining import Finding
@@ -156,7 +157,7 @@ def build_entry(job: Job, entry: Entry, thumbnails: Sequence[bytes] = ()) -> tup
     embed.add_field(name="Action", value=describe_result(result)[:1000], inline=False)
     embed.set_footer(text=f"{entry.version} · {_mark(job)}")
     files = [
-        discord.File(io.BytesIO(data), f"SPOILER_blurred-{place}.jpg")
+        discord.File(io.BytesIO(data), f"{BLURRED}-{place}.jpg")
         for place, data in enumerate(thumbnails[:MAX_THUMBNAILS])
     ]
     return embed, files

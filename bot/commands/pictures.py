@@ -12,12 +12,15 @@ from discord import app_commands
 from discord.ext import commands
 
 from bot.actions.discord_calls import DISCORD_ERRORS, describe_error, missing_permissions, retry
+from bot.actions.modlog import MAX_THUMBNAILS
+from bot.actions.remembering import BLURRED
 from bot.actions.telling import modlog_channel, modlog_problem
 from bot.actions.undoing import undo_view
 from bot.commands.answering import DeferringCog, Interaction, answer, guild_of, plural, report_error
 from bot.commands.confirming import confirm
 from bot.commands.rights import require_moderator_of, require_server_moderator
 from bot.pictures import lists, recognising
+from bot.pictures.examining import blurred_jpeg
 from bot.pictures.fairness import QueueFullError
 from bot.pictures.fetching import NotAPictureError, UnfetchedError
 from bot.pictures.references import Reference, references
@@ -112,7 +115,9 @@ class PictureMemory(DeferringCog):
         """
         guild = guild_of(interaction)
         await require_moderator_of(interaction, guild, message.channel.id)  # at each click: rights may have gone
-        made, failures = [], []
+        made: list[Ruling] = []
+        failures: list[str] = []
+        thumbnails: list[bytes] = []
         for reference in chosen:
             try:
                 decoded = await self._services.examiner.describe(reference, guild.id)
@@ -120,6 +125,7 @@ class PictureMemory(DeferringCog):
                 reason = error.detail if isinstance(error, PictureError | UnfetchedError) else type(error).__name__
                 failures.append(f"`{reference.name or reference.kind}` could not be read ({reason}).")
                 continue
+            thumbnails.append(await self._services.judge.run_in_thread(blurred_jpeg, decoded.thumbnail()))
             made.append(
                 Ruling(
                     guild_id=guild.id,
@@ -141,7 +147,7 @@ class PictureMemory(DeferringCog):
             lines.append(f"{verb} {plural(len(made), 'picture')}, and copies from now on.")
             if not allowed:
                 lines.append(await self._delete(interaction, message))
-            await self._tell(interaction, message, made, lines)
+            await self._tell(interaction, message, made, lines, thumbnails)
         await answer(interaction, " ".join(filter(None, [*lines, *failures])))
 
     async def _delete(self, interaction: Interaction, message: discord.Message) -> str:
@@ -158,9 +164,14 @@ class PictureMemory(DeferringCog):
         return "The message is deleted."
 
     async def _tell(
-        self, interaction: Interaction, message: discord.Message, made: Sequence[Ruling], lines: Sequence[str]
+        self,
+        interaction: Interaction,
+        message: discord.Message,
+        made: Sequence[Ruling],
+        lines: Sequence[str],
+        thumbnails: Sequence[bytes],
     ) -> None:
-        """An entry in the mod-log, with a button that undoes it."""
+        """An entry in the mod-log, with a button that undoes it. Later entries on copies point to it."""
         guild = guild_of(interaction)
         policy = await self._services.store.policy(guild.id)
         channel = modlog_channel(guild, policy)
@@ -171,10 +182,20 @@ class PictureMemory(DeferringCog):
         embed.add_field(name="Author", value=f"<@{message.author.id}> ({message.author.id})")
         embed.add_field(name="Message", value=message.jump_url, inline=False)
         view = undo_view(message.channel.id, [ruling.sha256 for ruling in made])
+        files = [
+            discord.File(io.BytesIO(data), f"{BLURRED}-{place}.jpg")
+            for place, data in enumerate(thumbnails[:MAX_THUMBNAILS])
+        ]
+        more: dict[str, Any] = {"view": view} if view else {}
         try:
-            await channel.send(embed=embed, view=view, allowed_mentions=discord.AllowedMentions.none())
+            entry = await channel.send(
+                embed=embed, files=files, allowed_mentions=discord.AllowedMentions.none(), **more
+            )
         except DISCORD_ERRORS:
             self._services.metrics.errors.labels("mod-log").inc()
+            return
+        link = f"{guild.id}/{entry.channel.id}/{entry.id}"
+        await self._services.rulings.add(*(replace(ruling, link=link) for ruling in made))
 
     @pictures.command(name="list", description="List the pictures that moderators have blocked or allowed")
     @app_commands.describe(decision="only these", page="further decisions")

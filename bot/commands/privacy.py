@@ -15,7 +15,7 @@ scores, the action taken, and a moderator's decision. It never stores pictures o
 Everything is deleted after {days} days, or when the bot leaves the server.
 `/privacy delete` deletes what is stored under your id, in all servers. If a picture is still waiting for review, its \
 record stays until then, without your id, and is deleted with the decision. Moderators' decisions on a picture stay \
-under its hash, without a name."""
+under its hashes, without the author's name; a moderator who uses the command is no longer named in them either."""
 
 
 @app_commands.guild_only()

@@ -261,9 +261,7 @@ class _Remembered:
             fingerprint = parse(ruling.fingerprint)
             # Only what a look-up needs stays in memory.
             self._by_sha256[key] = replace(ruling, fingerprint=None)
-            if (row := self._row_of.pop(key, None)) is not None:
-                self.index.remove(row)
-            if fingerprint is not None:
+            if fingerprint is not None and key not in self._row_of:  # equal bytes have equal fingerprints
                 self._row_of[key] = len(self._rows)
                 self._rows.append(key)
                 fingerprints.append(fingerprint)

@@ -22,7 +22,7 @@ STEPS = (3.0, 1.5, 0.75)
 """In pixels of the remembered picture, at its edge."""
 MOVES = np.concatenate([np.eye(4), -np.eye(4)]) * np.array([1, 1, 2, 2])
 """Across, down, larger, turned."""
-CONFIRMED = 8
+CONFIRMED = 5
 """Places that are compared in detail."""
 
 

@@ -54,11 +54,6 @@ def copy_of(data: bytes) -> bytes:
     return encoded(ImageOps.expand(image, (12, 40), (24, 25, 28)))
 
 
-async def last(world: SimulatedServer) -> tuple[str, str, int]:
-    row = (await world.decisions())[0]
-    return row.verdict, row.origin, row.done
-
-
 async def test_a_blocked_picture_and_its_copies_are_deleted_from_now_on(world: SimulatedServer) -> None:
     await world.policy(Mode.ENFORCE, rules=RULES)
     message = await world.post(blue())
@@ -166,7 +161,12 @@ async def test_a_likely_copy_is_flagged_and_not_deleted(world: SimulatedServer) 
     assert len(world.posts(world.general)) == 1
     entry = world.entries()[before]
     assert "similar to a picture that was blocked" in str(entry.embeds[0].description)
-    assert await last(world) == ("clean", "model", Action.FLAG)
+    earlier = world.entries()[before - 1]
+    assert f"/{earlier.id})" in str(entry.embeds[0].description), "a link to that decision"
+    mine, remembered = (world.env.backend.cdn.get(each.url) for each in entry.attachments)
+    assert remembered == world.env.backend.cdn.get(earlier.attachments[0].url) != mine, "both, side by side"
+    done = {(row.verdict, row.origin, row.done) for row in await world.decisions()}
+    assert done == {("clean", "model", Action.LOG), ("clean", "model", Action.FLAG)}
 
 
 async def test_a_moderators_name_is_forgotten_with_their_data(world: SimulatedServer) -> None:
