@@ -9,6 +9,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
+
 from stages.config.train import Train
 from stages.dataset import targets
 from stages.dataset.arrays import Rows, decoded
@@ -68,8 +70,8 @@ def main() -> None:
 
 def read_task(params: Train) -> Task:
     """The labels and tags to learn, and which head learns from which picture."""
-    heads = getattr(params.model, "heads", 1)
-    return targets.read(paths.SPLITS["train"], paths.SPLITS["val"], params.model.tag_min, heads, params.seed)
+    heads, parts = getattr(params.model, "heads", 1), getattr(params.model, "parts", "content")
+    return targets.read(paths.SPLITS["train"], paths.SPLITS["val"], params.model.tag_min, heads, params.seed, parts)
 
 
 def prepare(task: Task, params: Train) -> Inputs:
@@ -82,7 +84,9 @@ def prepare(task: Task, params: Train) -> Inputs:
     fp32 = features.graph(stem, pictures.shape)
     quantised = isinstance(stem, PooledStem) and params.int8_drop
     int8 = features.int8_graph(fp32, pictures.shape, params.threads) if quantised else None
-    rows = features.extracted(pictures, int8 or fp32, params.threads)
+    # Not those of the test pictures, which nothing here looks at.
+    needed = np.union1d(task.train.ids, task.val.ids)
+    rows = features.extracted(pictures, int8 or fp32, params.threads, wanted=needed)
     count = getattr(params.model, "augmented_copies", 0)
     copies = [features.extracted(pictures, int8 or fp32, params.threads, copy, task.train.ids) for copy in range(count)]
     return Inputs(architecture, pictures, stem, int8, rows, copies)

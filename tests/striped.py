@@ -31,6 +31,8 @@ SMALL = {
     "batch_size": 16,
     "hidden": 32,
     "tag_min": 12,
+    "parts": "content",
+    "pooled_stages": None,
     "augmented_copies": 0,
     "heads": 1,
     "threads": 1,

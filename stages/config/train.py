@@ -86,6 +86,13 @@ class ProbeModel:
     """Heads of the ensemble; the exported model averages them. With several, each head trains on all but its own part
     of the train and validation splits, and gives the out-of-fold scores of that part; a single head trains on the
     train split alone."""
+    parts: Literal["content", "artist", "origin"]
+    """What the parts of several heads keep whole: near-duplicates (`content`), also each `artist`, or each `origin` (of
+    pictures without one, each artist). Calibration and thresholds then hold for pictures of artists, or of origins,
+    that a model has not learnt from."""
+    pooled_stages: Count | None
+    """How many of the backbone's stages are pooled to features, from the first; null: all, and the last layer. The last
+    ones tell objects of photographs apart; the first ones, textures and strokes."""
     augmented_copies: Natural
     """Augmented copies of each picture that heads also train on: mirrored, cropped, framed, grey ..."""
     tag_loss: NotNegative

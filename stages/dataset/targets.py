@@ -4,7 +4,8 @@ A network with one head learns from the train split and is measured on the val s
 ensemble with out-of-fold scores (cross-fitting): train and val are pooled and divided into a part per head. Each head
 learns from all pictures but its own part, and gives the out-of-fold scores of that part. So the ensemble has learnt
 from every picture, and epochs, calibration and thresholds are still chosen on scores of pictures that the scoring head
-has not seen. Groups of near-duplicates stay in one part.
+has not seen. Groups of near-duplicates stay in one part; each artist's or each origin's pictures, too, if thresholds
+are to hold for those whose pictures nobody has learnt from.
 """
 
 from __future__ import annotations
@@ -17,11 +18,12 @@ from typing import Any
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
 from stages.dataset import grouping
-from stages.dataset.grouping import Flags, Ints
+from stages.dataset.grouping import Flags, Ints, LinkRule
 from stages.workspace.errors import ModelError
 
 LEAST = 20
@@ -83,7 +85,7 @@ class Task:
         return 1 if self.kind == "binary" else len(self.labels)
 
 
-def read(train: Path, val: Path, tag_min: int, heads: int = 1, seed: int = 0) -> Task:
+def read(train: Path, val: Path, tag_min: int, heads: int = 1, seed: int = 0, parts: str = "content") -> Task:
     """Read the train and val splits.
 
     Args:
@@ -92,6 +94,8 @@ def read(train: Path, val: Path, tag_min: int, heads: int = 1, seed: int = 0) ->
         tag_min: training pictures that a tag needs to be in the vocabulary. `PROVENANCE` tags never are.
         heads: of the network.
         seed: decides each head's part, if there are several.
+        parts: what stays in one part: near-duplicates (`content`), also each `artist`, or each `origin`; a picture
+            without an origin then stays with its artist's.
 
     Raises:
         ModelError: if a split is missing or invalid, or a label has too few pictures to train or to measure.
@@ -107,7 +111,7 @@ def read(train: Path, val: Path, tag_min: int, heads: int = 1, seed: int = 0) ->
     examples = [_examples(split, labels, vocabulary) for split in tables]
     task = Task(policies[0], vocabulary, examples[0], examples[1], _origins(tables))
     _check(task)
-    return task if heads == 1 else _out_of_fold(task, tables, heads, seed)
+    return task if heads == 1 else _out_of_fold(task, tables, heads, seed, parts)
 
 
 def table(path: Path) -> pa.Table:
@@ -135,40 +139,73 @@ def labelled(rows: pa.Table, labels: tuple[str, ...]) -> NDArray[np.bool_]:
     return _many_hot([[label] for label in rows["label"].to_pylist()], labels)
 
 
-def _out_of_fold(task: Task, tables: list[pa.Table], heads: int, seed: int) -> Task:
+def _out_of_fold(task: Task, tables: list[pa.Table], heads: int, seed: int, kept_whole: str) -> Task:
     """Pool train and val: each head scores one part of the pictures, and learns from the others."""
     ids, labels, tags = (
         np.concatenate([getattr(examples, name) for examples in (task.train, task.val)])
         for name in ("ids", "labels", "tags")
     )
     order = np.argsort(ids)  # grouping takes pictures in ascending order of id
-    groups = np.concatenate([split["group"].to_numpy() for split in tables])[order]
     # Each distinct combination of labels is a stratum.
     strata = np.unique(labels[order], axis=0, return_inverse=True)[1].reshape(-1)
-    scores = _parts(ids[order], groups, strata, heads, seed)
+    scores = _parts(ids[order], _kept_whole(tables, order, kept_whole), strata, heads, seed)
+    kept = scores.any(1)
+    order, scores = order[kept], scores[kept]
     train, val = (
         Examples(ids[order], labels[order], tags[order], flags.astype(np.float32)) for flags in (~scores, scores)
     )
     return replace(task, train=train, val=val)
 
 
-def _parts(ids: Ints, groups: Ints, strata: Ints, heads: int, seed: int) -> Flags:
+def _kept_whole(tables: list[pa.Table], order: Ints, kept_whole: str) -> list[LinkRule]:
+    """What one part has all pictures of: near-duplicates, also an artist's or an origin's.
+
+    With `origin`, a picture without one stays with its artist's.
+
+    Args:
+        tables: the splits.
+        order: [n] rows of both in ascending order of id.
+        kept_whole: `content`, `artist` or `origin`.
+
+    Raises:
+        ModelError: if a split lacks the column.
+    """
+    columns = ("group", *{"artist": ("artist",), "origin": ("artist", "origin")}.get(kept_whole, ()))
+    try:
+        rows = pa.concat_tables(split.select(columns) for split in tables).take(order)
+    except KeyError as error:
+        raise ModelError(f"the splits have no column {kept_whole}; run `dvc repro split`") from error
+    rules = [grouping.by_value("group", rows["group"])]
+    if kept_whole == "origin":
+        artists = pc.if_else(pc.is_valid(rows["origin"]), None, rows["artist"])
+        return [*rules, grouping.by_value("artist", artists), grouping.by_value("origin", rows["origin"])]
+    return [*rules, grouping.by_value("artist", rows["artist"])] if kept_whole == "artist" else rules
+
+
+def _parts(ids: Ints, rules: list[LinkRule], strata: Ints, heads: int, seed: int) -> Flags:
     """Divide pictures into parts, as the split stage divides them into buckets: by hash, stratified, groups kept whole.
+
+    Origins are few and of all sizes: they take turns, the largest first, and are not stratified.
 
     Args:
         ids: [n] ascending.
-        groups: [n] group of each picture.
+        rules: what stays in one part.
         strata: [n] labels as numbers from 0; each part has its share of each.
         heads: number of parts.
         seed: of the hash.
 
     Returns:
-        [n, heads] which head's part each picture is in: exactly one per row.
+        [n, heads] which head's part each picture is in: one per row, or none of a picture that links two parts.
     """
     weights = np.full(heads, 1 / heads)
     preferred = grouping.bucket_preferences(ids, seed, weights)
-    rule = grouping.by_value("group", pa.chunked_array([groups]))
-    _groups, parts = grouping.assign([rule], preferred, weights, strata)
+    if rules[-1].name == "origin":
+        pictures, origins = rules[-1].pictures, rules[-1].keys
+        turn = np.argsort(np.argsort(-np.bincount(origins), kind="stable"))
+        preferred[pictures] = (turn[origins][:, None] + seed + np.arange(heads)) % heads
+        strata = strata.copy()
+        strata[pictures] = strata.max(initial=0) + 1 + np.arange(len(pictures))
+    _groups, parts = grouping.assign(rules, preferred, weights, strata)
     flags: Flags = parts[:, None] == np.arange(heads)
     return flags
 

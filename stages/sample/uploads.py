@@ -102,10 +102,12 @@ def uploads(contents: Contents) -> list[Upload]:
     for name, into in originals.items():  # merging two images also merges their tags
         tags[into] |= tags[name]
 
-    moments = _moments(works)
+    moments = _moments(works | dict.fromkeys(contents.withdrawn, Work()))
     ids = {name: number for name, (number, _) in moments.items()}
     uploaded = []
     for name, (_, moment) in moments.items():
+        if name not in works:  # withdrawn
+            continue
         original = originals.get(name)
         uploaded.append(
             Upload(
@@ -126,7 +128,7 @@ def uploads(contents: Contents) -> list[Upload]:
 
 
 def _moments(works: Mapping[str, Work]) -> dict[str, tuple[int, datetime]]:
-    """Each picture's id and time, by ascending id."""
+    """Each picture's id and time, by ascending id. Those of withdrawn pictures count: no id depends on what stays."""
     moments = {}
     for first_id in sorted({work.first_id for work in works.values()}):
         number, moment = first_id - 1, FIRST_DAY + timedelta(seconds=(first_id - 1) * PAUSE // 2)

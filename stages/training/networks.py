@@ -181,6 +181,7 @@ class Architecture:
     """See `backbones.create`."""
     hidden: int = 0
     heads: int = 1
+    pooled_stages: int | None = None
     trained_blocks: int = 0
     augment: bool = False
     """Pictures are augmented anew in each epoch, so there is no frozen stem."""
@@ -194,10 +195,10 @@ def frozen_stem(architecture: Architecture) -> FrozenStem | None:
     """
     if not architecture.backbone:
         return None
-    network = create(architecture.backbone, architecture.weights)
+    network = create(architecture.backbone, architecture.weights, architecture.size)
     normalise = normalisation(network, architecture.weights)
     if architecture.name == "probe":
-        stem: FrozenStem = PooledStem(network, normalise)
+        stem: FrozenStem = PooledStem(network, normalise, architecture.pooled_stages)
     else:
         # Of the whole backbone: the trainable part, too, must fit the size.
         check_size(nn.Sequential(normalise, network), architecture)
@@ -239,7 +240,7 @@ def trainable_part(architecture: Architecture, features: int) -> nn.Module:
         return Head(features, architecture.hidden, dropout, outputs, tags, architecture.heads)
     if architecture.name == "mini_xception":
         return MiniXception(dropout, outputs, tags)
-    network = create(architecture.backbone, architecture.weights)
+    network = create(architecture.backbone, architecture.weights, architecture.size)
     # timm: some networks have a layer between the last feature map and the classifier, with a width of its own.
     width = cast(int, getattr(network, "head_hidden_size", None) or network.num_features)
     parts = _cut_backbone(network, architecture)

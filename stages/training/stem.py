@@ -16,6 +16,7 @@ from torch import Tensor, fx, nn
 from torchvision.models.feature_extraction import NodePathTracer
 
 from stages.training.backbones import Normalise
+from stages.workspace.errors import ModelError
 
 
 def _mean(values: Tensor) -> Tensor:
@@ -31,16 +32,17 @@ def _moments(values: Tensor) -> Tensor:
     return torch.cat([average, variance.clamp(min=0).sqrt(), values.amax((2, 3))], 1)
 
 
-def _taps(network: nn.Module) -> dict[str, Callable[[Tensor], Tensor]]:
+def _taps(network: nn.Module, stages: int | None) -> dict[str, Callable[[Tensor], Tensor]]:
     """Name of an inner module -> the pooling of its outputs.
 
     Of timm's EfficientNets: the last block of each stage but the first, and the normalised output of the depthwise
-    convolution within it. Of other networks: the modules that timm lists in `feature_info`.
+    convolution within it. Of other networks: the modules that timm lists in `feature_info`. Of the first so many stages
+    or modules only, unless it is None.
     """
     taps: dict[str, Callable[[Tensor], Tensor]] = {}
-    stages = getattr(network, "blocks", None)
-    if isinstance(stages, nn.Sequential) and all(isinstance(stage, nn.Sequential) for stage in stages):
-        for number, stage in enumerate(stages):
+    blocks = getattr(network, "blocks", None)
+    if isinstance(blocks, nn.Sequential) and all(isinstance(stage, nn.Sequential) for stage in blocks):
+        for number, stage in enumerate(list(blocks)[:stages]):
             last = f"blocks.{number}.{len(cast(nn.Sequential, stage)) - 1}"
             if number and hasattr(network.get_submodule(last), "conv_dw"):
                 after = "bn2" if hasattr(network.get_submodule(last), "conv_pwl") else "bn1"
@@ -48,7 +50,7 @@ def _taps(network: nn.Module) -> dict[str, Callable[[Tensor], Tensor]]:
             if number:
                 taps[last] = _moments
     else:
-        taps = {level["module"]: _moments for level in getattr(network, "feature_info", [])}
+        taps = {level["module"]: _moments for level in getattr(network, "feature_info", [])[:stages]}
     return taps
 
 
@@ -57,20 +59,35 @@ class PooledStem(nn.Module):
 
     The last layer, trained to tell objects apart, discards textures and strokes that inner layers still have. Of
     `tf_efficientnet_lite0` there are 7,424 values: means of 6 depthwise convolutions; means, standard deviations and
-    maxima of 6 blocks; means of the last layer.
+    maxima of 6 blocks; means of the last layer. Of its first 6 stages alone there are 4,032.
     """
 
-    def __init__(self, network: nn.Module, normalise: Normalise) -> None:
+    def __init__(self, network: nn.Module, normalise: Normalise, stages: int | None = None) -> None:
+        """Pool the outputs of the first so many stages; None: of all, and of the last layer.
+
+        Raises:
+            ModelError: if the network has no such stages.
+        """
         super().__init__()
         self.normalise = normalise
         self.network = network
-        self._taps = _taps(network)
+        self._stages = stages
+        self._taps = _taps(network, stages)
+        if stages is not None and not self._taps:
+            raise ModelError(
+                f"train.model.pooled_stages={stages}: {type(network).__name__} has nothing to pool there; raise it, or "
+                "set it to null"
+            )
         self._channels_last = str(getattr(network, "output_fmt", "")) == "NHWC"
         self.eval().requires_grad_(False)
 
     def train(self, mode: bool = True) -> PooledStem:
         """Ignore the mode: the batch norms' frozen statistics are part of the features."""
         return super().train(False)
+
+    def extra_repr(self) -> str:
+        """What is pooled: the modules' own text does not show it."""
+        return f"pooled={', '.join(self._taps)}, stages={self._stages}"
 
     def forward(self, pixels: Tensor) -> Tensor:
         pooled: list[Tensor] = []
@@ -91,7 +108,9 @@ class PooledStem(nn.Module):
         finally:
             for handle in handles:
                 handle.remove()
-        return torch.cat([*pooled, self.network.forward_head(last, pre_logits=True)], 1)  # type: ignore[operator]
+        if self._stages is None:
+            pooled.append(self.network.forward_head(last, pre_logits=True))  # type: ignore[operator]
+        return torch.cat(pooled, 1)
 
 
 class CutStem(nn.Module):

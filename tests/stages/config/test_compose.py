@@ -17,6 +17,8 @@ CONF = Path(__file__).parents[3] / "conf"
 MODELS = {
     "probe": ProbeModel,
     "probe_lite2": ProbeModel,
+    "probe_dinov2": ProbeModel,
+    "probe_siglip": ProbeModel,
     "finetune": FineTunedModel,
     "mini_xception": MiniXceptionModel,
 }

@@ -144,6 +144,80 @@ def test_each_part_has_its_share_of_each_label_and_keeps_groups_whole(tmp_path: 
     assert flagged == pytest.approx([14.4] * 5, abs=6)
 
 
+@pytest.mark.parametrize("parts", ["artist", "origin"])
+def test_an_artists_or_an_origins_pictures_are_in_one_part(tmp_path: Path, parts: str) -> None:
+    board = [
+        {
+            "image_id": n,
+            "group": n,
+            "label": "flagged" if n % 3 else "clean",
+            "tags": ["drawn"],
+            "artist": None,
+            parts: f"number {n % 20}" if n % 4 else None,
+        }
+        for n in range(240)
+    ]
+    train, val = put(tmp_path / "t.parquet", board[:180]), put(tmp_path / "v.parquet", board[180:])
+    task = read(train, val, 1, 5, 0, parts)
+    number = task.val.heads.argmax(1)
+    names = {row["image_id"]: row[parts] for row in board}
+    parts_of: dict[str, set[int]] = {}
+    for image_id, part in zip(task.val.ids.tolist(), number.tolist(), strict=True):
+        if names[image_id]:
+            parts_of.setdefault(names[image_id], set()).add(part)
+    assert len(parts_of) == 15
+    assert {len(found) for found in parts_of.values()} == {1}
+    assert (task.val.heads.sum(0) > 20).all()
+    assert (task.train.heads + task.val.heads == 1).all()
+
+
+def test_a_picture_without_an_origin_stays_with_its_artists(tmp_path: Path) -> None:
+    board = [
+        {
+            "image_id": n,
+            "group": n,
+            "label": "flagged" if n % 2 else "clean",
+            "tags": ["drawn"],
+            "artist": f"artist {n % 12}",
+            "origin": "a collection" if n % 12 < 2 else None,
+        }
+        for n in range(240)
+    ]
+    train, val = put(tmp_path / "t.parquet", board[:180]), put(tmp_path / "v.parquet", board[180:])
+    task = read(train, val, 1, 5, 0, "origin")
+    number = task.val.heads.argmax(1)
+    assert len(set(number[task.val.ids % 12 < 2])) == 1
+    others = [set(number[task.val.ids % 12 == artist]) for artist in range(2, 12)]
+    assert {len(found) for found in others} == {1}
+    assert len(set.union(*others)) > 2
+
+
+def test_a_picture_that_links_two_parts_is_left_out(tmp_path: Path) -> None:
+    board = [
+        {
+            "image_id": n,
+            "group": 0 if n in (0, 1, 238, 239) else n,
+            "label": "flagged" if n % 3 else "clean",
+            "tags": ["drawn"],
+            "artist": None,
+            "origin": f"collection {n % 2}",
+        }
+        for n in range(240)
+    ]
+    train, val = put(tmp_path / "t.parquet", board[:180]), put(tmp_path / "v.parquet", board[180:])
+    task = read(train, val, 1, 2, 0, "origin")
+    assert task.train.ids.tolist() == task.val.ids.tolist()
+    assert set(range(240)) - set(task.val.ids.tolist()) <= {0, 1, 238, 239}
+    assert len(task.val.ids) < 240
+    assert (task.val.heads.sum(1) == 1).all()
+    assert (task.train.heads + task.val.heads == 1).all()
+
+
+def test_a_split_without_artists_says_what_to_run(train: Path, val: Path) -> None:
+    with pytest.raises(ModelError, match=r"the splits have no column artist; run `dvc repro split`"):
+        read(train, val, 1, 5, 0, "artist")
+
+
 def test_another_seed_gives_other_parts(tmp_path: Path) -> None:
     first, again, other = (pooled(tmp_path, seed=seed).val.heads for seed in (0, 0, 1))
     assert (first == again).all()

@@ -50,6 +50,22 @@ def test_a_link_is_a_duplicate_of_what_it_leads_to(library: Library) -> None:
     ]
 
 
+def test_a_picture_of_too_many_pixels_is_withdrawn_with_its_other_names(
+    tiny: Any, library: Library, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    areas = {each.name: each.statistics.width * each.statistics.height for each in library.contents.pictures}
+    monkeypatch.setattr(openclipart, "MOST_PIXELS", areas["animals/cat.png"] - 1)
+    monkeypatch.setenv("MLPY_CACHE", str(tmp_path))
+    monkeypatch.setenv(debian.FOLDER_VARIABLE, str(tiny.debs))
+    contents = openclipart.gather(tiny.packages, ()).contents
+    large = {name for name, area in areas.items() if area >= areas["animals/cat.png"]}
+    other_names = {duplicate.name for duplicate in library.contents.duplicates if duplicate.of in large}
+    assert {"animals/cat.png", "animals/kitty.png", "pets/kitten.png"} <= large | other_names
+    assert set(contents.withdrawn) == large | other_names
+    assert {picture.name for picture in contents.pictures} == areas.keys() - large
+    assert {duplicate.of for duplicate in contents.duplicates}.isdisjoint(large)
+
+
 def test_a_drawing_says_what_its_author_wrote(works: dict[str, Work]) -> None:
     assert works["animals/cat.png"] == Work(
         title="The cat",

@@ -37,6 +37,14 @@ def many() -> list[Upload]:
     return uploads(Contents(pictures, duplicates))
 
 
+def test_a_withdrawn_picture_leaves_the_others_as_they_were() -> None:
+    pictures = tuple(picture(f"many/{number:03}.png", "a tag") for number in range(50))
+    whole = uploads(Contents(pictures, ()))
+    fewer = uploads(Contents(pictures[10:], (), tuple(each.name for each in pictures[:10])))
+    names = {each.name for each in pictures[10:]}
+    assert fewer == [image for image in whole if image.picture.name in names]
+
+
 def test_ids_ascend_with_gaps(many: list[Upload]) -> None:
     ids = [image.id for image in many]
     assert ids[0] >= 1

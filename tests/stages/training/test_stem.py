@@ -2,13 +2,20 @@
 
 from __future__ import annotations
 
+import math
+from pathlib import Path
+
 import numpy as np
+import onnx
 import pytest
 import torch
 from torch import Tensor, nn
 
+from stages.inference.runtime import session
 from stages.training.backbones import create, normalisation
+from stages.training.export import FEATURES, PIXELS, export
 from stages.training.stem import PooledStem, cut
+from stages.workspace.errors import ModelError
 
 TINY = "test_efficientnet"  # timm's own for tests: 360 thousand parameters
 
@@ -27,6 +34,36 @@ def test_lite0_is_pooled_to_7424_values(pooled: PooledStem) -> None:
     found = pooled(pixels(2))
     assert found.shape == (2, 7424)
     assert found.isfinite().all()
+
+
+def test_fewer_stages_are_the_first_values(pooled: PooledStem) -> None:
+    first = PooledStem(pooled.network, pooled.normalise, stages=6)(pixels(2))
+    assert first.shape == (2, 4032)
+    assert torch.equal(first, pooled(pixels(2))[:, :4032])
+
+
+def test_a_graph_of_fewer_stages_leaves_out_the_rest(pooled: PooledStem, tmp_path: Path) -> None:
+    first = PooledStem(pooled.network, pooled.normalise, stages=3)
+    export(first, tmp_path / "first.onnx", (64, 64, 3), (PIXELS, FEATURES))
+    network = onnx.load(tmp_path / "first.onnx")
+    weights = sum(math.prod(tensor.dims) for tensor in network.graph.initializer)
+    assert 0 < weights < 0.1 * sum(parameter.numel() for parameter in pooled.network.parameters())
+    values = session(tmp_path / "first.onnx", 1).run(None, {PIXELS: pixels(2).numpy()})[0]
+    assert np.allclose(values, first(pixels(2)), atol=1e-3)
+
+
+def test_stages_without_anything_to_pool_are_refused(pooled: PooledStem) -> None:
+    with pytest.raises(ModelError, match=r"pooled_stages=1: .* has nothing to pool there; raise it"):
+        PooledStem(pooled.network, pooled.normalise, stages=1)
+
+
+@pytest.mark.parametrize("backbone", ["test_vit", "test_vit3"])
+def test_a_transformer_is_resized_for_the_pictures_and_exported(backbone: str, tmp_path: Path) -> None:
+    network = create(backbone, "none", 64)
+    stem = PooledStem(network, normalisation(network, "none"))
+    export(stem, tmp_path / "stem.onnx", (64, 64, 3), (PIXELS, FEATURES))
+    values = session(tmp_path / "stem.onnx", 1).run(None, {PIXELS: pixels(3).numpy()})[0]
+    assert np.allclose(values, stem(pixels(3)), atol=1e-3)
 
 
 def test_a_frozen_stem_cannot_be_put_in_training_mode(pooled: PooledStem) -> None:
