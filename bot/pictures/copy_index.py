@@ -27,6 +27,8 @@ MAX_PAIRS = 150
 """Pairs of features among which an arrangement is looked for."""
 MAX_PDQ = 76
 """Differing bits of 256 with which a whole picture is proposed."""
+BUDGET = 30_000
+"""Entries that a look-up reads, and as many of the mirrored picture. Rare visual words first: common ones say little."""
 MERGED = 1000
 """Pictures in the short list before it is merged."""
 TOLERANCES = (0.06, 0.04, 0.025, 0.018, 0.012)
@@ -68,6 +70,9 @@ class _Lists:
         flat = words.ravel().astype(np.int64)
         starts = self._starts[flat].astype(np.int64)
         counts = self._starts[flat + 1].astype(np.int64) - starts
+        if counts.sum() > BUDGET:
+            rare = np.argsort(counts, kind="stable")
+            counts[rare[np.cumsum(counts[rare]) > BUDGET]] = 0
         asked = np.repeat(np.arange(len(flat)), counts)
         entries = np.arange(len(asked)) + np.repeat(starts - np.cumsum(counts) + counts, counts)
         features = asked // words.shape[1]
