@@ -118,7 +118,7 @@ class Fingerprint:
         for size in sizes:
             parts.append(data[start : start + size])
             start += size
-        points = np.frombuffer(parts[2], "<i2").reshape(count, 3).astype(np.float32) / 4
+        points: Points = (np.frombuffer(parts[2], "<i2").reshape(count, 3) / 4).astype(np.float32)
         if (points[:, 2] < 0.25).any() or (np.abs(points[:, :2]) > 2 * SIDE).any():
             raise FingerprintError("not a fingerprint: features outside of the picture")
         words, signs = np.frombuffer(parts[0], "<u2"), np.frombuffer(parts[1], "<u8")
@@ -166,7 +166,7 @@ def _codebook() -> _Codebook:
 @cache
 def _sift() -> Any:
     cv2.setNumThreads(1)  # the processes that decode are as many as there are cores
-    return cv2.SIFT_create(nfeatures=0, contrastThreshold=0.02, edgeThreshold=15)
+    return cv2.SIFT.create(nfeatures=0, contrastThreshold=0.02, edgeThreshold=15)
 
 
 def _mirrored_order() -> NDArray[np.int64]:
@@ -184,12 +184,12 @@ def sight(picture: Pixels) -> Sighting:
     scale = SIDE / max(height, width)
     size = (max(8, round(width * scale)), max(8, round(height * scale)))
     method = cv2.INTER_AREA if scale < 1 else cv2.INTER_LINEAR
-    scaled = np.asarray(cv2.resize(np.ascontiguousarray(picture), size, interpolation=method))
-    grey = np.asarray(cv2.cvtColor(scaled, cv2.COLOR_RGB2GRAY))
+    scaled = np.asarray(cv2.resize(np.ascontiguousarray(picture), size, interpolation=method), np.uint8)
+    grey = np.asarray(cv2.cvtColor(scaled, cv2.COLOR_RGB2GRAY), np.uint8)
     features, points = _features(grey, ASKED)
     words, signs = zip(*(_coded(each) for each in (features, features[:, MIRRORED])), strict=True)
     half = (max(4, size[0] // 2), max(4, size[1] // 2))
-    luma = np.asarray(cv2.resize(grey, half, interpolation=cv2.INTER_AREA))
+    luma = np.asarray(cv2.resize(grey, half, interpolation=cv2.INTER_AREA), np.uint8)
     edges, _ = edge_map(Luma(luma), (np.eye(2), np.zeros(2)), size)
     boxes = [(box, *_pdq(scaled, box)) for box in [(0, 0, *size), *framed(scaled)]]
     kept = Fingerprint(*size, words[0][:KEPT, 0], signs[0][:KEPT], points[:KEPT], _quantised(edges), boxes[0][1])
@@ -289,7 +289,8 @@ class Luma:
         step = int(np.clip(np.round(4 * np.log2(max(scale, 0.01))), -8, 12))
         if step not in self._blurred:
             height, width = self.shape
-            self._blurred[step] = _blur(height, step) @ self._luma @ _blur(width, step).T
+            blurred = _blur(height, step) @ self._luma @ _blur(width, step).T
+            self._blurred[step] = blurred.astype(np.float32, copy=False)
         return self._blurred[step]
 
 

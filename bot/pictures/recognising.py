@@ -12,7 +12,7 @@ from bot.pictures.copy_index import Proposal, placements
 
 LIKELY, SURE = 0.9, 0.94
 """Similarities from which a picture is taken for a copy: flagged, and acted on. See bot/README.md for their errors."""
-ERRORS = ""
+ERRORS = "Of other pictures, about 1 % reached 0.90 and 0.2 % reached 0.94, with 400 remembered."
 """What was measured, for whoever changes the threshold."""
 MIN_OVERLAP, MIN_COVERAGE, MIN_EDGES = 0.5, 0.27, 4.0
 """Of the remembered picture that is seen, of the other that it covers, and of edges to compare."""

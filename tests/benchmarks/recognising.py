@@ -291,9 +291,7 @@ def recall(options: argparse.Namespace) -> None:
         shares = [(rows[:, 0] >= level).mean() for level in levels]
         say(name.ljust(32), f"{rows[:, 2].mean():6.2f}", *(f"{share:.2f}" for share in shares))
     shares = [100 * (unknown[:, 1] >= level).mean() for level in levels]
-    say(
-        "% of strangers".ljust(32), f"{100 * unknown[:, 2].mean():6.2f}", *(f"{each:4.1f}" for each in shares), sep="  "
-    )
+    say("% of strangers".ljust(32), f"{100 * unknown[:, 2].mean():6.2f}", *(f"{each:4.1f}" for each in shares))
     if options.keep:
         np.savez(options.keep, unknown=unknown, **results)
 
