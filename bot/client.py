@@ -13,12 +13,16 @@ from typing import Any
 import discord
 from discord.ext import commands, tasks
 
+from bot.actions.appeals import AppealDecisionButton, AppealPost
 from bot.actions.catching_up import CatchUp
 from bot.actions.discord_calls import DISCORD_ERRORS, describe_error
 from bot.actions.moderation import Moderation
+from bot.actions.notices import AppealButton
 from bot.actions.retrying import Retrying
 from bot.actions.review import PictureMenu, ReviewButton
+from bot.actions.shielding import Shield
 from bot.actions.undoing import UndoButton
+from bot.actions.wave_review import WaveButton
 from bot.commands import cogs
 from bot.commands.answering import on_command_error
 from bot.services import Services
@@ -82,11 +86,12 @@ class Bot(commands.AutoShardedBot):
         self.moderation = Moderation(services, self)
         self.catch_up = CatchUp(services, self.moderation)
         self.retrying = Retrying(services, self, self.moderation)
+        self.appeals = AppealPost(services, self)
 
     async def setup_hook(self) -> None:
         """Register buttons and commands and start the periodic work. discord.py calls it once, before connecting."""
-        self.add_dynamic_items(ReviewButton, PictureMenu, UndoButton)
-        for cog in cogs(self, self.services, self.moderation):
+        self.add_dynamic_items(ReviewButton, PictureMenu, AppealButton, AppealDecisionButton, WaveButton, UndoButton)
+        for cog in cogs(self, self.services, self.moderation, self.appeals):
             await self.add_cog(cog)
         await self._sync_commands()
         self.tree.on_error = on_command_error  # type: ignore[method-assign]
@@ -127,6 +132,19 @@ class Bot(commands.AutoShardedBot):
         """Check an edited message. Discord adds the embeds of links by an edit, too."""
         if not self.moderation.stopping:
             await self.moderation.check(payload.message, again=True)
+
+    @property
+    def shield(self) -> Shield:
+        """What acts on waves, for the buttons below their entries."""
+        return self.moderation.shield
+
+    async def on_raw_message_delete(self, payload: discord.RawMessageDeleteEvent) -> None:
+        """Forget a message that was taken back."""
+        self.shield.removed([payload.message_id])
+
+    async def on_raw_bulk_message_delete(self, payload: discord.RawBulkMessageDeleteEvent) -> None:
+        """Forget messages that were deleted together."""
+        self.shield.removed(payload.message_ids)
 
     def _guard_parsers(self) -> None:
         """Go on after an event that discord.py cannot parse: by itself it would end the connection for good."""
@@ -194,6 +212,7 @@ class Bot(commands.AutoShardedBot):
         """Write rows that were kept back while the database was away, and how far the channels were checked."""
         await self.services.store.check()
         await self.catch_up.save()
+        self.shield.expire()
 
     @tasks.loop(seconds=10)
     @_unbroken
@@ -201,6 +220,7 @@ class Bot(commands.AutoShardedBot):
         """Finish what an earlier process began, and what Discord did not take."""
         if self.is_ready() and not self.moderation.stopping:
             await self.moderation.outbox.resume()
+            await self.appeals.run()
             self.catch_up.resume(list(self.guilds))
 
     @tasks.loop(seconds=10)

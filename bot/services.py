@@ -15,6 +15,7 @@ from bot.pictures.fetching import Fetcher
 from bot.pictures.judging import Judge
 from bot.pictures.memory import Rulings
 from bot.settings import Settings
+from bot.storage.appeals import Appeals
 from bot.storage.store import BotStore
 
 
@@ -30,6 +31,7 @@ class Services:
     metrics: Metrics
     rulings: Rulings
     examiner: Examiner
+    appeals: Appeals
 
     @classmethod
     def assemble(
@@ -42,7 +44,7 @@ class Services:
         """
         rulings = Rulings(store, {path.stem[:80]: lists.read(path) for path in settings.lists})
         examiner = Examiner(fetcher, judge, serving, store, rulings)
-        return cls(settings, serving, store, fetcher, judge, Metrics(), rulings, examiner)
+        return cls(settings, serving, store, fetcher, judge, Metrics(), rulings, examiner, Appeals(store))
 
 
 class HasServices(Protocol):

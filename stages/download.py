@@ -98,11 +98,16 @@ def recovered(store: PictureStore) -> int:
 
 
 def opened_host(params: Download) -> contextlib.AbstractContextManager[Mapping[str, tuple[str, int]]]:
-    """Start the picture host if it is the sample's; yields host name -> address and port to connect to instead."""
+    """Start the picture host if it is a local one; yields host name -> address and port to connect to instead."""
+    # Imported only here: a board must not depend on another source's code.
     if params.host == "stages/sample":
-        from stages.sample import server  # only here: other boards must not depend on the sample's code
+        from stages.sample import server as sample
 
-        return server.opened(params)
+        return sample.opened(params)
+    if params.host == "stages/folder":
+        from stages.folder import server as folder
+
+        return folder.opened(params)
     return remote.opened(params)
 
 

@@ -1,4 +1,4 @@
-"""List experiments, compare them over folds, and keep a good one: `python -m stages.experiments --help`."""
+"""List experiments, compare them over folds, record or keep them: `python -m stages.experiments --help`."""
 
 from __future__ import annotations
 
@@ -6,7 +6,9 @@ import argparse
 import io
 import logging
 import zlib
+from dataclasses import asdict
 from pathlib import Path
+from urllib.parse import urlsplit
 
 import dvc.api
 import pandas as pd
@@ -14,10 +16,14 @@ from dvc.exceptions import DvcException
 from scipy import stats
 
 from stages.config.compose import LABELS, SECTIONS
+from stages.config.extract import Extract
 from stages.config.keep import keep
+from stages.evaluation import folds
+from stages.evaluation.folds import Row
 from stages.workspace import paths
 from stages.workspace.errors import MLpyError, run
 from stages.workspace.files import replacing
+from stages.workspace.parameters import validated
 
 log = logging.getLogger(__name__)
 
@@ -41,6 +47,8 @@ TEST_PICTURES = str(paths.SPLITS["test"])
 """DVC's hash of the test split. Scores can only be subtracted if they are of the same pictures."""
 EQUAL = 1e-9
 """Standard deviation below which scores differ by rounding alone."""
+ALL_PICTURES = f"{paths.SPLIT_SUMMARY}:pictures"
+"""DVC's column of the number of pictures of all splits."""
 LONGEST = 24
 """Characters of a parameter's value in a table."""
 
@@ -98,6 +106,54 @@ def listing(rows: pd.DataFrame) -> pd.DataFrame:
     for name in _differing(rows):
         table[name] = _texts(rows[[name]])[name].map(_short)
     return table.loc[scores.sort_values(CHOICE, ascending=False).index]
+
+
+def results(rows: pd.DataFrame) -> list[Row]:
+    """The finished ones of DVC's rows, as lines of the file that the report reads.
+
+    Raises:
+        MLpyError: if there are none, if two differ in what the file does not tell, or parameters cannot be read.
+    """
+    scores = pd.DataFrame({name: _score(rows, name) for name in folds.SCORES})
+    chosen = finished(rows) & scores.notna().all(axis=1)
+    if not chosen.any():
+        raise _no_experiments("finished ")
+    positives = [column for column in map(str, rows) if column.split(".")[-1] == "positives"]
+    result: dict[tuple[object, ...], tuple[str, Row]] = {}
+    for place in rows.index[chosen]:
+        run = rows.loc[place]
+        extract = _extract(str(run["rev"]))
+        rules = {label: asdict(rule) for label, rule in extract.policy.labels.items()}
+        policy = {"kind": extract.policy.kind, "labels": list(rules), "rules": rules}
+        backbone = run.get(f"{MODEL.rpartition('.')[0]}.backbone")
+        row = Row(
+            urlsplit(extract.root).hostname or "",
+            extract.policy.name,
+            folds.checksum(policy),
+            str(run["split.group_by"]),
+            f"{run[FOLD]:g}",
+            int(run["train.seed"]),
+            str(run[MODEL]),
+            backbone if isinstance(backbone, str) else "none",
+            int(run[ALL_PICTURES]),
+            int(pd.to_numeric(run[positives], errors="coerce").sum()),
+            *(round(float(scores.loc[place, name]), 6) for name in folds.SCORES),
+        )
+        other, same = result.setdefault(row.key, (str(run["Experiment"]), row))
+        if same != row:
+            raise MLpyError(
+                f"the experiments {other} and {run['Experiment']} are of one model, fold and seed, but differ in other "
+                "parameters: keep the one that the report is to show, and remove the other with `dvc exp remove`"
+            )
+    return [row for _, row in result.values()]
+
+
+def _extract(revision: str) -> Extract:
+    """The extract section of an experiment's parameters. DVC's rows have lists as texts only."""
+    try:
+        return validated(Extract, dvc.api.params_show(str(paths.PARAMS), rev=revision)["extract"])
+    except (DvcException, KeyError) as error:
+        raise MLpyError(f"DVC cannot read the parameters of the experiment {revision}: {error}") from error
 
 
 def _parameters(rows: pd.DataFrame) -> list[str]:
@@ -233,6 +289,9 @@ def main() -> None:
     comparing = commands.add_parser("compare", help="print a table of the finished experiments on this commit")
     comparing.add_argument("--csv", type=Path, help="also write the runs to this CSV file")
     comparing.add_argument("--read", type=Path, help="read the runs from such a file instead of DVC")
+    commands.add_parser(
+        "record", help=f"add the finished experiments on this commit to {folds.FILE.name}, for the report"
+    )
     keeping = commands.add_parser("keep", help="save params.yaml as an experiment in conf/ and make it the default")
     keeping.add_argument("name", help="of the experiment: conf/experiment/NAME.yaml")
     options = parser.parse_args()
@@ -241,6 +300,10 @@ def main() -> None:
             print(listing(dvc_rows()).to_string(index=False))  # noqa: T201
         case "compare":
             _compare(options.read, options.csv)
+        case "record":
+            rows = results(dvc_rows())
+            folds.write(folds.merged(folds.read(), rows))
+            log.info("wrote %d runs to %s; `dvc repro test` puts them into the report", len(rows), folds.FILE.name)
         case "keep":
             log.info("wrote %s and made it the default in conf/config.yaml", keep(options.name))
 

@@ -38,7 +38,7 @@ def main() -> None:
     catalogue, undecodable, pictures = read()
     rules = link_rules(pictures, params)
     groups, names = assign(pictures, rules, params)
-    summary = summarise(pictures, catalogue, undecodable, rules, groups, names)
+    summary = fold(params) | summarise(pictures, catalogue, undecodable, rules, groups, names)
     splits.write(IMAGES, SPLITS, pictures["image_id"].to_numpy(), groups, names)
     with replacing(SPLIT_SUMMARY) as aside:
         aside.write_text(json.dumps(summary, indent=2) + "\n")
@@ -130,6 +130,11 @@ def _origin_folds(pictures: pa.Table, rules: list[LinkRule], params: Split) -> I
     preferred = np.concatenate([turns, grouping.bucket_preferences(ids, params.seed, weights)])
     # A stratum for each picture: none is refused a fold that others of its label filled.
     return _grouped(rules, preferred, weights, np.arange(len(preferred)))[1][len(holders) :]
+
+
+def fold(params: Split) -> dict[str, Any]:
+    """Which of how many folds this is, and what its pictures are grouped by: with it, scores can be compared."""
+    return {"group_by": params.group_by, "folds": params.folds, "fold": params.fold}
 
 
 def summarise(

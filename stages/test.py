@@ -11,10 +11,11 @@ from typing import Any
 import pyarrow.parquet as pq
 
 from stages.config.test import Test
-from stages.evaluation import corruptions, curves, label_issues, parity, report, slices
+from stages.evaluation import corruptions, curves, folds, gallery, label_issues, parity, report, slices
 from stages.evaluation.corruptions import CorruptionResult
+from stages.evaluation.folds import RECALL_AT, Row
 from stages.evaluation.label_issues import Issue
-from stages.evaluation.predictions import Predictions, measure_predictions, predict, worst_mistakes
+from stages.evaluation.predictions import Predictions, measure_predictions, predict
 from stages.evaluation.slices import Slice
 from stages.inference.decoding import UNCAPPED
 from stages.inference.predictor import Predictor
@@ -26,13 +27,7 @@ from stages.workspace.parameters import load
 
 log = logging.getLogger(__name__)
 
-CURVES = {
-    "roc": (curves.roc, curves.ROC),
-    "precision_recall": (curves.precision_recall, curves.PRECISION_RECALL),
-    "reliability": (curves.reliability, curves.RELIABILITY),
-}
-"""Name of the plot -> its function and columns."""
-LOGGED = ("auroc", "average_precision", "f1", "precision", "recall")
+LOGGED = ("auroc", "average_precision", RECALL_AT, "precision", "recall")
 
 
 @dataclass(frozen=True)
@@ -49,11 +44,13 @@ class Evaluation:
 def main() -> None:
     params = load(Test)
     predictor = Predictor(paths.MODEL, paths.SIDECAR, params.threads, UNCAPPED)
+    split, runs = report.read_split_summary(), folds.read()
     # Everything is measured before anything is written: an error leaves no partial outs.
     evaluation = evaluate(predictor, params)
+    data = describe(evaluation, predictor, params, split, runs)
     write_tables(evaluation, predictor.sidecar)
-    plots = write_plots(evaluation, predictor.sidecar)
-    write_reports(evaluation, predictor, plots, params)
+    write_plots(evaluation, data)
+    write_reports(data)
     log.info("test: %s", "  ".join(f"{name} {evaluation.metrics[name]:.3f}" for name in LOGGED))
 
 
@@ -69,7 +66,7 @@ def evaluate(predictor: Predictor, params: Test) -> Evaluation:
     return Evaluation(
         predictions,
         metrics,
-        slices.measure(predictions, sidecar, paths.SHARDS),
+        slices.measure(predictions, sidecar, paths.SHARDS, params.confidence),
         results,
         label_issues.find(predictions, sidecar),
     )
@@ -86,28 +83,45 @@ def write_tables(evaluation: Evaluation, sidecar: Sidecar) -> None:
         curves.write_table(aside, label_issues.COLUMNS, rows)
 
 
-def write_plots(evaluation: Evaluation, sidecar: Sidecar) -> list[str]:
-    """Write the tables of `dvc plots`, with curves averaged over labels.
+def describe(
+    evaluation: Evaluation, predictor: Predictor, params: Test, split: dict[str, Any], runs: list[Row]
+) -> report.ReportData:
+    """Draw the report's charts, choose its pictures, and say what is known of the data, the training and other runs."""
+    predictions, sidecar = evaluation.predictions, predictor.sidecar
+    return report.ReportData(
+        evaluation.metrics,
+        params.confidence,
+        sidecar,
+        predictions,
+        report.panels(predictions, sidecar, evaluation.metrics, params),
+        evaluation.slices,
+        evaluation.corruptions,
+        gallery.build(
+            predictions, evaluation.issues, paths.SHARDS, predictor, params.worst_count, params.saliency_count
+        ),
+        len(evaluation.issues),
+        split,
+        report.training_charts(),
+        report.other_folds(predictions, sidecar, split, runs),
+    )
 
-    Returns:
-        Each label's curves and histogram as SVG elements, for the report.
-    """
-    predictions = evaluation.predictions
-    columns = {
-        label: (predictions.scores[:, column], predictions.truth[:, column])
-        for column, label in enumerate(decided(sidecar.kind, sidecar.labels))
-    }
+
+def write_plots(evaluation: Evaluation, data: report.ReportData) -> None:
+    """Write the tables of `dvc plots`, with curves averaged over labels."""
+    predictions, sidecar = evaluation.predictions, data.sidecar
+    columns = [
+        (predictions.scores[:, column], predictions.truth[:, column])
+        for column, _ in enumerate(decided(sidecar.kind, sidecar.labels))
+    ]
     label_curves = {
-        name: {label: curve(scores, truth) for label, (scores, truth) in columns.items()}
-        for name, (curve, _) in CURVES.items()
+        "roc": (curves.ROC, [curves.roc(*label) for label in columns]),
+        "precision_recall": (curves.PRECISION_RECALL, [curves.precision_recall(*label) for label in columns]),
+        "reliability": (curves.RELIABILITY, [curves.reliability(panel.bins) for panel in data.panels]),
     }
     # A plot of an earlier version, or of another policy, must not stay beside the new ones.
     shutil.rmtree(paths.TEST_PLOTS, ignore_errors=True)
     tables: dict[str, tuple[Any, Any]] = {
-        **{
-            name: (header, curves.averaged(list(label_curves[name].values())).tolist())
-            for name, (_, header) in CURVES.items()
-        },
+        **{name: (header, curves.averaged(lines).tolist()) for name, (header, lines) in label_curves.items()},
         "confusion": (
             ("actual", "verdict"),
             zip(predictions.true_verdicts(sidecar), predictions.verdicts, strict=True),
@@ -117,34 +131,10 @@ def write_plots(evaluation: Evaluation, sidecar: Sidecar) -> list[str]:
     }
     for name, (header, rows) in tables.items():
         curves.write_table(paths.TEST_PLOTS / f"{name}.csv", header, rows)
-    return [
-        curves.curves_svg("ROC", curves.ROC, label_curves["roc"], diagonal="chance"),
-        curves.curves_svg("Precision and recall", curves.PRECISION_RECALL, label_curves["precision_recall"]),
-        curves.curves_svg("Reliability", curves.RELIABILITY, label_curves["reliability"], diagonal="calibrated"),
-        *(
-            curves.histogram_svg(label, scores, truth, sidecar.thresholds[label])
-            for label, (scores, truth) in columns.items()
-        ),
-    ]
 
 
-def write_reports(evaluation: Evaluation, predictor: Predictor, plots: list[str], params: Test) -> None:
+def write_reports(data: report.ReportData) -> None:
     """Write `report.html` and the model card."""
-    predictions, sidecar = evaluation.predictions, predictor.sidecar
-    mistakes = worst_mistakes(predictions, sidecar, params.worst_count)
-    issues = evaluation.issues[: params.worst_count]
-    data = report.ReportData(
-        evaluation.metrics,
-        params.confidence,
-        sidecar,
-        predictions,
-        plots,
-        evaluation.slices,
-        evaluation.corruptions,
-        report.mistake_gallery(mistakes, predictions, paths.SHARDS, predictor, params.saliency_count),
-        report.issue_gallery(issues, predictions, paths.SHARDS, predictor),
-        len(evaluation.issues),
-    )
     with replacing(paths.REPORT) as aside:
         aside.write_text(report.render_report(data), encoding="utf-8")
     with replacing(paths.MODEL_CARD) as aside:

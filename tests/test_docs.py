@@ -30,6 +30,7 @@ from bot.client import PERMISSIONS
 from bot.pictures.judging import JudgeCaps
 from bot.rules.policy import UNJUDGED
 from stages import experiments
+from stages.catalogue import corrections
 from stages.config.compose import check, compose
 
 ROOT = Path(__file__).parents[1]
@@ -46,7 +47,7 @@ README, TOUR, CONF, BOT, BENCHMARKS, CONTRIBUTING = (
     )
 )
 DOCS = (README, TOUR, CONF, BOT, BENCHMARKS, CONTRIBUTING)
-PROGRAMS = {"make", "dvc", "python", "git", "gto", "pip", "source"}
+PROGRAMS = {"make", "cp", "dvc", "python", "git", "gto", "pip", "source"}
 EXAMPLES = {"stages/clean.py", "stages/config/clean.py", "conf/policy/vehicles.yaml", "conf/model/NAME.yaml"}
 """Paths that a reader is told to create."""
 MOST_WORDS = 1500
@@ -168,11 +169,12 @@ def test_the_bot_accepts_its_commands() -> None:
 
 @pytest.fixture(scope="module")
 def conf(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """`conf/` with the example of a policy."""
+    """`conf/` with the example of a policy, and as `policy=mine` what a command writes for a folder."""
     folder = tmp_path_factory.mktemp("conf") / "conf"
     shutil.copytree(ROOT / "conf", folder)
     (example,) = fenced("yaml", CONF)
-    (folder / "policy/vehicles.yaml").write_text(example)
+    for name in ("vehicles", "mine"):
+        (folder / f"policy/{name}.yaml").write_text(example)
     return folder
 
 
@@ -350,6 +352,12 @@ def test_the_options_of_a_group_are_listed(group: str) -> None:
     row = re.search(rf"^\| \[{group}/\]\({group}\) \| .+ \| (.+) \|$", read(CONF), re.MULTILINE)
     assert row
     assert set(re.findall(r"`(\w+)`", row[1])) == {file.stem for file in (ROOT / "conf" / group).glob("*.yaml")}
+
+
+def test_the_example_of_corrections_can_be_read(tmp_path: Path) -> None:
+    (example,) = fenced("csv", CONF)
+    (tmp_path / "example.csv").write_text(example)
+    assert len(corrections.read(tmp_path / "example.csv")) == 3
 
 
 @pytest.mark.parametrize("file", sorted((ROOT / "conf/experiment").glob("*.yaml")), ids=lambda file: file.stem)

@@ -22,6 +22,8 @@ from selenium.webdriver.support.wait import WebDriverWait
 
 from stages import experiments
 from stages.config.compose import SECTIONS
+from stages.evaluation import folds
+from stages.workspace import paths
 
 SWEEP = ("-S", "test.bootstrap=100,200", "-S", "model=probe,finetune")
 """Each model trains once: DVC's run cache has the training of runs that differ in a parameter of `test`."""
@@ -130,6 +132,21 @@ def test_the_table_has_a_row_per_setting(clone: Clone, swept: pd.DataFrame) -> N
         "finetune bootstrap=200",
     }
     assert "\n".join(rows) + "\n" == experiments.table(pd.read_csv(clone.folder / "runs.csv"))
+
+
+def test_finished_runs_are_recorded_for_the_report(clone: Clone, swept: pd.DataFrame) -> None:
+    path = clone.folder / folds.FILE.relative_to(ROOT)
+    text = path.read_text()
+    clone.run("python", "-m", "stages.experiments", "record")
+    added = {row for row in folds.read(path) if row.pictures != 3808}
+    path.write_text(text)
+    assert {row.model for row in added} == {"probe", "finetune"}
+    policy = clone.json(paths.SIDECAR)["policy"]
+    assert {(row.source, row.rules, row.group_by, row.fold) for row in added} == {
+        ("sample.localhost", folds.checksum(policy), "content", "0")
+    }
+    metrics = clone.json(paths.TEST_METRICS)
+    assert {row.positives for row in added} == {metrics["positives"]}
 
 
 def test_the_best_experiment_is_branched_applied_and_kept(clone: Clone, swept: pd.DataFrame) -> None:

@@ -15,6 +15,7 @@ import pytest
 import yaml
 from dvc_render.vega import VegaRenderer
 
+from stages.catalogue.corrections import read
 from stages.config.compose import check, compose
 from stages.config.download import Download
 from stages.workspace import paths
@@ -23,6 +24,7 @@ ROOT = Path(__file__).parents[1]
 VERBS = ("restore", "extract", "download", "split", "train", "test")
 STAGES: dict[str, dict[str, Any]] = yaml.safe_load((ROOT / "dvc.yaml").read_text())["stages"]
 SAMPLE: dict[str, Any] = yaml.safe_load((ROOT / "data/sample/dvc.yaml").read_text())["stages"]["sample"]
+FOLDER: dict[str, Any] = yaml.safe_load((ROOT / "data/folder/dvc.yaml").read_text())["stages"]["folder"]["do"]
 HOSTS = get_args(get_type_hints(Download)["host"])
 """What `${download.host}` may be: the code that opens the picture host."""
 
@@ -37,14 +39,15 @@ def module_file(name: str) -> Path:
     return path / "__init__.py" if path.is_dir() else path.with_suffix(".py")
 
 
-def closure(*modules: str, without: str = "") -> set[str]:
-    """The first-party files that these modules import, directly or not; `without` is not entered."""
+def closure(*modules: str, without: tuple[str, ...] = ()) -> set[str]:
+    """The first-party files that these modules import, directly or not; rooms in `without` are not entered."""
     seen: set[str] = set()
     ahead = set(modules)
     while ahead:
         seen |= ahead
         found = set().union(*(graph().find_modules_directly_imported_by(module) for module in ahead))
-        ahead = {module for module in found if not (without and f"{module}.".startswith(f"{without}."))} - seen
+        rooms = tuple(f"{room}." for room in without)
+        ahead = {module for module in found if not f"{module}.".startswith(rooms)} - seen
     parents = {name.rpartition(".")[0] for name in seen}
     return {str(module_file(name).relative_to(ROOT)) for name in seen | parents if name not in ("", "stages")}
 
@@ -73,6 +76,7 @@ def test_every_group_of_conf_composes_to_valid_params(group: str) -> None:
     for option in options:
         values = yaml.safe_load(compose([f"{group}={option}"], conf=ROOT / "conf"))
         check(values)
+        read(ROOT / values["extract"]["corrections"])
 
 
 def test_the_root_has_exactly_the_six_stages() -> None:
@@ -82,7 +86,7 @@ def test_the_root_has_exactly_the_six_stages() -> None:
 @pytest.mark.parametrize("verb", VERBS)
 def test_the_rooms_in_deps_are_the_import_closure(verb: str) -> None:
     deps = code_deps(STAGES[verb])
-    needed = closure(f"stages.{verb}", without="stages.sample") - {"stages/config/__init__.py"}
+    needed = closure(f"stages.{verb}", without=("stages.sample", "stages.folder")) - {"stages/config/__init__.py"}
     assert {file for file in needed if not within(file, deps)} == set(), "imported, but not in deps"
     assert {dep for dep in deps if not any(within(file, {dep}) for file in needed)} == set(), "in deps without need"
 
@@ -97,9 +101,10 @@ def test_what_opens_the_picture_host_is_in_the_deps_of_download_with_all_that_it
     assert {file for file in needed if not within(file, deps)} == set()
 
 
-def test_the_sample_stages_rooms_are_its_import_closure() -> None:
-    deps = code_deps(SAMPLE)
-    needed = closure("stages.sample.__main__")
+@pytest.mark.parametrize(("room", "stage"), [("sample", SAMPLE), ("folder", FOLDER)])
+def test_the_rooms_of_a_stage_that_makes_a_dump_are_its_import_closure(room: str, stage: dict[str, Any]) -> None:
+    deps = code_deps(stage)
+    needed = closure(f"stages.{room}.__main__") - {"stages/config/__init__.py"}
     assert {file for file in needed if not within(file, deps)} == set()
     assert {dep for dep in deps if not any(within(file, {dep}) for file in needed)} == set()
 
@@ -136,9 +141,11 @@ def test_params_are_the_section_of_the_stages_name(verb: str) -> None:
 def test_paths_are_those_of_dvc_yaml() -> None:
     listed = {path for stage in STAGES.values() for path in outs(stage)}
     named = {value for value in vars(paths).values() if isinstance(value, Path)} | set(paths.SPLITS.values())
-    named -= {paths.PARAMS, paths.CONF, paths.SAMPLE_DUMP}
+    folder = {paths.FOLDER_DUMP, paths.FOLDER_LEFT_OUT, paths.FOLDER_SUMMARY}
+    named -= {paths.PARAMS, paths.CONF, paths.SAMPLE_DUMP, *folder}
     assert {str(path) for path in named} == listed
     assert outs(SAMPLE) == {str(paths.SAMPLE_DUMP)}
+    assert outs(FOLDER) == {str(path) for path in folder}
 
 
 @pytest.mark.parametrize("verb", VERBS)
@@ -150,7 +157,7 @@ def test_dvcs_run_cache_takes_every_stage(verb: str) -> None:
 def test_every_dep_that_is_data_is_an_out() -> None:
     made = {path for stage in STAGES.values() for path in outs(stage)}
     data = {dep for stage in STAGES.values() for dep in stage["deps"] if not dep.startswith("stages/")}
-    assert data - made == {"${restore.dump}", "${download.host}"}
+    assert data - made == {"${restore.dump}", "${extract.corrections}", "${download.host}"}
 
 
 def test_the_bot_imports_neither_torch_nor_pandas() -> None:

@@ -129,5 +129,12 @@ def test_every_source_fills_in_the_same_parameters() -> None:
         }
         for path in (ROOT / "conf/source").glob("*.yaml")
     }
-    optional = {"download.faults", "split.phash_max_distance"}
+    optional = {
+        "download.faults",
+        "download.folder",
+        "download.shard_size",
+        "extract.formats",
+        "extract.version",
+        "split.phash_max_distance",
+    }
     assert all(names - optional == keys["derpibooru"] - optional for names in keys.values())

@@ -63,13 +63,25 @@ async def _delete(message: discord.Message, action: Action, detail: str = "") ->
 
 
 async def _time_out_and_delete(message: discord.Message, outcome: RuleOutcome, policy: GuildPolicy) -> ActionResult:
-    member = message.author
     # Before the deletion, whose result then says whether the time-out succeeded.
-    if isinstance(member, discord.Member):
+    if member := await _member(message):
         failure = await time_out(member, policy, f"{outcome.label} {outcome.score:.2f}")
-    else:  # a webhook, or somebody who has left
+    else:
         failure = "time-out failed: the author is not a member of this server"
     return await _delete(message, Action.DELETE if failure else Action.TIMEOUT, failure)
+
+
+async def _member(message: discord.Message) -> discord.Member | None:
+    """The author; None for a webhook, or somebody who has left. Messages that were fetched come without it."""
+    author = message.author
+    if isinstance(author, discord.Member):
+        return author
+    if message.webhook_id is not None or message.guild is None:
+        return None
+    try:
+        return await message.guild.fetch_member(author.id)
+    except discord.NotFound:
+        return None
 
 
 async def time_out(member: discord.Member, policy: GuildPolicy, reason: str) -> str:

@@ -7,11 +7,14 @@ import logging
 import time
 import uuid
 from collections.abc import Collection, Sequence
+from dataclasses import replace
 
 import discord
 
+from bot.actions.circumstances import AGE_GATED, MODERATOR, Contexts
 from bot.actions.claims import Claims
 from bot.actions.outbox import Outbox, pause_before
+from bot.actions.shielding import Shield
 from bot.actions.telling import Teller
 from bot.pictures.examining import Finding
 from bot.pictures.references import Reference, references
@@ -27,8 +30,8 @@ MAX_PICTURES = 20
 
 
 def skip_reason(message: discord.Message, policy: GuildPolicy, own_ids: Collection[int | None]) -> str:
-    """Why a message is not checked, or nothing. `own_ids`: the bot's user and application, which may differ."""
-    author, channel = message.author, message.channel
+    """Why a message is not checked, wherever it is, or nothing. `own_ids`: of the bot's user and application."""
+    author = message.author
     if message.guild is None:
         return "direct"
     if author.id in own_ids or (message.application_id is not None and message.application_id in own_ids):
@@ -37,24 +40,7 @@ def skip_reason(message: discord.Message, policy: GuildPolicy, own_ids: Collecti
     webhook = message.webhook_id is not None and message.webhook_id != message.application_id
     if author.bot and not webhook and policy.skip_bots:
         return "bot"
-    if isinstance(author, discord.Member) and policy.exempt_roles & {role.id for role in author.roles}:
-        return "exempt role"
-    # A thread is exempt with its channel, and both with their category.
-    containers = {channel.id, getattr(channel, "parent_id", None), getattr(channel, "category_id", None)}
-    if policy.exempt_channels & containers:
-        return "exempt channel"
-    if policy.skip_age_gated and is_age_restricted(channel, message.guild):
-        return "age-gated"
     return ""
-
-
-def is_age_restricted(channel: object, guild: discord.Guild) -> bool:
-    """Whether the channel, its thread's parent or the whole server is for adults."""
-    if guild.nsfw_level in (discord.NSFWLevel.explicit, discord.NSFWLevel.age_restricted):
-        return True
-    if isinstance(channel, discord.Thread):
-        channel = channel.parent  # a thread has no setting of its own
-    return bool(getattr(channel, "nsfw", False))
 
 
 class Moderation:
@@ -64,9 +50,11 @@ class Moderation:
         self._services = services
         self._client = client
         self._claims = Claims(services.store)
+        self._contexts = Contexts()
         self._in_progress: dict[asyncio.Task[object], discord.Message] = {}
         self.teller = Teller(services, client)
         self.outbox = Outbox(services, client, self._announce)
+        self.shield = Shield(services, client, self.outbox, self.teller)
         self.stopping = False
         """Whether `finish` was called: no new message may be started."""
 
@@ -94,8 +82,8 @@ class Moderation:
         pictures = references(message)
         if not pictures or message.guild is None:
             return []
-        policy = await self._policy(message.guild.id)
-        if skip_reason(message, policy, self._own_ids):
+        reason, policy = await self._local_policy(message, await self._policy(message.guild.id))
+        if reason:
             return []
         decided = await self._services.store.decisions_on(message.id)
         judged = {key for key, decision in decided.items() if decision.origin != UNJUDGED_ORIGIN}
@@ -107,12 +95,27 @@ class Moderation:
         """Of the bot's user and application, which may differ."""
         return self._client.application_id, self._client.user.id if self._client.user else None
 
+    async def local_policy(self, message: discord.Message) -> GuildPolicy:
+        """The settings of the message's server, with the rules that apply to this message."""
+        policy = await self._policy(message.guild.id if message.guild else 0)
+        return policy.at((await self._contexts.of(message, policy)).circumstances())
+
+    async def _local_policy(self, message: discord.Message, policy: GuildPolicy) -> tuple[str, GuildPolicy]:
+        """Why a message is not checked, or nothing, and the policy with the rules that apply to it."""
+        if reason := skip_reason(message, policy, self._own_ids):
+            return reason, policy
+        context = await self._contexts.of(message, policy)
+        return context.exemption(policy), policy.at(context.circumstances())
+
     async def _check(self, message: discord.Message, again: bool, unjudged: bool) -> list[Finding]:
         pictures = references(message)
         if not pictures or message.guild is None:
             return []
-        policy = await self._policy(message.guild.id)
-        if reason := skip_reason(message, policy, self._own_ids):
+        reason, policy = await self._local_policy(message, await self._policy(message.guild.id))
+        # What is posted for adults is nobody's business here, and the shield has a setting of its own for moderators.
+        if reason in ("", AGE_GATED, MODERATOR) and await self.shield.note(message, pictures, policy) > Action.FLAG:
+            reason = "wave"  # it is being deleted
+        if reason:
             self._services.metrics.messages.labels(reason).inc()
             return []
         new = await self._claims.claim(message.id, pictures, again, unjudged)
@@ -153,6 +156,11 @@ class Moderation:
         outcome = merge_outcomes(finding.outcome for finding in findings)
         action = limit_action(policy.mode, outcome.action)
         found = [self._decision(message, finding) for finding in findings]
+        if await self.shield.learn(message, findings, policy):
+            # Its entry in the mod-log is the wave's.
+            action, found = Action.LOG, [_as_part_of_wave(row) for row in found]
+        elif action > Action.FLAG:
+            self.shield.keep(message.id)
         retries = [self._retry(message, finding) for finding in findings if finding.retry]
         if action is Action.LOG:
             await self._services.store.record(*found, *retries)
@@ -218,7 +226,7 @@ class Moderation:
         """Start nothing new, and let the messages in progress finish; what takes over `seconds` is cancelled."""
         self.stopping = True
         # Without the caller's own task, which would otherwise wait for itself.
-        tasks = self._in_progress.keys() - {asyncio.current_task()}
+        tasks = (self._in_progress.keys() | self.shield.tasks) - {asyncio.current_task()}
         if not tasks:
             return
         _, late = await asyncio.wait(tasks, timeout=seconds)
@@ -228,3 +236,8 @@ class Moderation:
                 log.warning("stopped before the pictures of a message were checked", extra=ids)
             task.cancel()
         await asyncio.gather(*late, return_exceptions=True)
+
+
+def _as_part_of_wave(row: Decision) -> Decision:
+    """A decision on a picture of a message that the mod-log has another entry for."""
+    return replace(row, detail="; ".join(filter(None, ("part of a wave", row.detail)))[:300])

@@ -11,6 +11,7 @@ from typing import Any
 import discord
 
 from bot.actions.discord_calls import DISCORD_ERRORS, as_sentence, describe_error, missing_permissions, retry
+from bot.actions.evidence import NamedFile, as_files
 from bot.actions.execution import ActionResult
 from bot.actions.picking import list_pictures
 from bot.actions.remembering import BLURRED
@@ -24,6 +25,8 @@ MAX_THUMBNAILS = 4
 """Thumbnails in one entry."""
 SEARCHED = 1000
 """Messages of the mod-log among which an entry of before a crash is looked for."""
+STRIKES_FIELD = "Strikes"
+"""Field of an entry about the author's deletions."""
 RESULTS = {
     Action.LOG: "No action taken.",
     Action.FLAG: "No action taken: waiting for review.",
@@ -52,6 +55,8 @@ class Entry:
     """Ids of the pictures' decisions."""
     detail: str = ""
     """Why less was done than the rules asked for."""
+    strike: str = ""
+    """What the number of the author's deletions led to: sentences."""
 
     @classmethod
     def of(cls, findings: Sequence[Finding], outcome: RuleOutcome, action: Action, decisions: list[str]) -> Entry:
@@ -81,7 +86,12 @@ class Entry:
 
 
 async def post(
-    job: Job, guild: discord.Guild, policy: GuildPolicy, thumbnails: Sequence[bytes] = (), again: bool = False
+    job: Job,
+    guild: discord.Guild,
+    policy: GuildPolicy,
+    thumbnails: Sequence[bytes] = (),
+    again: bool = False,
+    evidence: Sequence[NamedFile] = (),
 ) -> str:
     """Post the entry of a job to the server's mod-log.
 
@@ -91,6 +101,7 @@ async def post(
         policy: its settings.
         thumbnails: blurred JPEGs.
         again: it may have been posted before a crash, so look for it first.
+        evidence: the pictures themselves.
 
     Returns:
         Why that failed, or nothing.
@@ -108,7 +119,7 @@ async def post(
         await channel.send(
             role.mention if role else None,
             embed=embed,
-            files=files,
+            files=[*files, *as_files(evidence)],
             view=review_view(job.channel_id, job.message_id, pictures),
             # Nothing else in the entry may ping anyone.
             allowed_mentions=discord.AllowedMentions(everyone=False, users=False, roles=[role] if role else False),
@@ -117,7 +128,7 @@ async def post(
         )
 
     try:
-        if again and await _is_posted(channel, guild, job):
+        if again and await find_entry(channel, guild, job.id, job.created_at):
             return ""
         await retry(send)
     except DISCORD_ERRORS as error:
@@ -125,20 +136,23 @@ async def post(
     return ""
 
 
-async def _is_posted(channel: ModlogChannel, guild: discord.Guild, job: Job) -> bool:
-    """Whether the mod-log has the entry of a job, by the mark in its footer."""
+async def find_entry(
+    channel: ModlogChannel, guild: discord.Guild, entry_id: str, created_at: int
+) -> discord.Message | None:
+    """The entry with this mark in its footer, if the mod-log has it. `created_at`: Unix time before which it is not."""
     if missing_permissions(channel, read_message_history=True):
-        return False
-    since = datetime.fromtimestamp(job.created_at - 60, UTC)  # clocks differ
+        return None
+    since = datetime.fromtimestamp(created_at - 60, UTC)  # clocks differ
     async for message in channel.history(limit=SEARCHED, after=since, oldest_first=True):
         footer = message.embeds[0].footer.text if message.embeds else None
-        if message.author.id == guild.me.id and (footer or "").endswith(_mark(job)):
-            return True
-    return False
+        if message.author.id == guild.me.id and (footer or "").endswith(footer_mark(entry_id)):
+            return message
+    return None
 
 
-def _mark(job: Job) -> str:
-    return f"#{job.id[:8]}"
+def footer_mark(entry_id: str) -> str:
+    """How an entry's footer ends, by which it is found after a crash."""
+    return f"#{entry_id[:8]}"
 
 
 def build_entry(job: Job, entry: Entry, thumbnails: Sequence[bytes] = ()) -> tuple[discord.Embed, list[discord.File]]:
@@ -155,7 +169,9 @@ def build_entry(job: Job, entry: Entry, thumbnails: Sequence[bytes] = ()) -> tup
     embed.add_field(name="Message", value=link)
     result = ActionResult(Action(entry.action), entry.detail)
     embed.add_field(name="Action", value=describe_result(result)[:1000], inline=False)
-    embed.set_footer(text=f"{entry.version} · {_mark(job)}")
+    if entry.strike:
+        embed.add_field(name=STRIKES_FIELD, value=entry.strike[:1000], inline=False)
+    embed.set_footer(text=f"{entry.version} · {footer_mark(job.id)}")
     files = [
         discord.File(io.BytesIO(data), f"{BLURRED}-{place}.jpg")
         for place, data in enumerate(thumbnails[:MAX_THUMBNAILS])

@@ -4,22 +4,25 @@ from __future__ import annotations
 
 import logging
 import uuid
-from collections.abc import Callable, Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import replace
 
 import discord
 
 from bot.actions import modlog
 from bot.actions.discord_calls import DISCORD_ERRORS, describe_error
+from bot.actions.evidence import NamedFile, fetch_evidence
 from bot.actions.execution import ActionResult, carry_out, time_out
 from bot.actions.modlog import Entry
+from bot.actions.notices import tell_author
 from bot.actions.remembering import remembered_thumbnail
 from bot.actions.reposting import is_repost_of
+from bot.actions.striking import strike
 from bot.pictures.examining import Finding
 from bot.rules.policy import Action, GuildPolicy, RuleOutcome
 from bot.services import Services
 from bot.storage.database import StoreError
-from bot.storage.tables import ACTED, OPEN, PLANNED, POSTED, Decision, Job, Retry, decisions
+from bot.storage.tables import ACTED, OPEN, PLANNED, POSTED, Appeal, Decision, Job, Retry, decisions
 
 log = logging.getLogger(__name__)
 
@@ -27,6 +30,8 @@ MIN_PAUSE, MAX_PAUSE = 10, 3600
 """Seconds before the second attempt, doubled before each further one, and at most."""
 MAX_AGE = 7 * 86400
 """Seconds after which an entry is given up."""
+WAVE = "wave"
+"""Key in the entry of a job about a wave: the wave's id."""
 SEARCHED = 200
 """Messages among which a repost of before a crash is looked for."""
 
@@ -48,6 +53,8 @@ class Outbox:
         self._announce = announce
         self._active: set[str] = set()
         """Jobs that a task of this process works on."""
+        self.finish_wave: Callable[[Job, discord.Guild], Awaitable[None]] | None = None
+        """Finishes a job about a wave."""
 
     async def act(
         self,
@@ -73,15 +80,30 @@ class Outbox:
         try:
             if action > Action.FLAG:  # a flag does nothing to the message
                 await self._services.store.record(*rows, job)
+            matched = [finding.reference for finding in findings if finding.outcome.action]
+            keep = policy.evidence and action > Action.FLAG
+            evidence = await fetch_evidence(self._services.fetcher, matched if keep else [])
             result = await carry_out(message, action, outcome, policy, self._services.fetcher)
             if result.repost_id:
                 await self._services.store.save_repost(job.guild_id, job.message_id, result.repost_id)
-            job = replace(job, state=ACTED, entry=Entry(**job.entry).with_result(result).to_json())
+            entry = Entry(**job.entry).with_result(result)
+            if message.guild:
+                entry = await self._with_strike(entry, job, message.guild, policy)
+            job = replace(job, state=ACTED, entry=entry.to_json())
             await self._store(rows, result, job)
-            await self._report(job, message.guild, policy, findings)
+            await self._report(job, message.guild, policy, findings, evidence=evidence)
+            if not message.author.bot:
+                await self._tell_author(job, message.guild, policy)
         finally:
             self._active.discard(job.id)
         return result
+
+    async def _with_strike(self, entry: Entry, job: Job, guild: discord.Guild, policy: GuildPolicy) -> Entry:
+        """An entry after the deletion was counted against its author."""
+        if entry.action < Action.DELETE:
+            return entry
+        cause = f"{entry.label} {entry.score:.2f}"
+        return replace(entry, strike=await strike(self._services, guild, policy, job.user_id, job.message_id, cause))
 
     async def _store(self, rows: Sequence[Decision | Retry], result: ActionResult, job: Job) -> None:
         """Store what was done, before it is reported: a click on the entry's buttons looks the decisions up."""
@@ -120,6 +142,7 @@ class Outbox:
         policy: GuildPolicy,
         findings: Sequence[Finding] = (),
         again: bool = False,
+        evidence: Sequence[NamedFile] = (),
     ) -> None:
         """Post the entry of a job, and note that it is posted, or when to try again."""
         assert guild is not None  # noqa: S101 - direct messages are skipped
@@ -128,10 +151,14 @@ class Outbox:
             if finding.outcome.action and finding.thumbnail:
                 thumbnails.append(finding.thumbnail)
                 thumbnails += await self._remembered(finding)
-        failure = await modlog.post(job, guild, policy, thumbnails, again)
+        failure = await modlog.post(job, guild, policy, thumbnails, again, evidence)
         if not failure:
             await self._services.store.record(replace(job, state=POSTED))
             return
+        await self.report_failure(job, policy, failure)
+
+    async def report_failure(self, job: Job, policy: GuildPolicy, failure: str) -> None:
+        """Note that the entry of a job could not be posted, and when to try again."""
         self._services.metrics.errors.labels("mod-log").inc()
         ids = {"guild_id": job.guild_id, "message_id": job.message_id}
         log.warning("could not post to the mod-log: %s", failure, extra=ids)
@@ -139,6 +166,22 @@ class Outbox:
             await self._services.store.record(replace(job, state=POSTED))
         else:
             await self._postpone(job)
+
+    async def _tell_author(self, job: Job, guild: discord.Guild | None, policy: GuildPolicy) -> None:
+        """Tell the author what was done, if the server wants that."""
+        entry = Entry(**job.entry)
+        if guild is None or job.user_id is None:
+            return
+        appeal = Appeal(
+            message_id=job.message_id,
+            guild_id=job.guild_id,
+            channel_id=job.channel_id,
+            user_id=job.user_id,
+            label=entry.label,
+            action=entry.action,
+            created_at=self._services.store.now(),
+        )
+        await tell_author(self._services, self._client, guild, policy, appeal)
 
     async def _remembered(self, finding: Finding) -> list[bytes]:
         """The thumbnail of the picture that this one may be a copy of, to be shown beside it."""
@@ -171,7 +214,10 @@ class Outbox:
                 continue
             self._active.add(job.id)
             try:
-                await self._finish(job, guild)
+                if WAVE in job.entry and self.finish_wave:
+                    await self.finish_wave(job, guild)
+                else:
+                    await self._finish(job, guild)
             except DISCORD_ERRORS as error:
                 log.warning("could not finish what was begun: %s", describe_error(error))
                 await self._postpone(job)
@@ -184,13 +230,14 @@ class Outbox:
         policy = await self._services.store.policy(guild.id)
         if job.state == PLANNED:
             result = await self._redo(job, Entry(**job.entry), guild, policy)
-            entry = Entry(**job.entry).with_result(result)
+            entry = await self._with_strike(Entry(**job.entry).with_result(result), job, guild, policy)
             rows = await self._services.store.decisions(decisions.c.message_id == job.message_id)
             undecided = [row for row in rows if row.id in entry.decisions and row.moderator_id is None]
             job = replace(job, state=ACTED, entry=entry.to_json())
             await self._store(undecided, result, job)
         self._services.metrics.recovered.labels("entry", "posted").inc()
         await self._report(job, guild, policy, again=True)
+        await self._tell_author(job, guild, policy)  # unless that was done before a crash
 
     async def _redo(self, job: Job, entry: Entry, guild: discord.Guild, policy: GuildPolicy) -> ActionResult:
         """Do what a crash may have interrupted anywhere.

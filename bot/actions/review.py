@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
+import functools
 import logging
 import re
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass
-from functools import partial
 from typing import Any, Self
 
 import discord
 
 from bot.actions.discord_calls import DISCORD_ERRORS, as_sentence, describe_error, retry
 from bot.actions.execution import time_out
+from bot.actions.members import fetch_member, lift_time_out
+from bot.actions.notices import tell_author
 from bot.actions.picking import (
     REST,
     ListedPicture,
@@ -23,11 +25,12 @@ from bot.actions.picking import (
     needs_menu,
     waiting_pictures,
 )
+from bot.actions.striking import strike
 from bot.actions.undoing import undo_view
 from bot.rules.policy import Action
 from bot.services import Services, services_of
 from bot.storage.database import StoreError
-from bot.storage.tables import APPROVED, DELETED, OPEN, TIMED_OUT, WRONG, Decision, Ruling, decisions
+from bot.storage.tables import APPROVED, DELETED, OPEN, TIMED_OUT, WRONG, Appeal, Decision, Ruling, decisions
 
 log = logging.getLogger(__name__)
 
@@ -57,8 +60,6 @@ CHOICES = {
 """By the word in a button's custom id. Posted entries hold these ids: never change them."""
 AUTHOR_FIELD, MODERATOR_FIELD = "Author", "Moderator"
 """Fields of an entry. Posted entries have them: never change them."""
-UNKNOWN_MEMBER = 10007
-"""Discord's code for a user who is not in the server."""
 REMEMBERED = {choice.state for choice in CHOICES.values() if choice.remembers}
 """States of decisions that hold for copies of the picture, too."""
 PARTICIPLES = {choice.state: choice.participle for choice in CHOICES.values()}
@@ -118,7 +119,7 @@ class ReviewButton(
         if interaction.guild is None or not isinstance(moderator, discord.Member):
             raise NotCarriedOutError("this works only in a server")
         # Discord shows the buttons to everyone who can read the mod-log.
-        if missing := _missing_for(moderator, self.channel_id, self.name):
+        if missing := missing_for(moderator, self.channel_id, self.name):
             raise NotCarriedOutError(f"you need the {missing} permission in that channel")
         pictures = await self._named_pictures(services, interaction)
         # Claimed before anything is done: of two moderators who click at once, one gets False here.
@@ -135,12 +136,32 @@ class ReviewButton(
             await services.store.reopen(self.message_id, self.choice.state, [row.picture for row in settled])
             raise
         await self._remember(services, settled, moderator, interaction.message)
+        await self._tell_author(services, interaction, settled)
         # Only now: until here, the rows were needed to undo the click.
         await services.store.drop_forgotten(self.message_id)
         ids = {"message_id": self.message_id, "state": self.choice.state, "moderator": moderator.id}
         log.info("a moderator decided", extra=ids)
         text = as_sentence(f"{self.choice.participle} by {moderator.mention}")
         await self._update_entry(services, interaction, settled, f"{text} {as_sentence(note)}".strip())
+
+    async def _tell_author(
+        self, services: Services, interaction: discord.Interaction[Any], settled: Sequence[Decision]
+    ) -> None:
+        """Tell the author that a moderator deleted the message, if the server wants that."""
+        author_id = next((row.user_id for row in settled if row.user_id), None)
+        if self.choice.allows or author_id is None or interaction.guild is None:
+            return
+        appeal = Appeal(
+            message_id=self.message_id,
+            guild_id=interaction.guild.id,
+            channel_id=self.channel_id,
+            user_id=author_id,
+            label=settled[0].label,
+            action=Action.TIMEOUT if self.choice.state == TIMED_OUT else Action.DELETE,
+            created_at=services.store.now(),
+        )
+        policy = await services.store.policy(interaction.guild.id)
+        await tell_author(services, interaction.client, interaction.guild, policy, appeal)
 
     async def _named_pictures(
         self, services: Services, interaction: discord.Interaction[Any]
@@ -185,18 +206,28 @@ class ReviewButton(
             NotCarriedOutError: if the message could not be deleted.
         """
         # Of an author who had their data deleted, only the entry still has the id.
-        author_id = next((row.user_id for row in settled if row.user_id), None) or _author_in(interaction.message)
+        author_id = next((row.user_id for row in settled if row.user_id), None) or author_in(interaction.message)
         if self.choice.allows:
             if not await self._was_timed_out_for_these(services, settled):
                 return ""
-            author, _ = await _fetch_member(moderator.guild, author_id)
+            author, _ = await fetch_member(moderator.guild, author_id)
             if author is None or not author.is_timed_out():
                 return ""
-            return await _lift_time_out(author, f"{moderator} approved the picture")
+            return await lift_time_out(author, f"{moderator} approved the picture")
         await self._delete_message(services, interaction.client, moderator)
+        said = ""
+        if all(row.done < Action.DELETE for row in settled):  # otherwise it counted when the rules deleted it
+            policy = await services.store.policy(moderator.guild.id)
+            cause = f"deleted by {moderator}"
+            said = await strike(services, moderator.guild, policy, author_id, self.message_id, cause)
+        notes = [await self._time_out(services, moderator, author_id), said and f"strikes: {said.rstrip('.')}"]
+        return ". ".join(filter(None, notes))
+
+    async def _time_out(self, services: Services, moderator: discord.Member, author_id: int | None) -> str:
+        """Time the author out if the choice asks for it. Returns what came of it: a clause, or nothing."""
         if self.choice.state != TIMED_OUT:
             return ""
-        author, failure = await _fetch_member(moderator.guild, author_id)
+        author, failure = await fetch_member(moderator.guild, author_id)
         if author is None:
             return f"time-out failed: {failure}"
         if author.top_role >= moderator.top_role and moderator.guild.owner_id != moderator.id:
@@ -215,13 +246,11 @@ class ReviewButton(
         return all(row.state in (APPROVED, WRONG) for row in rows if row.action == Action.TIMEOUT)
 
     async def _delete_message(self, services: Services, client: discord.Client, moderator: discord.Member) -> None:
-        """Delete the message, and the bot's repost of it, in the moderator's name."""
-        reason = f"by {moderator}"
+        """Delete the message, and the bot's repost of it. Discord's audit log names the moderator."""
+        delete, reason = client.http.delete_message, f"by {moderator}"
         for message_id in filter(None, (self.message_id, await services.store.repost_of(self.message_id))):
-            # discord.py's own call leaves no reason in the audit log.
-            delete = partial(client.http.delete_message, self.channel_id, message_id, reason=reason)
             try:
-                await retry(delete)
+                await retry(functools.partial(delete, self.channel_id, message_id, reason=reason))
             except discord.NotFound:
                 pass  # the bot or the author deleted it before
             except DISCORD_ERRORS as error:
@@ -306,7 +335,7 @@ class PictureMenu(
         moderator = interaction.user
         if not isinstance(moderator, discord.Member):
             return
-        if missing := _missing_for(moderator, self.channel_id, ""):
+        if missing := missing_for(moderator, self.channel_id, ""):
             text = f"No action taken: you need the {missing} permission in that channel."
             await interaction.response.send_message(text, ephemeral=True)
             return
@@ -347,7 +376,7 @@ def write_decision(embed: discord.Embed, text: str) -> None:
     embed.add_field(name=MODERATOR_FIELD, value=text[:1000], inline=False)
 
 
-def _missing_for(moderator: discord.Member, channel_id: int, name: str) -> str:
+def missing_for(moderator: discord.Member, channel_id: int, name: str) -> str:
     """The permission that a moderator lacks to make a choice, or nothing."""
     # In the message's channel, where the moderator could delete it by hand; it may be gone by now.
     channel = moderator.guild.get_channel_or_thread(channel_id)
@@ -359,29 +388,7 @@ def _missing_for(moderator: discord.Member, channel_id: int, name: str) -> str:
     return ""
 
 
-async def _lift_time_out(member: discord.Member, reason: str) -> str:
-    """End a member's time-out. Returns what came of it."""
-    try:
-        await retry(lambda: member.timeout(None, reason=reason))
-    except DISCORD_ERRORS as error:
-        return f"the time-out could not be lifted: {describe_error(error)}"
-    return "time-out lifted"
-
-
-async def _fetch_member(guild: discord.Guild, user_id: int | None) -> tuple[discord.Member | None, str]:
-    """A member of the server, or why there is none: a clause."""
-    if user_id is None:
-        return None, "the author is not known any more"
-    try:
-        return guild.get_member(user_id) or await guild.fetch_member(user_id), ""
-    except discord.NotFound as error:
-        left = error.code == UNKNOWN_MEMBER
-        return None, f"the author {'has left the server' if left else 'is not a member, but a webhook or deleted'}"
-    except DISCORD_ERRORS as error:
-        return None, describe_error(error)
-
-
-def _author_in(entry: discord.Message | None) -> int | None:
+def author_in(entry: discord.Message | None) -> int | None:
     """The author's id in a mod-log entry."""
     fields = entry.embeds[0].fields if entry and entry.embeds else []
     values = [field.value or "" for field in fields if field.name == AUTHOR_FIELD]

@@ -9,7 +9,8 @@ from collections.abc import Iterable
 import discord
 
 from bot.actions.discord_calls import DISCORD_ERRORS, as_sentence, describe_error, missing_permissions
-from bot.rules.policy import GuildPolicy, Mode, ModerationRule
+from bot.rules.policy import GuildPolicy, Mode, ModerationRule, ScopedRule
+from bot.rules.scopes import Scope
 from bot.services import Services
 from bot.storage.database import StoreError
 from bot.storage.store import MODLOG, RULES
@@ -64,6 +65,19 @@ def describe_modlog_problem(policy: GuildPolicy, problem: str) -> str:
     return f"The mod-log cannot be used: {problem}. {consequence} Set a channel with `/channel modlog`."
 
 
+def describe_scope(scope: Scope) -> str:
+    """Where a rule applies, as the end of a sentence; empty if in the whole server."""
+    parts = []
+    if scope.channel is not None:
+        parts.append(f"in <#{scope.channel}>")
+    if scope.role is not None:
+        parts.append(f"for <@&{scope.role}>")
+    if scope.newcomer_days is not None:
+        days = "1 day" if scope.newcomer_days == 1 else f"{scope.newcomer_days} days"
+        parts.append(f"for members who joined less than {days} ago")
+    return " ".join(parts)
+
+
 class Teller:
     """Tells the moderators of a server: in its mod-log, else in its system channel, else its owner."""
 
@@ -101,7 +115,7 @@ class Teller:
         model = self._services.serving.current
         labels = ", ".join(model.predictor.sidecar.labels)
         text = f"The bot now uses the model {model.release.version}, which does not have all labels of your rules."
-        lines = [f"- {rule.label} from {rule.threshold:.3f}: {rule.action.name.lower()}" for rule in rules]
+        lines = [_describe_rule(rule) for rule in rules]
         whole = "\n".join(
             [
                 text,
@@ -156,3 +170,8 @@ class Teller:
             await self._services.store.save_notice(guild_id, subject, value)
         except StoreError:
             self._services.metrics.errors.labels("store").inc()
+
+
+def _describe_rule(rule: ModerationRule) -> str:
+    scope = f" {describe_scope(rule.scope)}" if isinstance(rule, ScopedRule) else ""
+    return f"- {rule.label} from {rule.threshold:.3f}: {rule.action.name.lower()}{scope}"

@@ -104,7 +104,7 @@ class Checking(commands.Cog):
         guild = guild_of(interaction)
         require_moderator(interaction, _guild_channel(guild, message.channel))
         await interaction.response.defer(ephemeral=True)
-        policy = await self._services.store.policy(guild.id)
+        policy = await self._moderation.local_policy(message)
         findings = [
             await self._services.examiner.examine(picture, guild.id, policy)
             for picture in references(message)[:MAX_PICTURES]

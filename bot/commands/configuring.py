@@ -1,72 +1,27 @@
-"""A server's settings: mode, rules, mod-log, exemptions."""
+"""A server's settings: mode, mod-log, exemptions."""
 
 from __future__ import annotations
 
 from dataclasses import replace
-from typing import Any, Literal
+from typing import Any
 
 import discord
 from discord import app_commands
 
-from bot.actions.telling import describe_modlog_problem, modlog_permissions_missing, modlog_problem
-from bot.commands.answering import DeferringCog, Interaction, answer, guild_of, plural
+from bot.actions.telling import modlog_permissions_missing
+from bot.commands.answering import DeferringCog, Interaction, answer, guild_of
 from bot.commands.confirming import confirm
-from bot.rules.policy import UNJUDGED, Action, GuildPolicy, Mode, ModerationRule
+from bot.commands.describing import describe_exemptions, describe_policy
+from bot.commands.rights import needs_manager
+from bot.rules.policy import GuildPolicy, Mode
 from bot.services import Services
-from stages.inference.sidecar import Sidecar, decided
+from stages.inference.sidecar import Sidecar
 
-needs_manager = app_commands.checks.has_permissions(manage_guild=True)
 ExemptChannel = discord.TextChannel | discord.ForumChannel | discord.VoiceChannel | discord.CategoryChannel
-ActionName = Literal["log", "flag", "spoiler", "delete", "timeout"]
-
-
-ON_ALL = {
-    Action.LOG: "log every picture",
-    Action.FLAG: "flag every picture",
-    Action.SPOILER: "repost every message with a picture behind a spoiler",
-    Action.DELETE: "delete every message with a picture",
-    Action.TIMEOUT: "time out everyone who posts a picture",
-}
-ALL_PICTURES = 0.01
-"""A rule from a lower score on matches nearly every picture, so it takes a confirmation."""
-
-
-def describe_policy(policy: GuildPolicy, sidecar: Sidecar, guild: discord.Guild) -> str:
-    """A server's settings, one a line."""
-    default = " (the model's defaults, until you set one with `/threshold`)" if policy.rules is None else ""
-    lines = [
-        f"**Mode** {policy.mode.value}",
-        f"**Mod-log** {f'<#{policy.modlog}>' if policy.modlog else 'off (set a channel with `/channel modlog`)'}",
-        f"**Without a mod-log** {'act all the same' if policy.act_untold else 'act on nothing'}",
-        f"**Moderator role** {f'<@&{policy.moderators}>' if policy.moderators else 'not set'}",
-        f"**Time-out** {plural(policy.timeout_minutes, 'minute')}",
-        f"**Age-restricted channels** {'skipped' if policy.skip_age_gated else 'checked'}",
-        f"**Other bots** {'skipped' if policy.skip_bots else 'checked'}",
-        f"**Exempt** {_mentions(policy) or 'none'}",
-        f"**Rules**{default}",
-        *(_describe_rule(rule, sidecar) for rule in policy.effective_rules(sidecar)),
-        "Everything else is only logged.",
-    ]
-    problem = modlog_problem(guild, policy)
-    if problem and (policy.modlog is not None or policy.mode is not Mode.SHADOW):
-        lines.append(f":warning: {describe_modlog_problem(policy, problem)}")
-    return "\n".join(lines)
-
-
-def _describe_rule(rule: ModerationRule, sidecar: Sidecar) -> str:
-    ping = ", with a ping" if rule.ping else ""
-    unknown = "" if rule.label in {*sidecar.labels, *UNJUDGED} else " (the current model does not have this label)"
-    return f"- {rule.label} from {rule.threshold:.3f}: {rule.action.name.lower()}{ping}{unknown}"
-
-
-def _mentions(policy: GuildPolicy) -> str:
-    roles = [f"<@&{role_id}>" for role_id in sorted(policy.exempt_roles)]
-    channels = [f"<#{channel_id}>" for channel_id in sorted(policy.exempt_channels)]
-    return ", ".join(roles + channels)
 
 
 class Configuring(DeferringCog):
-    """`/policy`, `/channel`, `/exempt` and `/threshold`, for members with Manage Server."""
+    """`/policy`, `/channel` and `/exempt`, for members with Manage Server."""
 
     policy = app_commands.Group(
         name="policy",
@@ -96,10 +51,9 @@ class Configuring(DeferringCog):
 
     async def _change(self, interaction: Interaction, **values: Any) -> GuildPolicy:
         """Replace some of the server's settings. Returns all of them."""
-        guild = guild_of(interaction)
-        policy = replace(await self._services.store.policy(guild.id), **values)
-        await self._services.store.set_policy(guild.id, policy)
-        return policy
+        return await self._services.store.change_policy(
+            guild_of(interaction).id, lambda policy: replace(policy, **values)
+        )
 
     @policy.command(name="show", description="Show this server's settings")
     @needs_manager
@@ -114,6 +68,8 @@ class Configuring(DeferringCog):
         timeout_minutes="length of a time-out in minutes",
         skip_age_gated="skip age-restricted channels",
         skip_bots="skip messages from other bots",
+        exempt_moderators="skip the pictures of members with Manage Messages",
+        tell_author="tell authors by direct message what was done, and let them appeal",
         act_untold="delete, repost and time out even if the mod-log cannot be used",
     )
     @needs_manager
@@ -125,6 +81,8 @@ class Configuring(DeferringCog):
         timeout_minutes: app_commands.Range[int, 1, 40320] | None = None,
         skip_age_gated: bool | None = None,
         skip_bots: bool | None = None,
+        exempt_moderators: bool | None = None,
+        tell_author: bool | None = None,
         act_untold: bool | None = None,
     ) -> None:
         values = {
@@ -133,12 +91,28 @@ class Configuring(DeferringCog):
             "timeout_minutes": timeout_minutes,
             "skip_age_gated": skip_age_gated,
             "skip_bots": skip_bots,
+            "exempt_moderators": exempt_moderators,
+            "tell_author": tell_author,
             "act_untold": act_untold,
         }
         changes = {name: value for name, value in values.items() if value is not None}
         if not changes:
             await answer(interaction, "Nothing changed: name at least one setting.")
             return
+        if act_untold and not (await self._services.store.policy(guild_of(interaction).id)).act_untold:
+            await confirm(
+                interaction,
+                "The bot would delete and repost messages and time members out even while no moderator can be told.",
+                "Act all the same",
+                lambda click: self._set_policy(click, changes, moderators),
+                manage_guild=True,
+            )
+            return
+        await self._set_policy(interaction, changes, moderators)
+
+    async def _set_policy(
+        self, interaction: Interaction, changes: dict[str, Any], moderators: discord.Role | None
+    ) -> None:
         policy = await self._change(interaction, **changes)
         lines = [describe_policy(policy, self._sidecar, guild_of(interaction))]
         # Discord delivers a mention of such a role without a notification, and says nothing about it.
@@ -150,7 +124,7 @@ class Configuring(DeferringCog):
     @policy.command(name="reset", description="Remove this server's own rules, and use the model's")
     @needs_manager
     async def reset(self, interaction: Interaction) -> None:
-        policy = await self._change(interaction, rules=None)
+        policy = await self._change(interaction, rules=None, scoped_rules=())
         await answer(interaction, describe_policy(policy, self._sidecar, guild_of(interaction)))
 
     @channel.command(name="modlog", description="Set the mod-log channel")
@@ -168,6 +142,7 @@ class Configuring(DeferringCog):
                 f"Everyone can read {channel.mention}. The mod-log links to the pictures and names their authors.",
                 "Use it all the same",
                 lambda click: self._set_modlog(click, channel),
+                manage_guild=True,
             )
             return
         await self._set_modlog(interaction, channel)
@@ -211,7 +186,7 @@ class Configuring(DeferringCog):
     @needs_manager
     async def exempt_list(self, interaction: Interaction) -> None:
         policy = await self._services.store.policy(guild_of(interaction).id)
-        await answer(interaction, f"Exempt: {_mentions(policy) or 'none'}.")
+        await answer(interaction, f"Exempt: {describe_exemptions(policy) or 'none'}.")
 
     async def _set_exempt(
         self,
@@ -220,72 +195,17 @@ class Configuring(DeferringCog):
         channel: discord.abc.GuildChannel | None,
         exempt: bool,
     ) -> None:
-        policy = await self._services.store.policy(guild_of(interaction).id)
         roles, channels = ({role.id} if role else frozenset()), ({channel.id} if channel else frozenset())
         if not roles and not channels:
             await answer(interaction, "Nothing changed: name a role or a channel.")
             return
-        policy = await self._change(
-            interaction,
-            exempt_roles=policy.exempt_roles | roles if exempt else policy.exempt_roles - roles,
-            exempt_channels=policy.exempt_channels | channels if exempt else policy.exempt_channels - channels,
-        )
-        await answer(interaction, f"Exempt: {_mentions(policy) or 'none'}.")
 
-    @app_commands.command(name="threshold", description="Set or remove a rule: the score from which an action is taken")
-    @app_commands.describe(
-        label="label of the model, or a reason why a picture could not be checked",
-        action="what to do with the message",
-        score="lowest score that triggers the action; leave empty to remove the rule",
-        ping="also ping the moderator role",
-    )
-    @app_commands.guild_only()
-    @app_commands.default_permissions(manage_guild=True)
-    @needs_manager
-    async def threshold(
-        self,
-        interaction: Interaction,
-        label: str,
-        action: ActionName,
-        score: app_commands.Range[float, 0.0, 1.0] | None = None,
-        ping: bool = False,
-    ) -> None:
-        sidecar, guild = self._sidecar, guild_of(interaction)
-        policy = await self._services.store.policy(guild.id)
-        labels = self._labels()
-        # A rule of an earlier model's label can still be removed.
-        if label not in labels and label not in {rule.label for rule in policy.effective_rules(sidecar)}:
-            text = f"Nothing changed: there is no label `{label[:100]}`. Choose one of {', '.join(labels)}."
-            await answer(interaction, text)
-            return
-        verb = Action[action.upper()]
-        rule = None if score is None else ModerationRule(label, score, verb, ping)
-        if rule is not None and rule.threshold < ALL_PICTURES and label not in UNJUDGED:
-            await confirm(
-                interaction,
-                f"Every picture scores {score} or more on `{label}`: with this rule, the bot would "
-                f"{ON_ALL[verb]} in this server.",
-                "Set the rule",
-                lambda click: self._set_rule(click, label, verb, rule),
+        def change(policy: GuildPolicy) -> GuildPolicy:
+            return replace(
+                policy,
+                exempt_roles=policy.exempt_roles | roles if exempt else policy.exempt_roles - roles,
+                exempt_channels=policy.exempt_channels | channels if exempt else policy.exempt_channels - channels,
             )
-            return
-        await self._set_rule(interaction, label, verb, rule)
 
-    async def _set_rule(
-        self, interaction: Interaction, label: str, action: Action, rule: ModerationRule | None
-    ) -> None:
-        """Set a rule, or remove the one for this label and action."""
-        sidecar, guild = self._sidecar, guild_of(interaction)
-        policy = await self._services.store.policy(guild.id)
-        policy = policy.without_rule(sidecar, label, action) if rule is None else policy.with_rule(sidecar, rule)
-        await self._services.store.set_policy(guild.id, policy)
-        await answer(interaction, describe_policy(policy, sidecar, guild))
-
-    @threshold.autocomplete("label")
-    async def complete_label(self, interaction: Interaction, current: str) -> list[app_commands.Choice[str]]:
-        """Suggest the labels that contain what is typed; Discord takes 25."""
-        matches = [label for label in self._labels() if current.casefold() in label.casefold()]
-        return [app_commands.Choice(name=label, value=label) for label in matches[:25]]
-
-    def _labels(self) -> tuple[str, ...]:
-        return (*decided(self._sidecar.kind, self._sidecar.labels), *UNJUDGED)
+        policy = await self._services.store.change_policy(guild_of(interaction).id, change)
+        await answer(interaction, f"Exempt: {describe_exemptions(policy) or 'none'}.")

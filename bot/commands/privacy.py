@@ -12,10 +12,14 @@ from bot.services import Services
 NOTICE = """**What this bot stores**
 For each picture that it checks: the ids of the server, channel, message and author, two hashes of the picture, the \
 scores, the action taken, and a moderator's decision. It never stores pictures or message text, and trains on nothing.
+If you appeal a decision, what you write is stored until it is posted to the moderators' channel.
+Of pictures in several channels within a short time, which some servers look for, it stores the ids of the messages.
 Everything is deleted after {days} days, or when the bot leaves the server.
-`/privacy delete` deletes what is stored under your id, in all servers. If a picture is still waiting for review, its \
-record stays until then, without your id, and is deleted with the decision. Moderators' decisions on a picture stay \
-under its hashes, without the author's name; a moderator who uses the command is no longer named in them either."""
+`/privacy delete` deletes what is stored under your id, in all servers, with your appeals. If a picture is still \
+waiting for review, its record stays until then, without your id, and is deleted with the decision. Moderators' \
+decisions on a picture stay under its hashes, without the author's name; yours as a moderator goes, \
+too. Where a server counts deletions, their number and dates \
+stay under your id while they count, without message text or picture; its managers can delete them."""
 
 
 @app_commands.guild_only()

@@ -7,6 +7,8 @@ from discord import app_commands
 
 from bot.commands.answering import Interaction
 
+needs_manager = app_commands.checks.has_permissions(manage_guild=True)
+"""For a server's settings. Every click below such a command's answer needs the same, see `bot.commands.confirming`."""
 NOT_A_MODERATOR = "You need to see that channel, and the Manage Messages permission in it."
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from typing import Any
 
 import discord
@@ -18,6 +18,8 @@ from bot.storage.database import StoreError
 log = logging.getLogger(__name__)
 
 MESSAGE_EVENTS = ("MESSAGE_CREATE", "MESSAGE_UPDATE")
+FETCHERS = ("logs_from", "get_message")
+"""Methods of discord.py's HTTP client that fetch messages: a channel's history, or one."""
 
 
 class Watching(commands.Cog):
@@ -29,6 +31,7 @@ class Watching(commands.Cog):
         self._teller = teller
         self._carriers = CarrierWatch(services.metrics.errors.labels("unknown carrier").inc)
         self._parsers: dict[str, Callable[[Any], None]] = {}
+        self._fetchers: dict[str, Callable[..., Awaitable[Any]]] = {}
 
     async def cog_load(self) -> None:
         """Listen to model switches, and look at messages before discord.py drops what it does not know."""
@@ -38,22 +41,40 @@ class Watching(commands.Cog):
         for event in MESSAGE_EVENTS:
             self._parsers[event] = parsers[event]
             parsers[event] = self._watched(parsers[event])
+        http = self._bot.http
+        for name in FETCHERS:
+            self._fetchers[name] = getattr(http, name)
+            setattr(http, name, self._watched_fetch(self._fetchers[name]))
 
     async def cog_unload(self) -> None:
         """Undo `cog_load`."""
         self._services.serving.listeners.remove(self._on_switch)
         self._bot._connection.parsers.update(self._parsers)
+        for name, fetch in self._fetchers.items():
+            setattr(self._bot.http, name, fetch)
 
     def _watched(self, parse: Callable[[Any], None]) -> Callable[[Any], None]:
         def parse_and_look(data: Any) -> None:
-            try:
-                self._carriers.look(data)
-            except Exception:  # whatever Discord sends, the message itself must be parsed
-                self._services.metrics.errors.labels("unknown carrier").inc()
-                log.exception("could not look for unknown carriers")
+            self._look(data)
             parse(data)
 
         return parse_and_look
+
+    def _watched_fetch(self, fetch: Callable[..., Awaitable[Any]]) -> Callable[..., Awaitable[Any]]:
+        async def fetch_and_look(*args: Any, **kwargs: Any) -> Any:
+            data = await fetch(*args, **kwargs)
+            for message in data if isinstance(data, list) else [data]:
+                self._look(message)
+            return data
+
+        return fetch_and_look
+
+    def _look(self, message: Any) -> None:
+        try:
+            self._carriers.look(message)
+        except Exception:  # whatever Discord sends, the message itself must be parsed
+            self._services.metrics.errors.labels("unknown carrier").inc()
+            log.exception("could not look for unknown carriers")
 
     def _on_switch(self) -> None:
         """A new model serves: called in any thread."""

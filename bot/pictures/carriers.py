@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+from collections import OrderedDict
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
@@ -29,23 +30,34 @@ HIDDEN = frozenset(
 """Fields whose pictures Discord does not show with the message."""
 MAX_DEPTH = 20
 MAX_REMEMBERED = 200
+"""Kinds of fields that are logged."""
+MAX_COUNTED = 2_000
+"""Messages that are remembered, so that each counts once: it may be edited, and fetched again."""
 
 
 class CarrierWatch:
     """Logs a field with a URL that it does not know, once for each kind of field, and counts all."""
 
     def __init__(self, count: Callable[[], None]) -> None:
-        """`count` is called for each unknown field of each message."""
+        """`count` is called for each kind of unknown field of each message, once."""
         self._count = count
         self._logged: set[str] = set()
+        self._counted: OrderedDict[str, set[str]] = OrderedDict()
 
     def look(self, payload: Mapping[str, Any]) -> None:
         """Look through a message as Discord sent it."""
-        for place in sorted(set(unknown_carriers(payload))):
+        unknown = set(unknown_carriers(payload))
+        if not unknown:
+            return
+        counted = self._counted.setdefault(str(payload.get("id")), set())
+        for place in sorted(unknown - counted):
+            counted.add(place)
             self._count()
             if place not in self._logged and len(self._logged) < MAX_REMEMBERED:
                 self._logged.add(place)
                 log.warning("a message may show a picture in a field that this bot does not know: %s", place)
+        while len(self._counted) > MAX_COUNTED:
+            self._counted.popitem(last=False)
 
 
 def unknown_carriers(payload: Mapping[str, Any]) -> Iterator[str]:

@@ -43,6 +43,8 @@ MIN_RESERVED, DEFAULT_RESERVED = 1_000_000, 4_000_000
 """Bytes of memory to reserve for a picture: at least, and if its size is unknown."""
 PICTURE_SECONDS = 60.0
 """For one picture, from its turn in the queue on."""
+THUMBNAIL_SECONDS = 10.0
+"""For the thumbnail of a picture that is not examined."""
 RETRIED = frozenset({"unreachable", "failed"})
 """Verdicts that are not final, whatever they come from."""
 
@@ -122,6 +124,25 @@ class Examiner:
             # One bad picture must not keep the others of its message from being checked.
             log.exception("could not check a picture")
             return self.unjudged(reference, policy, "failed", type(error).__name__)
+
+    async def thumbnail(self, reference: Reference, guild_id: int, author_id: int) -> bytes | None:
+        """A blurred JPEG of a picture that was not examined; None if there is none in time.
+
+        Raises nothing but CancelledError.
+        """
+        owner, model = (guild_id, author_id), self._serving.current
+        size = min(self._judge.caps.max_bytes, max(MIN_RESERVED, reference.size or DEFAULT_RESERVED))
+        try:
+            async with asyncio.timeout(THUMBNAIL_SECONDS), self._judge.queue.turn(*owner, size):
+                data = await self._fetcher.fetch_picture(reference)
+                sha256 = await self._judge.run_in_thread(sha256_of, data)
+                decoded = await self._decode(data, model, sha256, owner)
+                return await self._judge.run_in_thread(blurred_jpeg, decoded.thumbnail())
+        except (UnfetchedError, NotAPictureError, PictureError, QueueFullError, TimeoutError):
+            return None
+        except Exception:
+            log.exception("could not make a thumbnail")
+            return None
 
     async def _examine_shown(
         self, reference: Reference, data: bytes, owner: GuildAndAuthor, policy: GuildPolicy

@@ -7,7 +7,7 @@ import logging
 import os
 import warnings
 from collections import deque
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from itertools import islice
 from typing import Any, Self
 
@@ -152,8 +152,8 @@ class BotDatabase:
         except CONNECTION_ERRORS as error:
             raise self._count_error(error) from None
 
-    async def upsert(self, table: Table, row: dict[str, Any]) -> None:
-        """Insert a row, or update the one with the same primary key.
+    async def upsert(self, table: Table, row: dict[str, Any], condition: Callable[[Any], Any] | None = None) -> None:
+        """Insert a row, or update the one with the same primary key, if its columns meet the condition.
 
         Raises:
             StoreError: if the database is away.
@@ -163,7 +163,17 @@ class BotDatabase:
         statement = (sqlite if self._sqlite else postgresql).insert(table).values(row)
         keys = {column.name for column in table.primary_key}
         updates = {name: statement.excluded[name] for name in row.keys() - keys}
-        await self.execute(statement.on_conflict_do_update(index_elements=sorted(keys), set_=updates))
+        where = condition(table.c) if condition else None
+        await self.execute(statement.on_conflict_do_update(index_elements=sorted(keys), set_=updates, where=where))
+
+    async def insert_new(self, table: Table, row: dict[str, Any]) -> bool:
+        """Insert a row, unless there is one with the same primary key. Returns whether it was inserted.
+
+        Raises:
+            StoreError: if the database is away.
+        """
+        statement = (sqlite if self._sqlite else postgresql).insert(table).values(row)
+        return bool(await self.execute(statement.on_conflict_do_nothing()))
 
     async def append(self, *rows: Row) -> None:
         """Write rows in this order, now or once the database is back.

@@ -2,25 +2,30 @@
 
 from __future__ import annotations
 
+import asyncio
 import time
 from collections import OrderedDict
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import asdict, replace
 from typing import Any
 
-from sqlalchemy import ColumnElement, bindparam, delete, func, or_, select, update
+from sqlalchemy import ColumnElement, bindparam, delete, exists, false, func, or_, select, update
 
 from bot.rules.policy import GuildPolicy
 from bot.storage import tables
 from bot.storage.database import BotDatabase, Row, StoreError
 from bot.storage.tables import (
+    APPROVED,
     OPEN,
     POSTED,
+    WRONG,
     Decision,
     Job,
     PictureScores,
     Retry,
     Ruling,
+    Wave,
+    appeals,
     channels,
     decisions,
     fingerprints,
@@ -32,7 +37,10 @@ from bot.storage.tables import (
     retries,
     rulings,
     scores,
+    strikes,
     subscriptions,
+    wave_claims,
+    waves,
 )
 
 CACHED = 2_000
@@ -41,6 +49,8 @@ PAGE = 200
 """Decisions that are read at a time."""
 MAX_DUE = 64
 """Rows of work that one round takes up."""
+SWEPT = (decisions, rulings, scores, retries, outbox, reposts, waves, strikes, appeals, fingerprints)
+"""Tables whose rows end with the retention."""
 MODLOG, RULES = "modlog", "rules"
 """Subjects of notices: a mod-log that cannot be used, rules that no longer apply."""
 FIND_SCORES = select(scores).where(scores.c.sha256 == bindparam("sha"), scores.c.md5 == bindparam("model"))
@@ -55,6 +65,7 @@ class BotStore(BotDatabase):
         self._clock = clock
         self._policies: OrderedDict[int, GuildPolicy] = OrderedDict()
         self._scores: OrderedDict[tuple[str, str], PictureScores] = OrderedDict()
+        self._changing = asyncio.Lock()
 
     def now(self) -> int:
         """Unix time, in s."""
@@ -83,6 +94,17 @@ class BotStore(BotDatabase):
         await self.upsert(policies, {"guild_id": guild, "policy": policy.to_json()})
         _remember(self._policies, guild, policy)
 
+    async def change_policy(self, guild: int, change: Callable[[GuildPolicy], GuildPolicy]) -> GuildPolicy:
+        """Replace a server's settings by what `change` makes of them. Of two changes at once, none is lost.
+
+        Raises:
+            StoreError: if the database is away; the settings stay unchanged.
+        """
+        async with self._changing:
+            policy = change(await self.policy(guild))
+            await self.set_policy(guild, policy)
+        return policy
+
     # Scores
 
     async def find_scores(self, sha256: str, md5: str) -> PictureScores | None:
@@ -106,7 +128,7 @@ class BotStore(BotDatabase):
 
     # Decisions
 
-    async def record(self, *rows: Decision | Retry | Job) -> None:
+    async def record(self, *rows: Decision | Retry | Job | Wave) -> None:
         """Store decisions and what follows from them, all in one transaction, now or once the database is back.
 
         The first verdict on a picture of a message stays. Before it there may be a decision of origin `unjudged`.
@@ -157,6 +179,20 @@ class BotStore(BotDatabase):
         # One statement: the database decides which of two moderators, or processes, was first.
         statement = update(decisions).where(*_of_pictures(message, pictures), decisions.c.state == OPEN)
         return bool(await self.execute(statement.values(state=state, moderator_id=moderator, decided_at=self.now())))
+
+    async def overturn(self, message: int, moderator: int) -> list[Decision]:
+        """Mark the decisions on a message's pictures that matched a rule as wrong, also those that a moderator made.
+
+        Returns these decisions.
+
+        Raises:
+            StoreError: if the database is away.
+        """
+        await self.flush()
+        matched = (decisions.c.message_id == message) & (decisions.c.action > 0)
+        values = {"state": WRONG, "moderator_id": moderator, "decided_at": self.now()}
+        await self.execute(update(decisions).where(matched).values(values))
+        return await self.decisions(matched)
 
     async def reopen(self, message: int, state: str, pictures: Collection[str] | None = None) -> None:
         """Undo `settle`, because the action failed.
@@ -305,6 +341,118 @@ class BotStore(BotDatabase):
         if on:
             await self.upsert(subscriptions, {"guild_id": guild, "list": name, "created_at": self.now()})
 
+    # Waves
+
+    async def claim_wave(self, guild: int, user: int, wave: str, oldest: int, newest: int) -> str:
+        """Claim a wave of an author. Returns its id, or that of the wave in progress, whoever claimed it.
+
+        Args:
+            guild: server id.
+            user: author's id.
+            wave: id of the new wave.
+            oldest: a wave whose newest message is older than this id is over.
+            newest: id of the new wave's newest message.
+
+        Raises:
+            StoreError: if the database is away.
+        """
+        row = {"guild_id": guild, "user_id": user, "wave_id": wave, "message_id": newest, "created_at": self.now()}
+        # One statement: the database decides which of two processes was first.
+        await self.upsert(wave_claims, row, lambda old: old.message_id < oldest)
+        return await self.claimed_wave(guild, user, oldest) or wave
+
+    async def claimed_wave(self, guild: int, user: int, oldest: int) -> str | None:
+        """The id of the wave of an author in progress. `oldest`: as for `claim_wave`.
+
+        Raises:
+            StoreError: if the database is away.
+        """
+        of_author = (wave_claims.c.guild_id == guild) & (wave_claims.c.user_id == user)
+        rows = await self.query(select(wave_claims.c.wave_id).where(of_author, wave_claims.c.message_id >= oldest))
+        return str(rows[0]["wave_id"]) if rows else None
+
+    async def extend_claim(self, wave: str, newest: int) -> None:
+        """Note a newer message of a wave.
+
+        Raises:
+            StoreError: if the database is away.
+        """
+        older = (wave_claims.c.wave_id == wave) & (wave_claims.c.message_id < newest)
+        await self.execute(update(wave_claims).where(older).values(message_id=newest))
+
+    async def release_claim(self, wave: str) -> None:
+        """End a wave: its author's next pictures are counted anew.
+
+        Raises:
+            StoreError: if the database is away.
+        """
+        await self.execute(delete(wave_claims).where(wave_claims.c.wave_id == wave))
+
+    async def wave(self, wave: str) -> Wave | None:
+        """A wave by its id.
+
+        Raises:
+            StoreError: if the database is away.
+        """
+        await self.flush()  # it may still be in the backlog
+        rows = await self.query(select(waves).where(waves.c.id == wave))
+        return Wave(**rows[0]) if rows else None
+
+    async def settle_wave(self, wave: str, state: str, moderator: int) -> bool:
+        """Set the state of an open wave. False if another moderator was faster, or there is none.
+
+        Raises:
+            StoreError: if the database is away.
+        """
+        await self.flush()
+        statement = update(waves).where(waves.c.id == wave, waves.c.state == OPEN)
+        return bool(await self.execute(statement.values(state=state, moderator_id=moderator, decided_at=self.now())))
+
+    async def reopen_wave(self, wave: str) -> None:
+        """Undo `settle_wave`, because the action failed.
+
+        Raises:
+            StoreError: if the database is away.
+        """
+        statement = update(waves).where(waves.c.id == wave)
+        await self.execute(statement.values(state=OPEN, moderator_id=None, decided_at=None))
+
+    async def drop_forgotten_wave(self, wave: str) -> None:
+        """Delete a decided wave whose author had their data deleted.
+
+        Raises:
+            StoreError: if the database is away.
+        """
+        await self.execute(delete(waves).where(waves.c.id == wave, waves.c.user_id.is_(None), waves.c.state != OPEN))
+
+    # Strikes
+
+    async def add_strike(self, guild: int, user: int, message: int, days: int) -> int:
+        """Count the deletion of a message against its author, once. Returns their strikes of the last `days`.
+
+        Deletions that moderators found wrong do not count.
+
+        Raises:
+            StoreError: if the database is away.
+        """
+        row = {"guild_id": guild, "message_id": message, "user_id": user, "created_at": self.now()}
+        await self.upsert(strikes, row, lambda _: false())
+        of_message = decisions.c.message_id == strikes.c.message_id
+        wrong, acted_on = decisions.c.state.in_((APPROVED, WRONG)), decisions.c.action > 0
+        undone = exists().where(of_message, wrong) & ~exists().where(of_message, acted_on, ~wrong)
+        counted = select(func.count()).select_from(strikes)
+        of_user = (strikes.c.guild_id == guild) & (strikes.c.user_id == user)
+        rows = await self.query(counted.where(of_user, strikes.c.created_at > self.now() - days * 86400, ~undone))
+        return int(rows[0]["count_1"])
+
+    async def drop_strike(self, guild: int, message: int) -> None:
+        """Take a strike back.
+
+        Raises:
+            StoreError: if the database is away.
+        """
+        await self.execute(delete(strikes).where(strikes.c.guild_id == guild, strikes.c.message_id == message))
+
     # Work that outlives the process
 
     async def due_jobs(self, guild_ids: Collection[int]) -> list[Job]:
@@ -376,10 +524,22 @@ class BotStore(BotDatabase):
         before = self.now() - days * 86400
         # What was reported is of no more use; a day later nobody asks about a doubled entry.
         await self.execute(delete(outbox).where(outbox.c.state == POSTED, outbox.c.created_at < self.now() - 86400))
+        await self.execute(delete(wave_claims).where(wave_claims.c.created_at < self.now() - 86400))
         return sum(
             [
                 await self.execute(delete(table).where(table.c.created_at < before))
-                for table in (decisions, rulings, scores, retries, outbox, reposts, fingerprints)
+                for table in (
+                    decisions,
+                    rulings,
+                    scores,
+                    retries,
+                    outbox,
+                    reposts,
+                    waves,
+                    strikes,
+                    appeals,
+                    fingerprints,
+                )
             ]
         )
 
@@ -405,9 +565,10 @@ class BotStore(BotDatabase):
         return len(left)
 
     async def forget_user(self, user: int, guild: int | None = None) -> int:
-        """Delete a user's decisions, in one server or in all. Returns the number of rows.
+        """Delete a user's decisions and appeals, in one server or in all. Returns the number of rows.
 
-        Decisions that wait for review stay without the user's id, until `drop_forgotten`.
+        Decisions and waves that wait for review stay without the user's id, until `drop_forgotten`. Strikes stay while
+        they count, or a user would have them taken back; a server's managers may do that.
 
         Raises:
             StoreError: if the database is away.
@@ -427,7 +588,16 @@ class BotStore(BotDatabase):
         if guild is not None:
             ruled &= rulings.c.guild_id == guild
         await self.execute(update(rulings).where(ruled).values(moderator_id=None))
-        deleted = await self.execute(delete(decisions).where(of_user, decisions.c.state != OPEN))
+        appealed = appeals.c.user_id == user
+        wave_of_user = waves.c.user_id == user
+        if guild is not None:
+            appealed &= appeals.c.guild_id == guild
+            wave_of_user &= waves.c.guild_id == guild
+            await self.execute(delete(strikes).where(strikes.c.user_id == user, strikes.c.guild_id == guild))
+        deleted = await self.execute(delete(appeals).where(appealed))
+        deleted += await self.execute(delete(decisions).where(of_user, decisions.c.state != OPEN))
+        deleted += await self.execute(delete(waves).where(wave_of_user, waves.c.state != OPEN))
+        deleted += await self.execute(update(waves).where(wave_of_user).values(user_id=None))
         return deleted + await self.execute(update(decisions).where(of_user).values(user_id=None))
 
     async def drop_forgotten(self, message: int) -> int:
@@ -450,7 +620,22 @@ class BotStore(BotDatabase):
         await self.flush()  # a row in the backlog would come back later
         self._policies.pop(guild, None)
         # Scores belong to no server: they hold hashes only, and other servers may use them.
-        for table in (decisions, rulings, policies, channels, retries, outbox, guilds, reposts, subscriptions):
+        of_guild = (
+            decisions,
+            rulings,
+            policies,
+            channels,
+            retries,
+            outbox,
+            guilds,
+            reposts,
+            waves,
+            wave_claims,
+            strikes,
+            appeals,
+            subscriptions,
+        )
+        for table in of_guild:
             await self.execute(delete(table).where(table.c.guild_id == guild))
         await self.execute(delete(meta).where(meta.c.key.in_([_notice_key(guild, each) for each in (MODLOG, RULES)])))
 
@@ -493,7 +678,9 @@ def _rank(group: Sequence[ColumnElement[Any]], order: ColumnElement[Any], name: 
     return func.row_number().over(partition_by=list(group), order_by=order).label(name)
 
 
-def _as_row(value: Decision | Retry | Job) -> Row:
+def _as_row(value: Decision | Retry | Job | Wave) -> Row:
+    if isinstance(value, Wave):
+        return waves, asdict(value)
     if isinstance(value, Decision):
         phash = None if value.phash is None else tables.signed(value.phash)
         return decisions, asdict(replace(value, phash=phash))

@@ -29,12 +29,17 @@ OPEN, CLOSED = "open", "closed"
 """States of a decision: waiting for review, or never posted for review."""
 APPROVED, DELETED, TIMED_OUT, WRONG = "approved", "deleted", "timed_out", "wrong"
 """States that a moderator's click sets."""
+LEFT, UNDONE = "left", "undone"
+"""States that a moderator's click sets on a wave: nothing is done to its messages, or what was done is undone."""
 
 UNJUDGED_ORIGIN = "unjudged"
 """Origin of a decision that no model and no moderator made. A later verdict on the same picture replaces it."""
 
 PLANNED, ACTED, POSTED = "planned", "acted", "posted"
 """States of a row of `outbox`: to be done, done but not reported in the mod-log, reported."""
+
+TOLD, SENT, APPEALED, UPHELD, REVERSED = "told", "sent", "appealed", "upheld", "reversed"
+"""States of an appeal: its author was told, has written to the moderators, they can read it, and what they decided."""
 
 metadata = MetaData()
 
@@ -190,6 +195,67 @@ reposts = Table(
 )
 """The bot's own messages with other messages' pictures behind spoilers, in the same channel."""
 
+appeals = Table(
+    "appeals",
+    metadata,
+    Column("message_id", BigInteger, primary_key=True, autoincrement=False),
+    Column("guild_id", BigInteger, nullable=False, index=True),
+    Column("channel_id", BigInteger, nullable=False),
+    Column("user_id", BigInteger, nullable=False, index=True),
+    Column("label", Text, nullable=False),
+    Column("action", SmallInteger, nullable=False),
+    Column("state", String(12), nullable=False, index=True),
+    # What the author wrote, until moderators can read it in the mod-log.
+    Column("text", Text),
+    Column("tries", SmallInteger, nullable=False),
+    Column("due_at", BigInteger, nullable=False),
+    Column("created_at", BigInteger, nullable=False, index=True),
+    Column("appealed_at", BigInteger),
+    Column("moderator_id", BigInteger),
+)
+
+waves = Table(
+    "waves",
+    metadata,
+    Column("id", String(32), primary_key=True),
+    Column("guild_id", BigInteger, nullable=False, index=True),
+    Column("user_id", BigInteger, index=True),
+    Column("entry", JSON, nullable=False),
+    Column("created_at", BigInteger, nullable=False, index=True),
+    Column("state", String(12), nullable=False),
+    Column("moderator_id", BigInteger),
+    Column("decided_at", BigInteger),
+    info={
+        "key": ("id",),
+        # More messages of the same wave; a click, or a deletion of the author's data, stays.
+        "replaces": lambda old, new: old.created_at == new.created_at,
+        "keeps": ("user_id", "state", "moderator_id", "decided_at"),
+    },
+)
+
+wave_claims = Table(
+    "wave_claims",
+    metadata,
+    Column("guild_id", BigInteger, primary_key=True, autoincrement=False),
+    Column("user_id", BigInteger, primary_key=True, autoincrement=False),
+    Column("wave_id", String(32), nullable=False),
+    # The newest message of the wave: one posted long after it is of another wave.
+    Column("message_id", BigInteger, nullable=False),
+    Column("created_at", BigInteger, nullable=False, index=True),
+)
+"""Which wave of an author is in progress, so that of several processes one acts on it."""
+
+strikes = Table(
+    "strikes",
+    metadata,
+    Column("guild_id", BigInteger, primary_key=True, autoincrement=False),
+    # The deleted message; of a wave, the first.
+    Column("message_id", BigInteger, primary_key=True, autoincrement=False),
+    Column("user_id", BigInteger, nullable=False, index=True),
+    Column("created_at", BigInteger, nullable=False, index=True),
+)
+"""Deletions that count against their author, in servers that count them."""
+
 
 @dataclass(frozen=True)
 class Decision:
@@ -302,6 +368,48 @@ class Job:
     entry: dict[str, Any]
     """See `bot.actions.modlog.Entry`."""
     created_at: int
+
+
+@dataclass(frozen=True)
+class Appeal:
+    """A message that was acted on, whose author was told and may appeal once. A row of `appeals`."""
+
+    message_id: int
+    guild_id: int
+    channel_id: int
+    user_id: int
+    label: str
+    """Of the rule that matched."""
+    action: int
+    """The `bot.rules.policy.Action` that was taken."""
+    created_at: int
+    """Unix time, in s."""
+    state: str = TOLD
+    text: str | None = None
+    """What the author wrote, until it is posted to the mod-log."""
+    tries: int = 0
+    """Failed attempts to post it."""
+    due_at: int = 0
+    """Unix time of the next attempt, in s."""
+    appealed_at: int | None = None
+    moderator_id: int | None = None
+
+
+@dataclass(frozen=True)
+class Wave:
+    """One author's pictures in several channels, and what was done about them. A row of `waves`."""
+
+    id: str
+    """32 hex digits; of its job in the outbox, too."""
+    guild_id: int
+    user_id: int | None
+    """The author; None after they had their data deleted."""
+    entry: dict[str, Any]
+    """See `bot.actions.waves.WaveEntry`."""
+    created_at: int
+    state: str = OPEN
+    moderator_id: int | None = None
+    decided_at: int | None = None
 
 
 def signed(phash: int) -> int:

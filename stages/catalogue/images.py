@@ -6,6 +6,7 @@ import dataclasses
 import json
 from collections import Counter
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -14,7 +15,7 @@ import pyarrow.compute as pc
 from numpy.typing import NDArray
 from psycopg2.extensions import cursor as Cursor  # noqa: N812 (a class with a function's name)
 
-from stages.catalogue import tags
+from stages.catalogue import corrected, corrections, tags
 from stages.catalogue.copying import stream_query
 from stages.catalogue.selection import INVALID_INTENSITIES, REASONS, statement
 from stages.config.extract import Extract, Policy
@@ -40,9 +41,12 @@ QUERY_SCHEMA = pa.schema(
         "numbers": TEXT,
         "name": TEXT,
         "created_at": pa.timestamp("us"),
+        "is_changed": pa.bool_(),
+        "before": TEXT,
     }
 )
-"""Columns of the statement's result. PostgreSQL arrays (labels, merged, numbers) arrive as text."""
+"""Columns of the statement's result. PostgreSQL arrays (labels, merged, numbers, before) arrive as text. `is_changed`:
+whether a correction gives an image with one another label than its tags do. `before`: what tags it had before them."""
 
 
 def schema(policy: Policy) -> pa.Schema:
@@ -74,19 +78,23 @@ class Catalogue:
     """The images that a policy selects, and counts of those left out."""
 
     def __init__(self, cursor: Cursor, params: Extract) -> None:
-        """Look up the policy's tags.
+        """Look up the policy's tags and the corrections' images.
 
         Raises:
             PolicyError: if the board does not have one.
+            CorrectionsError: if a correction does not fit the board or the policy.
         """
         self.cursor = cursor
         self.params = params
         self.schema = schema(params.policy)
         self.tags = tags.number_tags(cursor)
+        path = Path(params.corrections) if params.corrections else None
+        rows = corrections.read(path) if path else []
+        self.corrected = corrected.resolve(path or Path(), rows, cursor, params.policy, self.tags)
         self.images = 0
         self.kept: Counter[str] = Counter()
         self.dropped: Counter[str] = Counter()
-        self._query, self._values = statement(params, self.tags)
+        self._query, self._values = statement(params, self.tags, self.corrected)
         cursor.execute(INVALID_INTENSITIES)
         ((self.invalid_intensities,),) = cursor.fetchall()
 
@@ -96,7 +104,9 @@ class Catalogue:
         for rows in stream_query(self.cursor, query, self._values, QUERY_SCHEMA):
             self.images += len(rows)
             self.dropped.update(_value_counts(rows["reason"].drop_null()))
-            yield self._catalogue_columns(rows.filter(pc.is_null(rows["reason"])))
+            kept = rows.filter(pc.is_null(rows["reason"]))
+            self.corrected.note(kept)
+            yield self._catalogue_columns(kept)
 
     def _catalogue_columns(self, rows: pa.RecordBatch) -> pa.RecordBatch:
         """Turn rows of the statement's result into rows of the catalogue."""
@@ -177,6 +187,7 @@ class Catalogue:
             "labels": {label: self.kept[label] for label in policy.labels},
             "dropped": {reason: self.dropped[reason] for reason in REASONS},
             "invalid_intensities": self.invalid_intensities,
+            "corrections": self.corrected.summary(),
         }
 
 

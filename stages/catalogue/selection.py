@@ -7,6 +7,7 @@ from typing import Any
 from psycopg2 import sql
 
 from stages.catalogue import tags
+from stages.catalogue.corrected import Corrected
 from stages.catalogue.tags import Tags
 from stages.config.extract import Extract, TagRule
 
@@ -48,22 +49,47 @@ WITH RECURSIVE marked AS NOT MATERIALIZED ( -- a materialised CTE would rule out
     SELECT merges.image_id, chain.target_id FROM chain JOIN merges ON merges.target_id = chain.image_id
 ), merged AS (
     SELECT target_id, array_agg(image_id ORDER BY image_id) AS ids FROM chain GROUP BY 1
-), facts AS (
-    SELECT images.*, lower(image_format) AS extension, numbers, merged.ids AS merged_ids,
-        least(image_width, image_height) AS side,
-        CASE WHEN NOT has_alias THEN usable -- an image may have an alias and its target, which count once
-            ELSE (SELECT count(DISTINCT number) FROM unnest(numbers) number WHERE number > 0) END AS usable,
-        coalesce(mask, %(zero)s::varbit) AS mask,
+), edits AS ( -- of tags, by the corrections
+    SELECT image_id, added::int[] AS added, removed::int[] AS removed
+    FROM unnest(%(edited)s::bigint[], %(added)s::text[], %(removed)s::text[]) AS edit (image_id, added, removed)
+), relabelled AS (
+    SELECT image_id, given::int[] AS given
+    FROM unnest(%(relabelled)s::bigint[], %(given)s::text[]) AS label (image_id, given)
+), joined AS (
+    SELECT images.*, merged.ids AS merged_ids, mask, usable, has_alias, given, numbers AS before,
+        edits.image_id IS NOT NULL AS is_edited,
+        CASE WHEN edits.image_id IS NULL THEN numbers
+            ELSE ARRAY((SELECT unnest(numbers) UNION SELECT unnest(added)) EXCEPT SELECT unnest(removed)) END
+            AS corrected_numbers,
         gone.image_id IS NOT NULL AS is_merged,
         coalesce(hidden_from_users, false) OR hidden.image_id IS NOT NULL AS is_removed
     FROM images
         LEFT JOIN tagged ON tagged.image_id = images.id
+        LEFT JOIN edits ON edits.image_id = images.id
+        LEFT JOIN relabelled ON relabelled.image_id = images.id
         LEFT JOIN merged ON merged.target_id = images.id
         LEFT JOIN (SELECT DISTINCT image_id FROM image_duplicates WHERE image_id <> target_id) gone
             ON gone.image_id = images.id
         LEFT JOIN (SELECT DISTINCT image_id FROM image_hides) hidden ON hidden.image_id = images.id
+), facts AS (
+    SELECT id, created_at, image_width, image_height, image_size, image_sha512_hash, image_name, merged_ids, given,
+        is_edited, before, is_merged, is_removed, corrected_numbers AS numbers, lower(image_format) AS extension,
+        least(image_width, image_height) AS side,
+        CASE WHEN is_edited OR has_alias -- an image may have an alias and its target, which count once
+            THEN (SELECT count(DISTINCT number) FROM unnest(corrected_numbers) AS number WHERE number > 0)
+            ELSE usable END AS usable,
+        coalesce(CASE WHEN is_edited THEN (
+            SELECT bit_or(mask) FROM unnest(corrected_numbers) AS number
+                JOIN unnest(%(numbers)s::int[], %(masks)s::varbit[]) AS policy (tag, mask) ON tag = abs(number)
+            ) ELSE mask END, %(zero)s::varbit) AS mask
+    FROM joined
 ), taken AS (
-    SELECT *, array_remove(ARRAY[{labels}]::int[], NULL) AS labels FROM facts
+    SELECT *, array_remove(ARRAY[{labels}]::int[], NULL) AS own_labels FROM facts
+), labelled AS (
+    SELECT *, coalesce(given, own_labels) AS labels,
+        given <> CASE WHEN %(exclusive)s AND NOT %(exclude)s THEN own_labels[1:1] ELSE own_labels END
+            OR given IS NOT NULL AND coalesce(usable, 0) < %(min_tags)s AS is_changed
+    FROM taken
 ), judged AS (
     SELECT *, CASE
         WHEN is_merged THEN 'merged'
@@ -74,16 +100,17 @@ WITH RECURSIVE marked AS NOT MATERIALIZED ( -- a materialised CTE would rule out
             THEN 'invalid_size'
         WHEN coalesce(CASE extension WHEN 'jpg' THEN 'jpeg' ELSE extension END <> ALL(%(formats)s), true) THEN 'format'
         WHEN side < %(min_side)s THEN 'too_small'
-        WHEN coalesce(usable, 0) < %(min_tags)s THEN 'untagged'
+        WHEN given IS NULL AND coalesce(usable, 0) < %(min_tags)s THEN 'untagged'
         WHEN %(exclusive)s AND %(exclude)s AND cardinality(labels) > 1 THEN 'overlap'
         WHEN %(exclusive)s AND cardinality(labels) = 0 THEN 'no_label'
     END AS fault
-    FROM taken
+    FROM labelled
 ), limited AS ({limited})
 SELECT reason, limited.id, CASE WHEN %(exclusive)s THEN labels[1:1] ELSE labels END,
     image_width, image_height, extension, image_sha512_hash, CASE WHEN image_size > 0 THEN image_size END,
     corners.nw_intensity, corners.ne_intensity, corners.sw_intensity, corners.se_intensity,
-    merged_ids, CASE WHEN reason IS NULL THEN numbers END, image_name, CASE WHEN reason IS NULL THEN created_at END
+    merged_ids, CASE WHEN reason IS NULL THEN numbers END, image_name, CASE WHEN reason IS NULL THEN created_at END,
+    is_changed, CASE WHEN is_edited THEN before END
 FROM limited LEFT JOIN (
     SELECT DISTINCT ON (image_id) * FROM image_intensities
     WHERE {valid_intensities} ORDER BY image_id, nw_intensity, ne_intensity, sw_intensity, se_intensity
@@ -112,11 +139,12 @@ LIMITED = sql.SQL("""
 """)
 
 
-def statement(params: Extract, known: Tags) -> tuple[sql.Composed, dict[str, Any]]:
+def statement(params: Extract, known: Tags, corrected: Corrected) -> tuple[sql.Composed, dict[str, Any]]:
     """The statement, and the values of its placeholders.
 
     Every tag that the policy names gets a bit. The database combines the bits of an image's tags into a mask, and a
-    label's rule is a condition on that mask.
+    label's rule is a condition on that mask. Corrected tags change the mask of their image; a corrected label takes the
+    place of what the rules say, also where they leave the image out: for few tags, several labels or none.
 
     Raises:
         PolicyError: if the board does not have a tag.
@@ -150,6 +178,7 @@ def statement(params: Extract, known: Tags) -> tuple[sql.Composed, dict[str, Any
         "exclude": policy.overlap == "exclude",
         "limit": params.limit,
         "seed": str(params.seed),
+        **corrected.values(),
     }
     conditions: dict[str, sql.Composable] = {}
     for place, (label, rule) in enumerate(policy.labels.items()):

@@ -62,18 +62,24 @@ class Tags:
         Raises:
             PolicyError: if the board has no such tag; the message suggests similar names.
         """
+        numbers = self.look_up(names)
+        if unknown := [name for name, number in numbers.items() if number is None]:
+            raise PolicyError("; ".join(f"the policy names {'; '.join(self.explain(name))}" for name in unknown))
+        return {name: abs(number) for name, number in numbers.items() if number is not None}
+
+    def look_up(self, names: Iterable[str]) -> dict[str, int | None]:
+        """Name -> the number of its canonical tag, negative for an unusable one, None if the board has no such tag."""
         wanted = pa.array(list(dict.fromkeys(names)), pa.string())
         exact = pc.index_in(wanted, value_set=self.names)
         folded = pc.index_in(pc.utf8_lower(wanted), value_set=pc.utf8_lower(self.names))
         indices = pc.coalesce(exact, folded)
-        if unknown := wanted.filter(pc.is_null(indices)).to_pylist():
-            raise PolicyError("; ".join(self._unknown(name) for name in unknown))
-        return dict(zip(wanted.to_pylist(), pc.abs(self.numbers.take(indices)).to_pylist(), strict=True))
+        return dict(zip(wanted.to_pylist(), self.numbers.take(indices).to_pylist(), strict=True))
 
-    def _unknown(self, name: str) -> str:
-        near = self.nearest(name)
+    def explain(self, unknown: str) -> tuple[str, str]:
+        """What is wrong with a name, and what to do: to write a similar one."""
+        near = self.nearest(unknown)
         advice = f"did you mean {' or '.join(near)}?" if near else "look up its spelling on the board"
-        return f"the policy names the tag {name!r}, which the board does not have; {advice}"
+        return f"the tag {unknown!r}, which the board does not have", advice
 
     def nearest(self, name: str, count: int = 3) -> list[str]:
         """Up to `count` names similar to `name`, the most similar first. Takes seconds for half a million tags."""

@@ -8,7 +8,7 @@ from typing import Annotated, Literal
 
 from pydantic import Field
 
-from stages.workspace.parameters import Count, Positive, Share, section
+from stages.workspace.parameters import Count, PathText, Positive, Share, section
 
 
 @section
@@ -32,10 +32,18 @@ class Faults:
 
 
 @section
+class Folder:
+    """A folder of labelled pictures, if the host serves one; else empty: `data/folder/dvc.yaml` has a stage a key."""
+
+    pictures: PathText = ""
+    """Path of the folder."""
+
+
+@section
 class Download:
-    host: Literal["stages/sample", "stages/crawl/remote.py"]
-    """The code behind the picture host, and so a dep of the stage: the sample board's local server, or a host on the
-    network."""
+    host: Literal["stages/sample", "stages/folder", "stages/crawl/remote.py"]
+    """The code behind the picture host, and so a dep of the stage: the local server of the sample board or of a folder,
+    or a host on the network."""
     hosts: Annotated[list[str], Field(min_length=1)]
     """Hosts that may be requested; redirects to any other are refused."""
     rate: Positive
@@ -64,5 +72,11 @@ class Download:
     """Length of the id range that a shard covers."""
     contact: Annotated[str, Field(pattern=r"^[ -~]+$")] | None = None
     """How the board's staff can reach you: an e-mail address or a web page, sent in the User-Agent header."""
+    folder: Folder = field(default_factory=Folder)
+    """For `stages/folder` only."""
     faults: Faults = field(default_factory=Faults)
     """For the sample board only."""
+
+    def __post_init__(self) -> None:
+        if bool(self.folder.pictures) != (self.host == "stages/folder"):
+            raise ValueError("download.folder.pictures and the host stages/folder need each other; set source=folder")

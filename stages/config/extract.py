@@ -11,7 +11,8 @@ from pydantic import Field
 from stages.workspace.parameters import Count, Natural, section
 
 Version = Literal["thumb_tiny", "thumb_small", "thumb", "small", "medium", "large", "tall", "full"]
-Format = Literal["png", "jpeg", "gif", "svg", "webm"]
+Format = Literal["png", "jpeg", "gif", "svg", "webm", "webp", "avif", "bmp", "tiff"]
+"""Formats of a board, and further ones that a folder of pictures may have."""
 # Labels become column names, and words of Discord messages.
 LABEL = re.compile(r"\w[\w -]{0,63}")
 VERDICTS = ("none", "corrupt", "too_large", "unreadable")
@@ -79,3 +80,5 @@ class Extract:
     """Most images of each label. A larger limit keeps all images of a smaller one."""
     seed: Natural = 0
     """Which images a `limit` keeps."""
+    corrections: str | None = None
+    """File of corrections of labels and tags, a dep of the stage. Each source has its own."""

@@ -2,24 +2,16 @@
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import Annotated
 
-from pydantic import AfterValidator, Field
+from pydantic import Field
 
-from stages.workspace.parameters import Count, section
-
-
-def without_tilde(path: str) -> str:
-    """Refuse a path that only a shell expands."""
-    if path.startswith("~"):  # DVC reads it as well, and would look for a folder of that name
-        raise ValueError(f"~ is not expanded; write the whole path, {Path(path).expanduser()}")
-    return path
+from stages.workspace.parameters import Count, PathText, section
 
 
 @section
 class Restore:
-    dump: Annotated[str, Field(min_length=1), AfterValidator(without_tilde)]
+    dump: PathText
     """Path of the board's dump, in the custom format of `pg_dump -Fc`."""
     sha256: Annotated[str, Field(pattern="^[0-9a-fA-F]{64}$")] | None = None
     """The checksum that the board publishes, in upper or lower case; null skips the comparison."""

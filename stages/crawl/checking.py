@@ -10,16 +10,10 @@ from stages.inference.decoding import Caps, check
 from stages.inference.processes import Limits, Processes
 from stages.workspace.errors import PictureError
 
-SECONDS = 5.0
-"""CPU time for one picture; the largest that a board accepts takes about one second."""
-PIXEL_BYTES = 20
-"""Memory for each pixel of `download.max_pixels`: what WebP takes, which needs most."""
-OVERHEAD = 64_000_000
-
 
 def decoding_limits(params: Download) -> Limits:
     """What decoding one downloaded picture may take."""
-    return Limits(SECONDS, params.max_pixels * PIXEL_BYTES + 3 * params.max_bytes + OVERHEAD)
+    return Limits.of_pictures(params.max_bytes, params.max_pixels)
 
 
 async def check_picture(processes: Processes, data: bytes, caps: Caps) -> DownloadResult:

@@ -1,30 +1,29 @@
-"""ROC, precision-recall and reliability curves: tables for `dvc plots`, SVG images for the report."""
+"""ROC, precision-recall and reliability curves, with their uncertainty, and the tables of `dvc plots`."""
 
 from __future__ import annotations
 
 import csv
-import io
 from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
-import matplotlib as mpl
 import numpy as np
 import torch
-from matplotlib.axes import Axes
-from matplotlib.figure import Figure
 from numpy.typing import NDArray
 from torchmetrics.functional.classification import binary_precision_recall_curve, binary_roc
 
+from stages.evaluation.intervals import Groups, rate
 from stages.training.metrics import Flags, Floats
-
-# A fixed salt makes matplotlib's ids, and so the report's bytes, repeatable; text stays text and uses the page's font.
-mpl.rcParams |= {"svg.fonttype": "none", "svg.hashsalt": "mlpy", "font.family": "sans-serif"}
 
 MAX_POINTS = 500
 """Of a curve; more than a screen can show."""
 GRID_POINTS = 201
 """Of an average of curves."""
 RELIABILITY_BINS = 10
+MIN_PICTURES = 10
+"""Of a reliability bin; bins with fewer are merged with their neighbours, as a rate over them would be noise."""
+BAND_RESAMPLES = 200
+BAND_POINTS = 60
 ROC = ("false_positive_rate", "true_positive_rate")
 PRECISION_RECALL = ("recall", "precision")
 RELIABILITY = ("mean_score", "fraction_of_positives")
@@ -67,11 +66,85 @@ def averaged(curves: list[Curve]) -> Curve:
     return np.stack([grid, means], axis=1).round(5)
 
 
-def reliability(scores: Floats, truth: Flags) -> Curve:
-    """The reliability curve of one label: mean score and fraction of positives of each bin that has pictures."""
-    bins = np.minimum((scores * RELIABILITY_BINS).astype(int), RELIABILITY_BINS - 1)
-    means = [(scores[bins == place].mean(), truth[bins == place].mean()) for place in np.unique(bins)]
-    return np.array(means, np.float64).round(5)
+@dataclass(frozen=True)
+class Bin:
+    """The pictures whose scores are in one range."""
+
+    low: float
+    high: float
+    pictures: int
+    mean_score: float
+    fraction: float
+    """Of positives, with its interval."""
+    fraction_low: float
+    fraction_high: float
+
+
+def bins(scores: Floats, truth: Flags, groups: Groups, confidence: float) -> list[Bin]:
+    """Divide one label's pictures by score: scores, truth and groups [n] -> at most `RELIABILITY_BINS` of equal width.
+
+    A bin of fewer than `MIN_PICTURES` is merged with the next one, and the last with the one before it.
+    """
+    places = np.minimum((scores * RELIABILITY_BINS).astype(int), RELIABILITY_BINS - 1)
+    ends: list[int] = []  # the first place that is no longer in the bin
+    for end in range(1, RELIABILITY_BINS + 1):
+        if int((places < end).sum() - (places < (ends or [0])[-1]).sum()) >= MIN_PICTURES:
+            ends.append(end)
+    ends = [*ends[:-1], RELIABILITY_BINS]
+    result = []
+    for start, end in zip([0, *ends], ends, strict=False):
+        chosen = (places >= start) & (places < end)
+        result.append(
+            Bin(
+                start / RELIABILITY_BINS,
+                end / RELIABILITY_BINS,
+                int(chosen.sum()),
+                float(scores[chosen].mean()),
+                *rate(truth[chosen], groups[chosen], confidence),
+            )
+        )
+    return result
+
+
+def reliability(parts: list[Bin]) -> Curve:
+    """The reliability curve of one label: mean score and fraction of positives of each bin."""
+    return np.array([(part.mean_score, part.fraction) for part in parts], np.float64).round(5)
+
+
+@dataclass(frozen=True)
+class Band:
+    """A curve's pointwise interval."""
+
+    x: NDArray[np.float64]
+    low: NDArray[np.float64]
+    high: NDArray[np.float64]
+
+
+def bands(scores: Floats, truth: Flags, groups: Groups, confidence: float, seed: int) -> tuple[Band, Band]:
+    """Bootstrap one label's curves by whole groups: scores, truth and groups [n] -> the bands of ROC and of PR."""
+    order = np.argsort(-scores, kind="stable")
+    # A threshold cannot part pictures of equal scores, so a curve has points only where the score changes.
+    ends = np.flatnonzero(np.r_[np.diff(scores[order]) != 0, True])
+    codes = np.unique(groups, return_inverse=True)[1].reshape(-1)
+    count = int(codes.max()) + 1
+    negatives = max(2, int((~truth).sum()))
+    rates, recalls = np.geomspace(1 / negatives, 1, BAND_POINTS), np.linspace(0, 1, BAND_POINTS)
+    generator = np.random.default_rng(seed)
+    found_at, precision_at = [], []
+    for _ in range(BAND_RESAMPLES):
+        weights = np.bincount(generator.integers(0, count, count), minlength=count)[codes][order]
+        found, alarms = (np.cumsum(weights * side[order])[ends] for side in (truth, ~truth))
+        if not (found[-1] and alarms[-1]):
+            continue  # all positive, or all negative
+        recall, false_positive_rate = np.r_[0, found / found[-1]], np.r_[0, alarms / alarms[-1]]
+        precision = np.r_[1, found / np.maximum(found + alarms, 1)]
+        found_at.append(recall[np.searchsorted(false_positive_rate, rates, "right") - 1])
+        precision_at.append(precision[np.searchsorted(recall, recalls, "left")])
+    quantiles = ((1 - confidence) / 2, (1 + confidence) / 2)
+    return (
+        Band(rates, *(np.quantile(found_at, quantiles, axis=0) if found_at else np.ones((2, BAND_POINTS)))),
+        Band(recalls, *(np.quantile(precision_at, quantiles, axis=0) if precision_at else np.ones((2, BAND_POINTS)))),
+    )
 
 
 def write_table(target: Path, columns: Sequence[str], rows: Iterable[Sequence[object]]) -> None:
@@ -81,42 +154,3 @@ def write_table(target: Path, columns: Sequence[str], rows: Iterable[Sequence[ob
         writer = csv.writer(file, lineterminator="\n")
         writer.writerow(columns)
         writer.writerows(rows)
-
-
-def curves_svg(title: str, columns: tuple[str, str], curves: dict[str, Curve], diagonal: str = "") -> str:
-    """Draw each label's curve, and a diagonal with that legend, as an SVG element."""
-    figure, axes = _axes()
-    for label, curve in curves.items():
-        # The few points of a reliability curve are marked, for its lines between them mean nothing.
-        axes.plot(curve[:, 0], curve[:, 1], marker="." if len(curve) <= RELIABILITY_BINS else None, label=label)
-    if diagonal:
-        axes.plot([0, 1], [0, 1], color="0.7", linestyle=":", label=diagonal)
-    axes.set(title=title, xlim=(-0.01, 1.01), ylim=(-0.01, 1.01))
-    axes.set_xlabel(columns[0].replace("_", " "))
-    axes.set_ylabel(columns[1].replace("_", " "))
-    axes.grid(alpha=0.25)
-    return _svg(figure, axes)
-
-
-def histogram_svg(label: str, scores: Floats, truth: Flags, threshold: float) -> str:
-    """Draw histograms of a label's scores [n], of positives and of negatives, as an SVG element."""
-    figure, axes = _axes()
-    bins = np.linspace(0, 1, 26)
-    for name, chosen in ((label, truth), (f"not {label}", ~truth)):
-        axes.hist(scores[chosen], bins.tolist(), alpha=0.6, label=name)
-    axes.axvline(threshold, color="0.2", linestyle=":", label="threshold")
-    axes.set(title=f"Scores of {label}", xlabel="score", ylabel="pictures", yscale="log", xlim=(0, 1))
-    return _svg(figure, axes)
-
-
-def _axes() -> tuple[Figure, Axes]:
-    figure = Figure(figsize=(4.6, 4.2), layout="constrained")
-    return figure, figure.subplots()
-
-
-def _svg(figure: Figure, axes: Axes) -> str:
-    axes.legend(frameon=False)
-    file = io.StringIO()
-    figure.savefig(file, format="svg", metadata={"Date": None, "Creator": None})
-    text = file.getvalue()
-    return text[text.index("<svg") :]  # without the XML declaration, which HTML does not allow

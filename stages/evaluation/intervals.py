@@ -1,11 +1,15 @@
-"""Bootstrap confidence intervals of the test metrics, resampled by whole groups of near-duplicates."""
+"""Confidence intervals of the test metrics and of rates, by whole groups of near-duplicates."""
 
 from __future__ import annotations
+
+import math
+from statistics import NormalDist
 
 import numpy as np
 from numpy.typing import NDArray
 
-from stages.training.metrics import DIGITS, Flags, Floats, of_labels
+from stages.evaluation.label_metrics import RMS_CALIBRATION_ERROR, of_labels
+from stages.training.metrics import DIGITS, Flags, Floats
 from stages.workspace.progress import track
 
 Groups = NDArray[np.int64]
@@ -53,11 +57,38 @@ def rows_by_group(groups: Groups) -> list[NDArray[np.int64]]:
 def with_intervals(
     values: dict[str, float], resamples: list[dict[str, float]], confidence: float
 ) -> dict[str, float | None]:
-    """Each metric, followed by its percentile interval as `NAME_low` and `NAME_high`; None without resamples."""
+    """Each metric, followed by its interval as `NAME_low` and `NAME_high`; None without resamples.
+
+    The intervals are percentiles of the resamples, but for the calibration error. Chance raises it even if the scores
+    are calibrated, and a resample's is raised once more, so that its percentiles may not even hold the value. Of its
+    square, chance adds as much in a resample as in the split, whatever the true error is. So the square is lowered by
+    how far the resamples' median is above it, and their differences from it count the other way (the basic bootstrap):
+    the median's place is then the corrected value's, and within the interval.
+    """
     metrics: dict[str, float | None] = {}
+    ends = ((1 - confidence) / 2, 0.5, (1 + confidence) / 2)
     for name, value in values.items():
-        metrics[name] = round(value, DIGITS)
-        for end, quantile in (("low", (1 - confidence) / 2), ("high", (1 + confidence) / 2)):
-            draws = [resample[name] for resample in resamples]
-            metrics[f"{name}_{end}"] = round(float(np.quantile(draws, quantile)), DIGITS) if draws else None
+        low = high = None
+        if resamples:
+            low, median, high = np.quantile([resample[name] for resample in resamples], ends).tolist()
+            if name == RMS_CALIBRATION_ERROR:
+                value, low, high = (math.sqrt(max(0, 2 * value**2 - end**2)) for end in (median, high, low))
+        for key, number in ((name, value), (f"{name}_low", low), (f"{name}_high", high)):
+            metrics[key] = None if number is None else round(number, DIGITS)
     return metrics
+
+
+def rate(flags: Flags, groups: Groups, confidence: float) -> tuple[float, float, float]:
+    """The share of pictures with a flag, and its Wilson interval: flags and groups [n], n > 0.
+
+    The interval is that of as many independent pictures as the groups are worth (Kish's effective sample size): copies
+    of a picture do not narrow it.
+    """
+    share = float(flags.mean())
+    sizes = np.unique(groups, return_counts=True)[1].astype(float)
+    count = float(sizes.sum() ** 2 / (sizes**2).sum())
+    z = NormalDist().inv_cdf((1 + confidence) / 2)
+    centre = (share + z**2 / (2 * count)) / (1 + z**2 / count)
+    reach = z / (1 + z**2 / count) * math.sqrt(share * (1 - share) / count + z**2 / (4 * count**2))
+    # Rounding must not put a share of 0 or 1 outside its own interval.
+    return share, max(0.0, min(share, centre - reach)), min(1.0, max(share, centre + reach))

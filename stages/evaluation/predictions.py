@@ -5,7 +5,7 @@ from __future__ import annotations
 import itertools
 import json
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 
 from stages.config.test import Test
 from stages.dataset import targets
-from stages.evaluation import intervals
+from stages.evaluation import intervals, label_metrics
 from stages.evaluation.intervals import Groups
 from stages.inference.predictor import BATCH, Predictor
 from stages.inference.sidecar import NONE, Sidecar, decided
@@ -139,23 +139,25 @@ def measure_predictions(predictions: Predictions, sidecar: Sidecar, params: Test
     A policy of several labels gets each label's own metrics, too, under `labels`.
     """
     labels = decided(sidecar.kind, sidecar.labels)
-    thresholds = [sidecar.thresholds[label] for label in labels]
-    values = metrics.of_labels(predictions.scores, predictions.truth, thresholds)
+    chosen = [sidecar.thresholds[label] for label in labels]
+    values = label_metrics.of_labels(predictions.scores, predictions.truth, chosen)
     resamples = intervals.resampled(
-        predictions.scores, predictions.truth, thresholds, predictions.groups, params.bootstrap, params.seed
+        predictions.scores, predictions.truth, chosen, predictions.groups, params.bootstrap, params.seed
     )
+    positives = predictions.truth[:, : len(labels)].sum(0).tolist()
     # Averaged within a resample, so that the interval of the mean accounts for labels that vary together.
     averages = [metrics.averaged(resample) for resample in resamples]
     results: dict[str, Any] = dict(intervals.with_intervals(metrics.averaged(values), averages, params.confidence))
     if len(labels) == 1:
-        results["threshold"] = thresholds[0]
+        results |= {"threshold": chosen[0], "positives": positives[0]}
     else:
         results["labels"] = {
             label: {
                 **intervals.with_intervals(
                     values[column], [resample[column] for resample in resamples], params.confidence
                 ),
-                "threshold": thresholds[column],
+                "threshold": chosen[column],
+                "positives": positives[column],
             }
             for column, label in enumerate(labels)
         }
@@ -187,15 +189,21 @@ class Mistake:
     """Distance from the threshold, as a share of the distance from the threshold to 0 or 1."""
 
 
-def worst_mistakes(predictions: Predictions, sidecar: Sidecar, count: int) -> list[Mistake]:
-    """Up to `count` mistakes, worst first: each label's share is half false negatives, half false positives."""
+def worst_mistakes(
+    predictions: Predictions, sidecar: Sidecar, count: int, without: Collection[int] = ()
+) -> list[Mistake]:
+    """Up to `count` mistakes, worst first: each label's share is half false negatives, half false positives.
+
+    Rows of `without` are passed over: their labels may be wrong.
+    """
     mistakes: list[Mistake] = []
     labels = decided(sidecar.kind, sidecar.labels)
+    sure = _others(len(predictions.truth), without)
     for column, label in enumerate(labels):
         threshold = sidecar.thresholds[label]
         for missed in (True, False):
             scores, truth = predictions.scores[:, column], predictions.truth[:, column]
-            wrong = np.flatnonzero((truth == missed) & ((scores < threshold) == missed))
+            wrong = np.flatnonzero((truth == missed) & ((scores < threshold) == missed) & sure)
             # Relative margins compare both kinds of mistakes; 1e-9 is for a threshold of 1.
             margins = (threshold - scores) / threshold if missed else (scores - threshold) / max(1 - threshold, 1e-9)
             worst = wrong[np.argsort(-margins[wrong], kind="stable")][: max(1, count // (2 * len(labels)))]
@@ -204,3 +212,34 @@ def worst_mistakes(predictions: Predictions, sidecar: Sidecar, count: int) -> li
                 for row in (worst if count else [])
             ]
     return sorted(mistakes, key=lambda mistake: (-mistake.margin, mistake.row))
+
+
+def right_examples(
+    predictions: Predictions, sidecar: Sidecar, count: int, without: Collection[int] = ()
+) -> list[tuple[int, str, float, bool]]:
+    """Up to `count` pictures on the right side of a label's threshold: row, label, score, and whether it has the label.
+
+    Each label's share is half true positives, half true negatives. Both are evenly spaced by score, from the surest to
+    the nearest to the threshold: the surest alone would say nothing. Rows of `without` are passed over.
+    """
+    examples = []
+    labels = decided(sidecar.kind, sidecar.labels)
+    sure = _others(len(predictions.truth), without)
+    for column, label in enumerate(labels):
+        scores, truth = predictions.scores[:, column], predictions.truth[:, column]
+        for positive in (True, False):
+            right = np.flatnonzero((truth == positive) & ((scores >= sidecar.thresholds[label]) == positive) & sure)
+            ranked = right[np.argsort(-scores[right] if positive else scores[right], kind="stable")]
+            share = min(len(ranked), -(-count // (2 * len(labels))))
+            examples += [
+                (int(row), label, float(scores[row]), positive)
+                for row in ranked[np.linspace(0, len(ranked) - 1, share).astype(int)]
+            ]
+    return examples[:count]
+
+
+def _others(count: int, without: Collection[int]) -> Flags:
+    """[count] which rows are not in `without`."""
+    flags = np.ones(count, bool)
+    flags[list(without)] = False
+    return flags

@@ -11,20 +11,25 @@ import numpy as np
 from numpy.typing import NDArray
 
 from stages.dataset.targets import ORIGIN, PROVENANCE
+from stages.evaluation import intervals
+from stages.evaluation.intervals import Groups
 from stages.evaluation.predictions import Predictions
 from stages.inference.frames import frame_count
 from stages.inference.sidecar import Sidecar, decided
 from stages.workspace import shards
 
 MIN_PICTURES = 10
-"""Smaller slices are left out: their rates would be noise."""
+"""Smaller slices are left out, and so is a rate over fewer pictures: it would be noise."""
 TAGS = 25
 """The most frequent tags, each of which is a slice."""
 SIDES = (200, 400, 800, 1600)
 """Upper bounds of the slices by long side, px."""
 ARTIST_PICTURES = (1, 3, 10, 30)
 """Upper bounds of the slices by how many pictures of the split are by the same artist."""
-COLUMNS = ("kind", "value", "label", "pictures", "positives", "recall", "false_positive_rate")
+COLUMNS = (
+    *("kind", "value", "label", "pictures", "positives", "recall", "recall_low", "recall_high"),
+    *("false_positive_rate", "false_positive_rate_low", "false_positive_rate_high"),
+)
 
 
 @dataclass(frozen=True)
@@ -37,18 +42,23 @@ class Slice:
     pictures: int
     positives: int
     recall: float | None
-    """None if the slice has no positives."""
+    """With its interval; None if the slice has fewer than `MIN_PICTURES` positives."""
+    recall_low: float | None
+    recall_high: float | None
     false_positive_rate: float | None
-    """None if the slice has no negatives."""
+    """With its interval; None if the slice has fewer than `MIN_PICTURES` negatives."""
+    false_positive_rate_low: float | None
+    false_positive_rate_high: float | None
 
 
-def measure(predictions: Predictions, sidecar: Sidecar, folder: Path) -> list[Slice]:
+def measure(predictions: Predictions, sidecar: Sidecar, folder: Path, confidence: float) -> list[Slice]:
     """Measure each slice of at least `MIN_PICTURES`, for each label that has a threshold.
 
     Args:
         predictions: of the split.
         sidecar: of the model, with its thresholds.
         folder: of shards; their bytes tell which pictures are animated.
+        confidence: level of the intervals.
     """
     slices = []
     for kind, value, chosen in _slices(predictions, folder):
@@ -57,14 +67,19 @@ def measure(predictions: Predictions, sidecar: Sidecar, folder: Path) -> list[Sl
         for column, label in enumerate(decided(sidecar.kind, sidecar.labels)):
             predicted = predictions.scores[:, column] >= sidecar.thresholds[label]
             truth = predictions.truth[:, column]
-            recall = _share(predicted, chosen & truth)
-            false_positive_rate = _share(predicted, chosen & ~truth)
-            slices.append(Slice(kind, value, label, count, int((chosen & truth).sum()), recall, false_positive_rate))
+            rates = (
+                value
+                for among in (chosen & truth, chosen & ~truth)
+                for value in _rate(predicted[among], predictions.groups[among], confidence)
+            )
+            slices.append(Slice(kind, value, label, count, int((chosen & truth).sum()), *rates))
     return slices
 
 
-def _share(predicted: NDArray[np.bool_], among: NDArray[np.bool_]) -> float | None:
-    return round(float(predicted[among].mean()), 4) if among.any() else None
+def _rate(predicted: NDArray[np.bool_], groups: Groups, confidence: float) -> tuple[float | None, ...]:
+    if len(predicted) < MIN_PICTURES:
+        return None, None, None
+    return tuple(round(value, 4) for value in intervals.rate(predicted, groups, confidence))
 
 
 def _slices(predictions: Predictions, folder: Path) -> Iterator[tuple[str, str, NDArray[np.bool_]]]:

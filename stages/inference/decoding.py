@@ -154,22 +154,32 @@ def first_frame(data: bytes, side: int, caps: Caps = CAPS, background: int = BLA
 def check(data: bytes, caps: Caps) -> tuple[str, int, int]:
     """Decode a picture's first frame, and throw it away: what passes here, every caller of this module can decode.
 
-    A picture that lacks much is refused here, although a browser shows the rest: a host that cuts files is no source.
-
     Returns:
         Format in lower case, and width and height in px as the file says, whatever its orientation.
+
+    Raises:
+        PictureError: as `checked_frame`.
+    """
+    kind, size = checked_frame(data, caps)[:2]
+    return kind, *size
+
+
+def checked_frame(data: bytes, caps: Caps) -> tuple[str, tuple[int, int], Image.Image]:
+    """As `check`, with the first frame at full size, turned upright.
+
+    A picture that lacks much is refused here, although a browser shows the rest: a host that cuts files is no source.
 
     Raises:
         PictureError: as `first_frame`.
     """
     container, opened = open_picture(data, caps)
-    kind, (width, height) = (opened.format or "").lower(), opened.size
+    kind, size = (opened.format or "").lower(), opened.size
     with picture_errors():
-        image, frame = decode_first(container, opened, max(width, height), BLANK)  # at full size: no caller needs more
+        image, frame = decode_first(container, opened, max(size), BLANK)  # at full size: no caller needs more
         letterbox(frame, 1, BLANK)
         if (container.cut or image is not opened) and (share := _blank_share(frame)) > MAX_BLANK:
             raise PictureError("corrupt", f"{share:.0%} of it is missing")
-    return kind, width, height
+    return kind, size, frame
 
 
 def _blank_share(image: Image.Image) -> float:
@@ -282,7 +292,7 @@ def letterbox(image: Image.Image, size: int, background: int) -> Pixels:
         uint8 array [size, size, 3], RGB, with the picture centred.
     """
     if image.mode.startswith("I"):
-        image = _grey_of_16_bits(image)
+        image = grey_of_16_bits(image)
     scale = size / max(image.size)
     box = (max(1, round(image.width * scale)), max(1, round(image.height * scale)))
     # Palettes and colour keys become a real alpha channel. Colours are multiplied with alpha before they are scaled, so
@@ -295,9 +305,9 @@ def letterbox(image: Image.Image, size: int, background: int) -> Pixels:
     return np.asarray(square)
 
 
-def _grey_of_16_bits(image: Image.Image) -> Image.Image:
-    """8-bit grey. Pillow's own conversion clips everything above 255 to white. 65535 / 257 = 255."""
-    grey = image.point(lambda value: value / 257).convert("L")
+def grey_of_16_bits(image: Image.Image) -> Image.Image:
+    """A picture of 16-bit grey, in 8-bit grey. Pillow's own conversion clips everything above 255 to white."""
+    grey = image.point(lambda value: value / 257).convert("L")  # 65535 / 257 = 255
     key = grey.info.pop("transparency", None)
     return grey if key is None else _with_alpha(grey, np.asarray(image) == key)
 

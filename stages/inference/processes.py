@@ -11,6 +11,7 @@ is stopped (pebble), or all end with any of them (loky, `concurrent.futures`). H
 from __future__ import annotations
 
 import asyncio
+import importlib
 import multiprocessing
 import os
 import resource
@@ -31,6 +32,11 @@ Result = TypeVar("Result")
 
 PRELOAD = ["stages.inference.frames"]
 """Modules that processes have at once: those of every decoder."""
+SECONDS = 5.0
+"""CPU time for one picture; the largest that a board accepts takes about one second."""
+PIXEL_BYTES = 20
+"""Memory for each pixel that a picture may have: what WebP takes, which needs most."""
+OVERHEAD = 64_000_000
 GROWTH = 64_000_000
 """Bytes of memory that a process may have needed for a picture and be kept: freed memory is not always given back."""
 STATUS = Path("/proc/self/status")
@@ -49,6 +55,11 @@ class Limits:
     """Bytes that a process may take beyond what it starts with, its input included."""
     niceness: int = 0
     """By how much the processes' priority is lowered."""
+
+    @classmethod
+    def of_pictures(cls, max_bytes: int, max_pixels: int) -> Limits:
+        """What decoding one picture within these caps may take."""
+        return cls(SECONDS, max_pixels * PIXEL_BYTES + 3 * max_bytes + OVERHEAD)
 
 
 class Processes:
@@ -182,6 +193,8 @@ def _serve(connection: Connection, limits: Limits) -> None:
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches all of a terminal's processes; the parent acts on it
     signal.signal(signal.SIGPROF, signal.SIG_DFL)
     os.nice(limits.niceness)
+    for module in PRELOAD:  # there already, unless the server started in a folder from which it cannot be imported
+        importlib.import_module(module)
     os.dup2(os.open(os.devnull, os.O_WRONLY), 2)  # decoders in C write there what they dislike about a file
     _limit_memory(limits.memory)
     start = _peak_memory()

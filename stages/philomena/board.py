@@ -7,7 +7,8 @@ from __future__ import annotations
 
 import contextlib
 import fcntl
-from collections.abc import Iterable, Mapping, Sequence
+import itertools
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from urllib.parse import quote_plus
 
@@ -103,19 +104,22 @@ def _dump(tables: Mapping[str, Iterable[Row]], folder: Path, target: Path) -> No
             with contextlib.closing(server.connect("board")) as connection, connection.cursor() as cursor:
                 cursor.execute(SCHEMA)
                 for name, rows in tables.items():
-                    _insert(cursor, name, list(rows))
+                    _insert(cursor, name, rows)
         except psycopg2.Error as error:
             reason = (str(error).splitlines() or [type(error).__name__])[0]
             raise DatabaseError(f"PostgreSQL rejected the board's rows: {reason}") from error
         run([binary("pg_dump"), "-Fc", "-f", target, "-d", server.dsn("board")], environment=server.environment())
 
 
-def _insert(cursor: psycopg2.extensions.cursor, table: str, rows: Sequence[Row]) -> None:
-    if not rows:
+def _insert(cursor: psycopg2.extensions.cursor, table: str, rows: Iterable[Row]) -> None:
+    """Insert the rows, a page of them in memory at a time."""
+    remaining = iter(rows)
+    first = next(remaining, None)
+    if first is None:
         return
-    columns = list(rows[0])
+    columns = list(first)
     statement = sql.SQL("INSERT INTO {} ({}) VALUES %s").format(
         sql.Identifier(table), sql.SQL(", ").join(map(sql.Identifier, columns))
     )
-    values = [tuple(row[column] for column in columns) for row in rows]
+    values = (tuple(row[column] for column in columns) for row in itertools.chain([first], remaining))
     execute_values(cursor, statement.as_string(cursor), values, page_size=1000)

@@ -28,6 +28,7 @@ from typing import IO
 import PIL
 from pydantic import TypeAdapter
 
+from stages.philomena import intensities
 from stages.sample import debian, image_statistics, others, readers, tables
 from stages.sample.debian import Package
 from stages.sample.image_statistics import PROCESSES, ImageStatistics
@@ -154,8 +155,13 @@ def _created(
 
 def _key(packages: Sequence[Package], origins: Sequence[Origin]) -> str:
     """Name of the library's folder: a hash of everything that determines its content."""
-    modules = (__file__, image_statistics.__file__, debian.__file__, others.__file__, tables.__file__)
-    files = [*map(Path, modules), Path(inspect.getfile(Work)), *sorted(Path(readers.__path__[0]).glob("*.py"))]
+    modules = (__file__, image_statistics.__file__, intensities.__file__, debian.__file__, others.__file__)
+    files = [
+        *map(Path, modules),
+        Path(tables.__file__),
+        Path(inspect.getfile(Work)),
+        *sorted(Path(readers.__path__[0]).glob("*.py")),
+    ]
     code = [file.read_bytes() for file in files]
     determinants = (tuple(packages), tuple(origins), code, PIL.__version__, metadata.version("resvg-py"))
     return hashlib.sha256(repr(determinants).encode()).hexdigest()[:16]

@@ -13,9 +13,7 @@ import dataclasses
 import json
 import logging
 import os
-import subprocess
-import sys
-from collections.abc import AsyncIterator, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import partial
@@ -24,19 +22,17 @@ from pathlib import Path
 from aiohttp import web
 
 from stages.config.download import Download, Faults
+from stages.crawl import loopback
+from stages.crawl.loopback import CACHE_CONTROL, PREFIX
 from stages.philomena import addresses
 from stages.sample import openclipart
 from stages.sample.openclipart import Library
 from stages.sample.rendering import Renderings
 from stages.sample.uploads import Upload, draw, uploads
-from stages.workspace.cache import cache_root
-from stages.workspace.errors import SampleError, run
+from stages.workspace.errors import run
 
 log = logging.getLogger(__name__)
 
-HOST = "127.0.0.1"
-PREFIX = "/img/"
-CACHE_CONTROL = "public, max-age=31536000"
 RETRY_AFTER = 1
 """Seconds; the header takes integers only."""
 NO_FAULTS = Faults()
@@ -83,10 +79,15 @@ class PictureHost:
         self.renderers = ThreadPoolExecutor(os.cpu_count() or 1)  # Pillow releases the interpreter's lock
 
     def application(self) -> web.Application:
-        """The web application."""
+        """The web application, with which the renderers end."""
         application = web.Application()
+        application.on_cleanup.append(self.close)
         application.router.add_get(f"{PREFIX}{{path:.+}}", self.respond)
         return application
+
+    async def close(self, _: web.Application) -> None:
+        """Let go of the renderers."""
+        self.renderers.shutdown(wait=False, cancel_futures=True)
 
     async def respond(self, request: web.Request) -> web.StreamResponse:
         """Handle one request."""
@@ -145,19 +146,6 @@ class PictureHost:
         return response
 
 
-@contextlib.asynccontextmanager
-async def serving(host: PictureHost) -> AsyncIterator[int]:
-    """Serve on a free loopback port; yields the port."""
-    runner = web.AppRunner(host.application(), access_log=None)
-    await runner.setup()
-    try:
-        await web.TCPSite(runner, HOST, 0).start()
-        yield runner.addresses[0][1]
-    finally:
-        await runner.cleanup()
-        host.renderers.shutdown(wait=False, cancel_futures=True)
-
-
 @contextlib.contextmanager
 def serve(faults: Faults = NO_FAULTS, library: Library | None = None) -> Iterator[tuple[str, int]]:
     """Serve the sample board's pictures from a subprocess, which ends with the block or with this process.
@@ -172,43 +160,13 @@ def serve(faults: Faults = NO_FAULTS, library: Library | None = None) -> Iterato
         Host and port.
 
     Raises:
-        SampleError: if the pictures cannot be downloaded, or the server does not start.
+        SampleError: if the pictures cannot be downloaded.
+        CrawlError: if the server does not start.
     """
     library = library or openclipart.gather()
-    # A subprocess, because rendering pictures in this one would slow down the crawl that it serves.
-    command = [
-        sys.executable,
-        "-m",
-        "stages.sample.server",
-        str(library.folder),
-        json.dumps(dataclasses.asdict(faults)),
-    ]
-    process = subprocess.Popen(
-        command,
-        stdin=subprocess.PIPE,
-        stdout=subprocess.PIPE,
-        text=True,
-        cwd=Path(__file__).parents[2],
-        env={**os.environ, "MLPY_CACHE": str(cache_root())},
-        start_new_session=True,  # Ctrl-C must not reach the server: it ends when its input closes
-    )
-    assert process.stdin  # noqa: S101 (for the type checker: both are pipes)
-    assert process.stdout  # noqa: S101
-    try:
-        port = process.stdout.readline()
-        if not port:
-            raise SampleError(
-                f"the sample board's server did not start (exit code {process.wait()}); see its error message above"
-            )
-        yield HOST, int(port)
-    finally:
-        process.stdin.close()
-        try:
-            process.wait(10)
-        except subprocess.TimeoutExpired:
-            process.kill()
-            process.wait()
-        process.stdout.close()
+    faults_text = json.dumps(dataclasses.asdict(faults))
+    with loopback.started(__name__, str(library.folder), faults_text, whose="the sample board's") as address:
+        yield address
 
 
 @contextlib.contextmanager
@@ -216,23 +174,6 @@ def opened(params: Download) -> Iterator[Mapping[str, tuple[str, int]]]:
     """Serve the sample board; yields its host names -> the address and port to connect to instead."""
     with serve(params.faults) as address:
         yield dict.fromkeys(params.hosts, address)
-
-
-async def serve_until_input_closes(host: PictureHost) -> None:
-    """Serve, print the port, and stop when standard input closes."""
-    closed = asyncio.Event()
-
-    def read_input() -> None:
-        if not os.read(0, 1024):
-            closed.set()
-
-    async with serving(host) as port:
-        print(port, flush=True)  # noqa: T201 (the command's answer)
-        with contextlib.suppress(
-            PermissionError
-        ):  # a file or /dev/null cannot be watched; then Ctrl-C stops the server
-            asyncio.get_running_loop().add_reader(0, read_input)
-        await closed.wait()
 
 
 def main() -> None:
@@ -243,7 +184,8 @@ def main() -> None:
     )
     options = parser.parse_args()
     library = openclipart.read(options.folder) if options.folder else openclipart.gather()
-    asyncio.run(serve_until_input_closes(PictureHost(library, Faults(**options.faults))))
+    host = PictureHost(library, Faults(**options.faults))
+    asyncio.run(loopback.serve_until_input_closes(host.application()))
 
 
 if __name__ == "__main__":

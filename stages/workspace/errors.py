@@ -9,6 +9,7 @@ import os
 import signal
 import sys
 from collections.abc import Callable
+from pathlib import Path
 from typing import NoReturn
 
 from stages.workspace.stopping import Stop
@@ -27,6 +28,10 @@ class ParamsError(MLpyError):
 
 class SampleError(MLpyError):
     """The sample board's packages cannot be fetched, or fail their checks."""
+
+
+class FolderError(MLpyError):
+    """A folder of labelled pictures, its metadata, or a policy for its labels cannot be used."""
 
 
 class DumpError(MLpyError):
@@ -48,6 +53,20 @@ class DatabaseError(MLpyError):
 
 class PolicyError(MLpyError):
     """The policy names a tag that the board does not have, or a label matches no image."""
+
+
+class CorrectionsError(MLpyError):
+    """The file of corrections cannot be read, or a row of it does not fit the board or the policy.
+
+    Args:
+        path: of the file.
+        line: that is wrong, from 1; 0 for the file as a whole.
+        problem: what is wrong with it.
+        remedy: what to do about it.
+    """
+
+    def __init__(self, path: Path, line: int, problem: str, remedy: str) -> None:
+        super().__init__(f"{path}{f', line {line}' if line else ''}: {problem}; {remedy}")
 
 
 class CrawlError(MLpyError):

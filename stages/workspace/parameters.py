@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Annotated, Any, NamedTuple, TypeVar, cast, dataclass_transform
 
 import yaml
-from pydantic import ConfigDict, Field, TypeAdapter, ValidationError
+from pydantic import AfterValidator, ConfigDict, Field, TypeAdapter, ValidationError
 from pydantic.dataclasses import dataclass
 
 from stages.workspace import paths
@@ -28,6 +28,17 @@ Count = Annotated[int, Field(ge=1)]
 Natural = Annotated[int, Field(ge=0)]
 Share = Annotated[float, Field(ge=0, le=1)]
 Fraction = Annotated[float, Field(gt=0, lt=1)]
+
+
+def _without_tilde(path: str) -> str:
+    """Refuse a path that only a shell expands."""
+    if path.startswith("~"):  # DVC reads it as well, and would look for a folder of that name
+        raise ValueError(f"~ is not expanded; write the whole path, {Path(path).expanduser()}")
+    return path
+
+
+PathText = Annotated[str, Field(min_length=1), AfterValidator(_without_tilde)]
+"""A path as text."""
 
 AS_VALUES = "YAML reads yes, no, on, off, true, false, null, ~ and numbers as values, so put {} in quotes"
 

@@ -9,6 +9,10 @@ CONF = Path("conf")
 
 SAMPLE_DUMP = Path("data/sample/dump.pgdump")
 
+FOLDER_DUMP = Path("data/folder/dump.pgdump")
+FOLDER_LEFT_OUT = Path("data/folder/left_out.csv")
+FOLDER_SUMMARY = Path("data/folder/summary.json")
+
 LITE_DUMP = Path("data/restore/lite.pgdump")
 TABLES = Path("data/restore/tables.json")
 

@@ -1,10 +1,16 @@
 """Upper bounds of a perfect classifier's scores on the sample, whose labels are users' tags and in part wrong.
 
-`label_audit.csv` lists pictures that were inspected: does the picture show what its policy flags?
+`label_audit.csv` lists pictures of Open Clip Art that were inspected: does the picture show what its policy flags? For
+the bounds on users' tags:
 
 - stratum `flagged`: pictures with a flagged label, all of `people` and a random 240 of `house`;
 - stratum `likely`: the 192 unlabelled pictures with the highest scores of a model;
-- stratum `other`: a random 192 of the remaining pictures.
+- stratum `other`: a random 191 of the remaining pictures.
+
+For those on the labels that `conf/corrections/sample.csv` corrects, whose own pictures are right:
+
+- stratum `rest`: a random 189 of the pictures that have no flagged label of either policy, and no correction;
+- stratum `rest flagged`: a random 72 of those that are flagged by `house`, without a correction.
 """
 
 from __future__ import annotations
@@ -19,12 +25,23 @@ from numpy.typing import NDArray
 
 AUDIT = Path(__file__).parent / "label_audit.csv"
 SIZES = {
-    "house": {"flagged": 637, "likely": 192, "other": 2829},
-    "people": {"flagged": 292, "likely": 192, "other": 3176},
+    "house": {
+        "tags": {"flagged": 637, "likely": 192, "other": 2829},
+        "corrected": {"shown": 295, "not shown": 406, "rest flagged": 475, "rest": 2618},
+    },
+    "people": {
+        "tags": {"flagged": 292, "likely": 192, "other": 3176},
+        "corrected": {"shown": 449, "not shown": 412, "rest": 2933},
+    },
 }
-"""Policy -> stratum -> its pictures in the five folds by content, inspected or not."""
+"""Policy -> labels -> stratum -> its pictures, inspected or not. With users' tags they are those of the five folds by
+content, with corrected labels those of the catalogue; `shown` and `not shown` have corrections."""
+LABELLED = ("flagged", "shown", "rest flagged")
+"""Strata whose pictures have the flagged label."""
 DRAWS = 2000
-HEAD = "policy | flagged, but not shown | shown, but not flagged | AUROC | at best | average precision | at best"
+HEAD = (
+    "policy | labels | flagged, but not shown | shown, but not flagged | AUROC | at best | average precision | at best"
+)
 
 
 def main() -> None:
@@ -34,13 +51,19 @@ def main() -> None:
 
 def table() -> str:
     """A Markdown table of each policy's wrong labels and upper bounds, with 95 % intervals."""
-    lines = [HEAD, " | ".join(["---"] * 7)]
-    for policy, strata in read().items():
-        draws = [bounds(strata, SIZES[policy], seed) for seed in range(DRAWS)]
-        percentiles = np.percentile(draws, (50, 2.5, 97.5), axis=0).T
-        cells = ["{0:{3}} ({1:{3}} to {2:{3}})".format(*row, ".0f" if row[0] > 1 else ".2f") for row in percentiles]
-        lines.append(" | ".join([policy, *cells]))
+    lines = [HEAD, " | ".join(["---"] * 8)]
+    inspected = read()
+    for policy, kinds in SIZES.items():
+        for labels, sizes in kinds.items():
+            draws = [bounds(inspected[policy], sizes, seed) for seed in range(DRAWS)]
+            percentiles = np.percentile(draws, (50, 2.5, 97.5), axis=0).T
+            cells = [_cell(*row, ".0f" if place < 2 else ".3f") for place, row in enumerate(percentiles)]
+            lines.append(" | ".join([policy, labels, *cells]))
     return "\n".join(f"| {line} |" for line in lines)
+
+
+def _cell(middle: float, low: float, high: float, form: str) -> str:
+    return f"{middle:{form}} ({low:{form}} to {high:{form}})"
 
 
 def read() -> dict[str, dict[str, NDArray[np.bool_]]]:
@@ -65,8 +88,10 @@ def bounds(inspected: dict[str, NDArray[np.bool_]], sizes: dict[str, int], seed:
         Labels that are wrong, labels that are missing, AUROC of both classifiers, average precision of both.
     """
     generator = np.random.default_rng(seed)
-    shown = np.concatenate([complete(inspected[stratum], size, generator) for stratum, size in sizes.items()])
-    labels = np.repeat([stratum == "flagged" for stratum in sizes], list(sizes.values()))
+    known = {"shown": np.ones(sizes.get("shown", 0), bool), "not shown": np.zeros(sizes.get("not shown", 0), bool)}
+    strata = {**inspected, **known}
+    shown = np.concatenate([complete(strata[stratum], size, generator) for stratum, size in sizes.items()])
+    labels = np.repeat([stratum in LABELLED for stratum in sizes], list(sizes.values()))
     ties = generator.random(len(shown))
     # np.lexsort sorts by its last key first, ascending, hence the negations.
     at_random, at_best = (

@@ -217,12 +217,12 @@ class Report:
 
 @asynccontextmanager
 async def started(
-    given: argparse.Namespace, folder: Path, guilds: int = 1, window: int = 300
+    given: argparse.Namespace, folder: Path, guilds: int = 1, window: int = 300, limited: bool = False
 ) -> AsyncIterator[tuple[BotProcess, DiscordServer]]:
     """A bot and its Discord, where its guilds are in shadow mode, as at first."""
-    words = ("--model", given.model, "--threads", str(given.threads))
+    words = ("--model", given.model, "--threads", str(given.threads), *(("--repo", given.repo) if given.repo else ()))
     async with (
-        DiscordServer(guilds=guilds, keep=False, window=window) as server,
+        DiscordServer(guilds=guilds, keep=False, window=window, limited=limited) as server,
         BotProcess(server, folder, *words) as bot,
     ):
         await bot.healthy()
@@ -368,11 +368,71 @@ async def flood(given: argparse.Namespace, folder: Path, report: Report) -> None
         report.row(what, f"{shown} ms", bound, met=1000 * took[1] < QUIET_MS)
 
 
+async def wave(given: argparse.Namespace, folder: Path, report: Report) -> None:
+    """Hijacked accounts post one picture in every channel at once, under Discord's rate limits.
+
+    Each account posts in the next channel after a quarter of a second, as long as it is not timed out.
+    """
+    for action in ("timeout", "delete"):
+        (folder / action).mkdir()
+        report.row(f"**action {action}**: accounts, channels", f"{given.accounts}, {given.rooms}")
+        await hijacked(given, folder / action, report, action)
+
+
+async def hijacked(given: argparse.Namespace, folder: Path, report: Report, action: str) -> None:
+    """One wave, and what the shield with this action makes of it."""
+    (picture,) = small(1, np.random.default_rng(0))
+    async with started(given, folder, window=5000, limited=True) as (bot, server):
+        guild = server.guild
+        hidden = [{"id": str(guild), "type": 0, "allow": "0", "deny": str(1 << 10)}]
+        modlog = server.add_channel(guild, "mod-log", permission_overwrites=hidden)
+        rooms = [server.channel, *(server.add_channel(guild, f"room-{number}") for number in range(given.rooms - 1))]
+        accounts = [server.add_member(guild, f"hijacked-{number}") for number in range(given.accounts)]
+        for name, options in (
+            ("channel modlog", {"channel": modlog}),
+            ("policy set", {"mode": "enforce"}),
+            ("shield set", {"on": True, "action": action}),
+        ):
+            await server.answer(await server.slash(name, options, server.owner, server.channel))
+        before, start = server.counts.copy(), time.monotonic()
+        times: dict[int, float] = {}
+
+        async def attack(account: int) -> int:
+            for done, room in enumerate(rooms):
+                if server.guilds[guild]["members"][account]["communication_disabled_until"]:
+                    return len(rooms) - done
+                times[await server.post(room, account, "free nitro", [("win.png", picture)])] = time.monotonic()
+                await asyncio.sleep(0.25)
+            return 0
+
+        stopped = sum(await asyncio.gather(*map(attack, accounts)))
+        await bot.until(lambda: times.keys() <= server.deleted.keys())
+        gone = time.monotonic()
+        await bot.until(lambda: len(server.posted(modlog)) >= given.accounts)
+        told = time.monotonic() - start
+        counts = server.counts - before
+        report.row("copies posted; not posted, for the author was timed out", f"{len(times)}; {stopped}")
+        report.row("from the first copy until the last is gone", f"{gone - start:.1f} s", "")
+        report.row("from the last copy until the last is gone", f"{gone - max(times.values()):.1f} s", "")
+        for what, route in (
+            ("single deletions", "DELETE /channels/{channel}/messages/{message} 204"),
+            ("deletions of several messages at once", "POST /channels/{channel}/messages/bulk-delete 204"),
+            ("time-outs", "PATCH /guilds/{guild}/members/{user} 200"),
+        ):
+            report.row(what, str(counts[route]))
+        refused = sum(count for route, count in counts.items() if route.endswith(" 429"))
+        report.row("requests that Discord refused as too many", str(refused))
+        report.row("until the last of the entries is posted, one an account", f"{told:.1f} s")
+        entries = len(server.posted(modlog))
+        report.row("entries", str(entries), str(given.accounts), met=entries == given.accounts)
+
+
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--rate", type=float, default=50, help="pictures a second, at most 90 % of the limit [50]")
     parser.add_argument("--beyond", action="store_true", help="post at that rate even if it is above the limit")
     parser.add_argument("--model", default="workspace", help="as the bot takes it [workspace]", metavar="NAME")
+    parser.add_argument("--repo", help="git repository with the model [this one]", metavar="FOLDER")
     parser.add_argument("--seconds", type=float, default=60, help="at that rate [60]")
     parser.add_argument("--probe", type=float, default=30, help="seconds that the limit is measured for [30]")
     parser.add_argument("--pictures", type=int, default=300, help="different ones [300]")
@@ -381,12 +441,14 @@ def main() -> int:
     parser.add_argument("--flood", type=int, default=500, help="pictures at once in one server [500]")
     parser.add_argument("--hostile", type=int, default=10, help="hostile pictures under way in the last part [10]")
     parser.add_argument("--only", action="append", metavar="KIND", help="of hostile pictures [every kind]")
-    names = ("pictures", "messages", "flood", "attack")
+    parser.add_argument("--accounts", type=int, default=10, help="of the wave [10]")
+    parser.add_argument("--rooms", type=int, default=12, help="channels of the wave [12]")
+    names = ("pictures", "messages", "flood", "attack", "wave")
     parser.add_argument("--part", choices=names, action="append", help="only that [all]")
     given = parser.parse_args()
     report = Report()
     parts: dict[str, Callable[..., Awaitable[None]]] = dict(
-        zip(names, (pictures, messages, flood, attack), strict=True)
+        zip(names, (pictures, messages, flood, attack, wave), strict=True)
     )
     for name in given.part or parts:
         with tempfile.TemporaryDirectory() as folder:

@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 import json
+import time
 from collections.abc import Callable
 from typing import Any
 
 from aiohttp import web
 from discord_http import Http, RefusedError, missing, read, reply
-from discord_state import LOADING, Json, rest
+from discord_state import EPOCH, LOADING, Json, rest, stamp
 
 SENDABLE = ("content", "embeds", "components", "sticker_ids", "poll")
-MANAGE_MESSAGES, MODERATE_MEMBERS = 1 << 13, 1 << 40
+MANAGE_MESSAGES, MODERATE_MEMBERS, KICK_MEMBERS, BAN_MEMBERS = 1 << 13, 1 << 40, 1 << 1, 1 << 2
 EMBED = {"title": 256, "description": 4096, "fields": 25}
 
 
@@ -46,12 +47,14 @@ class Api(Http):
     def __init__(self, *, shards: int = 1, **http: Any) -> None:
         super().__init__(**http)
         self.shards = shards
+        self.dms: dict[int, int] = {}  # by user
 
     def routes(self) -> dict[str, Any]:
         channel, guild, app = "/channels/{channel}", "/guilds/{guild}", "/applications/{app}"
         one, member = channel + "/messages/{message}", guild + "/members/{user}"
         return {
             "GET /users/@me": self._value(lambda _: self.users[self.bot]),
+            "POST /users/@me/channels": self._open_dm,
             "GET /applications/@me": self._value(lambda _: self._application()),
             "GET /oauth2/applications/@me": self._value(lambda _: self._application()),
             "GET /gateway": self._value(lambda _: {"url": self.gateway}),
@@ -62,7 +65,12 @@ class Api(Http):
             f"GET {one}": self._value(lambda at: rest(self.messages[at["message"]])),
             f"POST {channel}/messages": self._post_message,
             f"DELETE {one}": self._value(self._delete_message),
+            f"POST {channel}/messages/bulk-delete": self._bulk_delete,
+            f"PATCH {one}": self._edit_message,
             f"GET {member}": self._value(lambda at: self.guilds[at["guild"]]["members"][at["user"]]),
+            f"PATCH {member}": self._edit_member,
+            f"DELETE {member}": self._value(lambda at: self._remove_member(at, KICK_MEMBERS)),
+            f"PUT {guild}/bans/{{user}}": self._ban,
         }
 
     def place(self, request: web.Request) -> dict[str, int]:
@@ -75,7 +83,8 @@ class Api(Http):
             raise missing("message")
         if "user" in at and at["user"] not in self.users:
             raise missing("user")
-        if "user" in at and "guild" in at and at["user"] not in self.guilds[at["guild"]]["members"]:
+        banned = request.match_info.route.resource.canonical.endswith("/bans/{user}")  # who has left may be, too
+        if not banned and "user" in at and "guild" in at and at["user"] not in self.guilds[at["guild"]]["members"]:
             raise missing("member")
         return at
 
@@ -116,6 +125,16 @@ class Api(Http):
             for command in (await read(request))[0]
         ]
         return reply(self.commands[guild])
+
+    async def _open_dm(self, request: web.Request) -> web.Response:
+        """The channel for direct messages with a user, always the same."""
+        user = int((await read(request))[0]["recipient_id"])
+        if user not in self.users:
+            raise missing("user")
+        if user not in self.dms:
+            id = self.dms[user] = self.snowflake()
+            self.channels[id] = {"id": str(id), "type": 1, "recipients": [self.users[user]], "last_message_id": None}
+        return reply(self.channels[self.dms[user]])
 
     # Messages.
 
@@ -191,3 +210,47 @@ class Api(Http):
         if message["author"]["id"] != str(self.bot) and "guild_id" in message:
             self.demand(int(message["guild_id"]), MANAGE_MESSAGES)
         self.remove(at["message"])
+
+    async def _bulk_delete(self, request: web.Request) -> web.Response:
+        """Of 2 to 100 messages at once, none of over two weeks; those that are gone are passed over."""
+        channel = self.place(request)["channel"]
+        ids = [int(id) for id in (await request.json())["messages"]]
+        if not 2 <= len(ids) <= 100 or len(set(ids)) < len(ids):
+            raise invalid("messages")
+        if any((id >> 22) + EPOCH < (time.time() - 14 * 86_400) * 1000 for id in ids):
+            raise RefusedError(400, 50034, "You can only bulk delete messages that are under 14 days old.")
+        self.demand(int(self.channels[channel]["guild_id"]), MANAGE_MESSAGES)
+        found = [id for id in ids if int(self.messages.get(id, {}).get("channel_id", 0)) == channel]
+        for id in found:
+            self.deleted[id] = self.messages.pop(id)
+        place = {"channel_id": str(channel), "guild_id": self.channels[channel]["guild_id"]}
+        self.emit("MESSAGE_DELETE_BULK", {"ids": [str(id) for id in found]} | place)
+        return reply()
+
+    async def _edit_message(self, request: web.Request) -> web.Response:
+        message = self.messages[self.place(request)["message"]]
+        if message["author"]["id"] != str(self.bot):
+            raise RefusedError(403, 50005, "Cannot edit a message authored by another user")
+        payload, files = await read(request)
+        return reply(rest(self.rewrite(message, payload, files, edited_timestamp=stamp())))
+
+    async def _edit_member(self, request: web.Request) -> web.Response:
+        """A time-out, or its end."""
+        at = self.place(request)
+        self.demand(at["guild"], MODERATE_MEMBERS)
+        member = self.guilds[at["guild"]]["members"][at["user"]]
+        member["communication_disabled_until"] = (await request.json())["communication_disabled_until"]
+        self.emit("GUILD_MEMBER_UPDATE", member | {"guild_id": str(at["guild"])})
+        return reply(member)
+
+    def _remove_member(self, at: dict[str, int], permission: int) -> None:
+        self.demand(at["guild"], permission)
+        members = self.guilds[at["guild"]]["members"]
+        if members.pop(at["user"], None):
+            self.emit("GUILD_MEMBER_REMOVE", {"guild_id": str(at["guild"]), "user": self.users[at["user"]]})
+
+    async def _ban(self, request: web.Request) -> web.Response:
+        at = self.place(request)
+        self._remove_member(at, BAN_MEMBERS)
+        self.guilds[at["guild"]].setdefault("bans", {})[at["user"]] = request.headers.get("X-Audit-Log-Reason")
+        return reply()

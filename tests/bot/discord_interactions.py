@@ -92,6 +92,15 @@ class Interactions(Api):
         data = {"custom_id": custom_id, "component_type": component["type"], "id": component.get("id", 1)}
         return self._interact(3, data, user, int(entry["channel_id"]), message)
 
+    async def submit(self, shown: Interaction, values: dict[str, str]) -> Interaction:
+        """A user sends the form that the bot showed them."""
+        form = shown.callback["data"]
+        for part in walk(form["components"]):
+            if part.get("custom_id") in values:
+                part["value"] = values[part["custom_id"]]
+        data = {"custom_id": form["custom_id"], "components": form["components"]}
+        return self._interact(5, data, shown.user, shown.channel, shown.message)
+
     async def slash(self, name: str, options: Json | None, user: int, channel: int) -> Interaction:
         """A user sends a command that the bot synced: "name", or "group name"."""
         command, *path = name.split()

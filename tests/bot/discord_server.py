@@ -35,6 +35,7 @@ class DiscordServer(Interactions):
         heartbeat: Seconds between the client's heartbeats; after twice as long a silence it is cut off (`silent`).
         keep: False keeps only the latest `window` messages, pictures and requests, and counts all (`counts`).
         memory: How many events a session keeps for a RESUME.
+        limited: Whether it has Discord's rate limits: of each route by channel or guild, and of all requests.
         token: The bot's token.
         bot: The bot's name.
     """

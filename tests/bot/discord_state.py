@@ -113,6 +113,12 @@ class DiscordState:
         self.emit("GUILD_CREATE", joined)
         return id
 
+    def add_member(self, guild: int, name: str) -> int:
+        """A user who is in a guild."""
+        user = self.add_user(name)
+        self.guilds[guild]["members"][user] = self._member(user, [])
+        return user
+
     def _role(self, id: int, name: str, permissions: int, position: int, **more: Any) -> Json:
         return {"id": str(id), "name": name, "permissions": str(permissions), "position": position, "color": 0,
                 "colors": {"primary_color": 0, "secondary_color": None, "tertiary_color": None}, "hoist": False,
@@ -138,7 +144,7 @@ class DiscordState:
 
     def guild_get(self, guild: Json) -> Json:
         """A guild as GET /guilds/ID gives it."""
-        absent = ("channels", "members")
+        absent = ("channels", "members", "bans")
         return {k: v for k, v in guild.items() if k not in absent} | {"roles": list(guild["roles"].values())}
 
     def guild_create(self, guild: Json) -> Json:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import math
 from dataclasses import asdict, replace
+from random import Random
 
 import pytest
 from hypothesis import given
@@ -12,22 +13,35 @@ from hypothesis import strategies as st
 from tinted import sidecar
 
 from bot.rules.policy import (
+    NEVER,
     UNJUDGED,
     Action,
     GuildPolicy,
     Mode,
     ModerationRule,
     RuleOutcome,
+    ScopedRule,
     apply_rules,
     limit_action,
     merge_outcomes,
     refused_outcome,
 )
+from bot.rules.scopes import EVERYWHERE, Circumstances, Scope
 
 LABELS = ("red", "green", "blue", "corrupt")
 ids = st.integers(0, 2**64 - 1)
 shares = st.floats(0, 1)
 rules = st.builds(ModerationRule, st.sampled_from(LABELS), shares, st.sampled_from(Action), st.booleans())
+scopes = st.builds(Scope, *(st.none() | st.integers(1, 4) for _ in range(3))).filter(lambda scope: scope != EVERYWHERE)
+scoped = st.builds(
+    ScopedRule, st.sampled_from(LABELS), shares | st.just(NEVER), st.sampled_from(Action), st.booleans(), scopes
+)
+places = st.builds(
+    Circumstances,
+    st.lists(st.integers(1, 4), unique=True, max_size=2).map(tuple),
+    st.frozensets(st.integers(1, 4)),
+    st.none() | st.floats(0, 6),
+)
 scores = st.dictionaries(st.sampled_from(LABELS), shares)
 outcomes = st.builds(
     RuleOutcome, st.sampled_from(Action), st.booleans(), st.sampled_from(LABELS), shares, st.none() | shares
@@ -47,6 +61,9 @@ policies = st.builds(
     skip_age_gated=st.booleans(),
     skip_bots=st.booleans(),
     timeout_minutes=st.integers(1, 40_320),
+    scoped_rules=st.lists(scoped, unique_by=lambda rule: rule.key).map(tuple),
+    exempt_moderators=st.booleans(),
+    tell_author=st.booleans(),
     unknown=added,
 )
 
@@ -216,4 +233,135 @@ def test_rules_on_labels_that_a_model_lacks_do_not_apply() -> None:
     model = sidecar("binary")
     rules = tuple(ModerationRule(label, 0.5, Action.FLAG) for label in ("red", "blue", "corrupt", "green"))
     assert [rule.label for rule in GuildPolicy(rules=rules).inapplicable_rules(model)] == ["green"]
+    local = tuple(ScopedRule(rule.label, 0.5, Action.FLAG, scope=Scope(channel=1)) for rule in rules)
+    assert GuildPolicy(scoped_rules=local).inapplicable_rules(model) == (local[3],)
     assert GuildPolicy().inapplicable_rules(model) == ()
+
+
+# Rules with a scope
+
+
+def named(rules: tuple[ModerationRule, ...]) -> dict[tuple[str, Action], ModerationRule]:
+    found = {(rule.label, rule.action): rule for rule in rules}
+    assert len(found) == len(rules), "one rule for each label and action"
+    return found
+
+
+@given(policies, places)
+def test_a_scoped_rule_replaces_the_servers_rule_of_its_label_and_action_alone(
+    policy: GuildPolicy, place: Circumstances
+) -> None:
+    model = sidecar("multiclass")
+    if policy.rules is not None:
+        policy = replace(policy, rules=tuple({(rule.label, rule.action): rule for rule in policy.rules}.values()))
+    here, everywhere = named(policy.at(place).effective_rules(model)), named(policy.server_rules(model))
+    holding = [rule for rule in policy.scoped_rules if rule.scope.holds(place)]
+    local = {(rule.label, rule.action) for rule in holding}
+    assert {key: rule for key, rule in here.items() if key not in local} == {
+        key: rule for key, rule in everywhere.items() if key not in local
+    }
+    for key in local:
+        rank = max(rule.scope.specificity(place) for rule in holding if (rule.label, rule.action) == key)
+        best = [rule for rule in holding if (rule.label, rule.action) == key and rule.scope.specificity(place) == rank]
+        assert here[key] in best
+        assert here[key].threshold == min(rule.threshold for rule in best), "among equals, the stricter one"
+
+
+@given(policies, places, scores, st.randoms())
+def test_the_order_of_scoped_rules_says_nothing(
+    policy: GuildPolicy, place: Circumstances, found: dict[str, float], random: Random
+) -> None:
+    model = sidecar("multiclass")
+    shuffled = list(policy.scoped_rules)
+    random.shuffle(shuffled)
+    first, second = (
+        apply_rules(found, each.at(place).effective_rules(model))
+        for each in (policy, replace(policy, scoped_rules=tuple(shuffled)))
+    )
+    assert first == second
+
+
+@given(policies, places)
+def test_what_is_stored_does_not_depend_on_the_message(policy: GuildPolicy, place: Circumstances) -> None:
+    assert policy.at(place).to_json() == policy.to_json()
+    assert policy.at(place).at(Circumstances()).effective_rules(sidecar("binary")) == policy.server_rules(
+        sidecar("binary")
+    )
+
+
+@given(policies, scoped)
+def test_a_scoped_rule_replaces_the_one_of_the_same_key(policy: GuildPolicy, rule: ScopedRule) -> None:
+    changed = policy.with_scoped_rule(rule)
+    others = [each for each in policy.scoped_rules if each.key != rule.key]
+    assert list(changed.scoped_rules) == [*others, rule]
+    assert list(changed.without_scoped_rule(rule).scoped_rules) == others
+    assert replace(changed, scoped_rules=policy.scoped_rules) == policy
+
+
+CHANNEL, CATEGORY, ROLE, OTHER_ROLE = 1, 2, 3, 4
+PLACE = Circumstances((CHANNEL, CATEGORY), frozenset({ROLE, OTHER_ROLE}), member_days=2.5)
+
+
+@pytest.mark.parametrize(
+    ("loser", "winner"),
+    [
+        (Scope(newcomer_days=7), Scope(newcomer_days=3)),
+        (Scope(newcomer_days=3), Scope(role=ROLE)),
+        (Scope(role=ROLE), Scope(role=ROLE, newcomer_days=7)),
+        (Scope(role=ROLE, newcomer_days=3), Scope(channel=CATEGORY)),
+        (Scope(channel=CATEGORY, role=ROLE), Scope(channel=CHANNEL)),
+        (Scope(channel=CHANNEL, newcomer_days=7), Scope(channel=CHANNEL, role=ROLE)),
+    ],
+)
+def test_the_most_specific_scope_decides(loser: Scope, winner: Scope) -> None:
+    milder = ScopedRule("red", 0.9, Action.DELETE, scope=winner)
+    stricter = ScopedRule("red", 0.1, Action.DELETE, scope=loser)
+    for rules in ((milder, stricter), (stricter, milder)):
+        policy = GuildPolicy(rules=(ModerationRule("red", 0.5, Action.DELETE),), scoped_rules=rules)
+        assert policy.at(PLACE).effective_rules(sidecar("binary")) == (milder,)
+
+
+@pytest.mark.parametrize(
+    "scope",
+    [
+        Scope(channel=9),
+        Scope(role=9),
+        Scope(newcomer_days=2),
+        Scope(channel=CHANNEL, role=9),
+        Scope(channel=9, role=ROLE),
+        Scope(channel=CHANNEL, newcomer_days=1),
+    ],
+)
+def test_outside_of_its_scope_a_rule_does_not_apply(scope: Scope) -> None:
+    policy = GuildPolicy(rules=(), scoped_rules=(ScopedRule("red", 0.1, Action.DELETE, scope=scope),))
+    assert policy.at(PLACE).effective_rules(sidecar("binary")) == ()
+
+
+def test_who_is_no_member_is_no_newcomer() -> None:
+    policy = GuildPolicy(rules=(), scoped_rules=(ScopedRule("red", 0.1, Action.DELETE, scope=Scope(newcomer_days=7)),))
+    assert policy.at(Circumstances((CHANNEL,), member_days=None)).effective_rules(sidecar("binary")) == ()
+    assert policy.at(Circumstances((CHANNEL,), member_days=0.0)).effective_rules(sidecar("binary")) != ()
+
+
+def test_an_action_can_be_switched_off_for_a_channel() -> None:
+    never = ScopedRule("corrupt", NEVER, Action.DELETE, scope=Scope(channel=CHANNEL))
+    policy = GuildPolicy(rules=(ModerationRule("corrupt", 1.0, Action.DELETE),), scoped_rules=(never,))
+    assert apply_rules({"corrupt": 1.0}, policy.at(PLACE).effective_rules(sidecar("binary"))).action is Action.LOG
+
+
+def test_an_older_version_does_not_see_scoped_rules() -> None:
+    policy = GuildPolicy(rules=(), scoped_rules=(ScopedRule("red", 0.1, Action.DELETE, scope=Scope(role=ROLE)),))
+    stored = json.loads(policy.to_json())
+    assert stored["rules"] == [], "it would apply them to the whole server"
+    assert stored["scoped_rules"] == [
+        {"label": "red", "threshold": 0.1, "action": 3, "ping": False, "scope": {"role": ROLE}}
+    ]
+
+
+def test_a_rule_with_a_condition_of_a_newer_version_is_kept_and_does_not_apply() -> None:
+    newer = {"label": "red", "threshold": 0.1, "action": 3, "ping": False, "scope": {"channel": 1, "language": "de"}}
+    policy = GuildPolicy.from_json(json.dumps({"scoped_rules": [newer]}))
+    assert policy.scoped_rules == ()
+    changed = policy.with_scoped_rule(ScopedRule("red", 0.5, Action.FLAG, scope=Scope(channel=1)))
+    assert newer in json.loads(changed.to_json())["scoped_rules"]
+    assert GuildPolicy.from_json(changed.to_json()).to_json() == changed.to_json()

@@ -12,7 +12,8 @@ import pytest
 from databases import Place
 from rows import decision, ruling, scored
 
-from bot.rules.policy import Action, GuildPolicy, Mode, ModerationRule
+from bot.rules.policy import Action, GuildPolicy, Mode, ModerationRule, ScopedRule
+from bot.rules.scopes import Scope
 from bot.storage import store as store_module
 from bot.storage.store import MODLOG, RULES, BotStore
 from bot.storage.tables import (
@@ -41,6 +42,9 @@ POLICY = GuildPolicy(
     5,
     frozenset({7}),
     timeout_minutes=3,
+    scoped_rules=(ScopedRule("flagged", 0.5, Action.FLAG, scope=Scope(2**63 - 1, 6, 7)),),
+    exempt_moderators=False,
+    tell_author=True,
 )
 
 
@@ -99,6 +103,14 @@ async def test_settings_that_two_set_at_once_are_those_of_one(store: BotStore, o
         await asyncio.gather(*((store, other)[number % 2].set_policy(1, each) for number, each in enumerate(every)))
         async with BotStore(place.url) as third:
             assert await third.policy(1) in every
+
+
+async def test_of_two_changes_at_once_none_is_lost(store: BotStore) -> None:
+    def raised(policy: GuildPolicy) -> GuildPolicy:
+        return replace(policy, timeout_minutes=policy.timeout_minutes + 1)
+
+    await asyncio.gather(*(store.change_policy(1, raised) for _ in range(10)))
+    assert (await store.policy(1)).timeout_minutes == 20
 
 
 async def test_memory_is_bounded_and_nothing_is_forgotten(store: BotStore, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -163,3 +163,30 @@ def test_only_finished_experiments_are_compared() -> None:
     states = {"workspace": None, "a": "Success", "b": None, "c": "Queued", "d": "Running", "e": "Failed"}
     rows = pd.DataFrame({"Experiment": [None, *"abcde"], "State": list(states.values())})
     assert list(rows["Experiment"][experiments.finished(rows)]) == ["a", "b"], "b ran directly, not from the queue"
+
+
+def finished(*scores: tuple[str, float, float]) -> pd.DataFrame:
+    """DVC's rows of experiments with the parameters of this commit: name, fold, AUROC."""
+    common = {"rev": "HEAD", "State": None, "train.seed": 0.0, "train.model.name": "probe"}
+    common |= {"train.model.backbone": None, "split.group_by": "origin", "positives": 25.0, "labels.a.positives": None}
+    common |= {experiments.ALL_PICTURES: 500.0, "average_precision": 0.5, "recall_at_1_percent_fpr": 0.25}
+    return pd.DataFrame(
+        [common | {"Experiment": name, "split.fold": fold, "auroc": auroc} for name, fold, auroc in scores]
+    )
+
+
+def test_a_finished_run_is_a_line_of_the_reports_file() -> None:
+    row, other = experiments.results(finished(("exp-a", 0.0, 0.75), ("exp-b", 3.0, 0.7)))
+    assert (row.group_by, row.fold, row.model, row.backbone, row.pictures) == ("origin", "0", "probe", "none", 500)
+    assert (row.positives, row.auroc, row.average_precision, row.recall_at_1_percent_fpr) == (25, 0.75, 0.5, 0.25)
+    assert (other.fold, other.auroc) == ("3", 0.7)
+    assert len(row.rules) == 8
+
+
+def test_runs_that_the_reports_file_cannot_tell_apart_are_refused() -> None:
+    equal = experiments.results(finished(("exp-a", 0.0, 0.75), ("exp-b", 0.0, 0.75)))
+    assert len(equal) == 1
+    with pytest.raises(MLpyError, match="the experiments exp-a and exp-b are of one model, fold and seed, but differ"):
+        experiments.results(finished(("exp-a", 0.0, 0.75), ("exp-b", 0.0, 0.7)))
+    with pytest.raises(MLpyError, match="no finished experiments"):
+        experiments.results(finished(("exp-a", 0.0, float("nan"))))

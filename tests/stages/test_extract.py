@@ -110,6 +110,10 @@ def test_every_image_is_kept_or_counted_under_one_reason(mess: Any, catalogue: A
             "too_small": 1, "untagged": 2, "overlap": 0, "no_label": 0, "over_limit": 0,
         },
         "invalid_intensities": 0,
+        "corrections": {
+            "rows": 0, "labels_changed": 0, "labels_confirmed": 0, "undecided": 0, "tags_changed": 0,
+            "without_effect": 0, "excluded": 0, "other_policies": {},
+        },
     }  # fmt: skip
 
 
@@ -160,6 +164,35 @@ def test_addresses_equal_those_of_the_single_images(board: Any, catalogue: Any, 
         )
         for id, row in shapes_by_id.items()
     }
+
+
+def test_corrections_are_applied_and_counted(mess: Any, catalogue: Any, workplace: Path) -> None:
+    before, _ = catalogue()
+    Path("corrections.csv").write_text(
+        "image_id,sha512,policy,label,add_tags,remove_tags,who,why\n"
+        "1,,test,clean,,,ann,a toy\n"
+        f",{4:0128x},test,clean,,,ann,\n"
+        "9,,test,?,,,ann,\n"
+        "3,,,,dog,,bob,\n"
+        "13,,,,,gun,bob,\n"
+        "10,,,,gun,,bob,on the board by now\n"
+        "5,,test,clean,,,bob,removed\n"
+        '4,,people,people,,,bob,"another policy, so not\nof this one"\n'
+    )
+    rows, summary = catalogue(corrections="corrections.csv")
+    changed = {id for id in rows if rows[id] != before[id]}
+    assert changed == {1, 3, 13}
+    assert (rows[1]["label"], rows[1]["tags"]) == ("clean", before[1]["tags"])
+    assert (rows[3]["label"], rows[3]["tags"]) == ("flagged", ["dog", "gun"])
+    assert (rows[13]["label"], rows[13]["tags"]) == ("clean", ["origin:tango"])
+    assert summary["corrections"] == {
+        "rows": 8, "labels_changed": 1, "labels_confirmed": 1, "undecided": 1, "tags_changed": 2,
+        "without_effect": 1, "excluded": 1, "other_policies": {"people": 1},
+    }  # fmt: skip
+    Path("corrections.csv").write_text("image_id,policy,label\n1,test,clean\n\n77,test,clean\n")
+    done = extract(MLPY_DATABASE_URL="")
+    assert done.returncode == 1
+    assert done.stderr == "error: corrections.csv, line 4: the board has no image 77; delete the line\n"
 
 
 def test_schema_metadata_hold_the_policy(mess: Any, catalogue: Any) -> None:

@@ -10,6 +10,7 @@ import pytest
 import simcord
 import simcord.backend.cdn
 from aiohttp import web
+from simcord.builders import ChannelHandle
 from simcord.env import Env
 from tiny import redness
 from world import SimulatedCdn, SimulatedServer
@@ -27,6 +28,7 @@ async def cdn(monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[SimulatedCdn]:
     server.base = f"http://127.0.0.1:{site._server.sockets[0].getsockname()[1]}"  # type: ignore[union-attr]
     monkeypatch.setattr(simcord.backend.cdn, "CDN_BASE", server.base)
     monkeypatch.setattr("bot.actions.discord_calls.PAUSE", 0.01)
+    monkeypatch.setattr("bot.actions.shielding.QUIET", 0.0)
     # A process that starts first asks whether others have ended, for 0 s by the clock, which stands still here.
     monkeypatch.setattr("multiprocessing.process._cleanup", lambda: None)
     monkeypatch.setattr(discord.asset.Asset, "BASE", server.base)
@@ -62,3 +64,11 @@ async def world(_made: SimulatedServer, env: Env) -> SimulatedServer:
     _made.furnish(env)
     await env.settle()
     return _made
+
+
+@pytest.fixture
+async def channels(world: SimulatedServer) -> list[ChannelHandle]:
+    """Four channels."""
+    made = [world.general, *(world.guild.create_text_channel(f"room-{number}") for number in range(3))]
+    await world.env.settle()
+    return made

@@ -201,6 +201,28 @@ async def test_an_unknown_carrier_is_counted_and_logged_once(
     assert counted(world) == 3
 
 
+async def test_an_unknown_carrier_of_a_fetched_message_is_counted_once(
+    world: SimulatedServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    serialize = serializers.message_payload
+
+    def later(backend: Any, message: Any, *args: Any, **more: Any) -> Any:
+        return {**serialize(backend, message, *args, **more), "hologram": {"url": PAGE}}
+
+    await world.post(blue())
+    assert counted(world) == 0
+    monkeypatch.setattr(serializers, "message_payload", later)
+    await world.post(blue(2))
+    assert counted(world) == 1, "at the gateway"
+    for _ in range(2):
+        await world.mod.slash(world.general, "scan", channel=world.general)
+    assert counted(world) == 2, "the other one, while scanning"
+    channel = world.bot.get_partial_messageable(world.general.id, guild_id=world.guild.id)
+    for message in world.posts(world.general):
+        await channel.fetch_message(message.id)
+    assert counted(world) == 2
+
+
 async def test_known_carriers_are_not_reported(world: SimulatedServer) -> None:
     picture = media(world, blue())
     await receive(

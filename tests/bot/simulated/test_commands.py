@@ -215,7 +215,7 @@ async def test_the_owner_reloads_and_a_failure_leaves_the_old_model(world: Simul
 
 async def test_privacy(world: SimulatedServer) -> None:
     assert "after 90 days" in await run_command(world, world.alice, "privacy show")
-    await world.policy(Mode.REVIEW, rules=RULES)
+    await world.policy(Mode.REVIEW, rules=RULES, exempt_moderators=False)
     await world.post(blue())
     await world.post(red())
     await world.post(blue(seed=3), by=world.mod)

@@ -117,7 +117,7 @@ async def test_why_of_a_channel_that_is_hidden_from_the_bot_is_for_nobody(
 
 @pytest.mark.parametrize("joined", [True, False])
 async def test_why_of_a_private_thread_is_for_its_members(world: SimulatedServer, joined: bool) -> None:
-    await world.policy(Mode.SHADOW, rules=RULES)
+    await world.policy(Mode.SHADOW, rules=RULES, exempt_moderators=False)
     backend = world.env.backend
     thread = backend.create_thread(world.general.id, "secret", world.manager.id, type=12)
     for member in (world.bot.user.id, *([world.mod.id] if joined else [])):  # type: ignore[union-attr]
@@ -204,6 +204,6 @@ async def test_a_hidden_modlog_is_set_at_once(world: SimulatedServer) -> None:
 
 async def test_every_command_for_moderators_is_hidden_from_members_and_direct_messages(world: SimulatedServer) -> None:
     commands = {each.name: each.to_dict(world.bot.tree) for each in world.bot.tree.get_commands()}
-    for name in ("policy", "channel", "exempt", "threshold", "scan", "why", "stats", "model"):
+    for name in ("policy", "channel", "exempt", "threshold", "scan", "why", "stats", "model", "shield"):
         assert commands[name]["default_member_permissions"], name
         assert commands[name]["contexts"] == [0] or commands[name]["dm_permission"] is False, name

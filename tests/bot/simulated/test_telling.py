@@ -83,7 +83,9 @@ async def test_nothing_is_done_that_cannot_be_told(
 async def test_act_untold_acts_all_the_same(world: SimulatedServer, loss: str) -> None:
     await world.policy(Mode.ENFORCE, rules=DELETE)
     await LOSSES[loss](world)
-    await world.manager.slash(world.general, "policy set", act_untold=True)
+    result = await world.manager.slash(world.general, "policy set", act_untold=True)
+    assert result.response is not None
+    await world.manager.click(result.response, label="Act all the same")
     await world.post(red())
     assert world.posts(world.general) == []
 

@@ -58,6 +58,8 @@ async def test_two_processes_share_the_shards_and_one_database(
             f"/applications/{server.bot}/commands"
         ]
 
+        await _appeal(server, rooms[1])
+
         assert await first.stopped() == 0
         third = await started("third", 0)
         await server.until(lambda: len(server.sessions) == 2, NOW)
@@ -70,6 +72,29 @@ async def test_two_processes_share_the_shards_and_one_database(
             assert [event for event in told if "voice" not in event] == []
             assert not any(secret in bot.text() for secret in (TOKEN, PASSWORD))
         assert not any(secret in second.command_line() for secret in (TOKEN, PASSWORD))
+
+
+async def _appeal(server: DiscordServer, room: Room) -> None:
+    """An author in a server of the second process: direct messages, and the form, are the first one's."""
+    assert "told by direct message" in await room.command("policy set", tell_author=True)
+    await room.post(red(7))
+    await server.until(lambda: server.user in server.dms and server.posted(server.dms[server.user]), NOW)
+    (notice,) = server.posted(server.dms[server.user])
+    assert "rule **flagged**, so it was deleted." in notice["content"]
+    button = notice["components"][0]["components"][0]["custom_id"]
+    shown = await server.click(int(notice["id"]), button, server.user)
+    assert (await server.answer(shown, NOW))["type"] == 9
+    sent = await server.submit(shown, {"text": "a tomato"})
+    await server.until(lambda: sent.followups, NOW)
+    await server.until(lambda: "Appeal" in room.entries[-1]["embeds"][0]["title"], NOW)
+    entry, post = room.entries[-2:]
+    assert post["message_reference"]["message_id"] == entry["id"]
+    assert post["embeds"][0]["description"] == "```\na tomato\n```"
+    reverse = post["components"][0]["components"][1]["custom_id"]
+    await server.click(int(post["id"]), reverse, server.owner)
+    await server.until(lambda: not post["components"], NOW)
+    assert "reversed the decision" in server.posted(server.dms[server.user])[-1]["content"]
+    await room.command("policy set", tell_author=False)
 
 
 def _rows(database: str) -> list[tuple[int, str]]:

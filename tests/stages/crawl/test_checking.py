@@ -24,8 +24,9 @@ PARAMS = {"host": "stages/crawl/remote.py"}
 ENDLESS = """
 import runpy, sys
 from stages.crawl import checking
+from stages.inference import processes
 import endless
-checking.check, checking.SECONDS = endless.endless, {seconds}
+checking.check, processes.SECONDS = endless.endless, {seconds}
 runpy.run_module("stages.download", run_name="__main__")
 """
 """The stage, where a picture of 41 px takes for ever to decode."""

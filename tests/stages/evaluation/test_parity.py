@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import datetime as dt
 import json
 import logging
 import shutil
@@ -25,6 +26,7 @@ from stages.training.quantisation import SPARED
 from stages.workspace import paths
 from stages.workspace.errors import ModelError
 from stages.workspace.paths import CHECKPOINT, GRAPHS, MODEL, SIDECAR, SPLITS, TEST_METRICS, TRAIN_METRICS
+from tests.stages.evaluation.samples import write_split_summary
 
 RULE = {"any": [], "all": [], "none": [], "rest": True}
 POLICY = HOUSE | {"rules": {"striped": RULE | {"any": ["lines"], "rest": False}, "plain": RULE}}
@@ -65,9 +67,11 @@ def evaluated(folder: Path, **values: Any) -> dict[str, Any]:
         "width": [72] * count,
         "height": [72] * count,
         "format": ["png"] * count,
+        "created_at": [dt.datetime.fromisoformat("2012-05-01")] * count,
     }.items():
         rows = rows.append_column(name, pa.array(column))
     pq.write_table(rows, folder / SPLITS["test"])
+    write_split_summary(folder, POLICY["labels"])
     (folder / "params.yaml").write_text(yaml.safe_dump({"test": TESTED | values}))
     with contextlib.chdir(folder):
         stages.test.main()

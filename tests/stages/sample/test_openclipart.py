@@ -16,6 +16,7 @@ import pytest
 from clipart import DRAWINGS, SHOWN
 from PIL import Image
 
+from stages.philomena import intensities
 from stages.sample import debian, image_statistics, openclipart
 from stages.sample.openclipart import Library
 from stages.sample.works import Work
@@ -141,7 +142,7 @@ def test_a_picture_of_few_pixels_has_corners(tmp_path: Path, size: tuple[int, in
 
 def test_corners_do_not_depend_on_how_the_picture_is_cut_up(library: Library, monkeypatch: pytest.MonkeyPatch) -> None:
     for strip in (1, 1301 * 37):
-        monkeypatch.setattr(image_statistics, "STRIP", strip)
+        monkeypatch.setattr(intensities, "STRIP", strip)
         for name in ("people/woman.png", "buildings/tower.png"):
             (picture,) = (candidate for candidate in library.contents.pictures if candidate.name == name)
             assert image_statistics.measure(library.file(name), Path("unused")) == picture.statistics

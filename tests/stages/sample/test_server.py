@@ -22,14 +22,15 @@ from PIL import Image as Pillow
 
 from stages.config.download import Download, Faults
 from stages.crawl.crawler import crawl
+from stages.crawl.loopback import serving
 from stages.crawl.store import PictureStore, WantedPicture
 from stages.philomena import addresses
 from stages.sample import server
 from stages.sample.openclipart import Contents, Library
 from stages.sample.rows import ROOT as BOARD
-from stages.sample.server import PictureHost, serve, serving
+from stages.sample.server import PictureHost, serve
 from stages.sample.uploads import Upload
-from stages.workspace.errors import SampleError
+from stages.workspace.errors import CrawlError
 
 ROOT = Path(__file__).parents[3]
 VERSIONS = (*addresses.VERSIONS, "full")
@@ -168,7 +169,7 @@ def test_there_is_nothing_else(address: Address, url_path: str, method: str, sta
 async def responses_to(library: Library, faults: Faults, *paths: str) -> list[tuple[int, dict[str, str], bytes | None]]:
     """What a client meets that asks for these one after another; the body is None where it is cut off."""
     responses: list[tuple[int, dict[str, str], bytes | None]] = []
-    async with serving(PictureHost(library, faults)) as port, aiohttp.ClientSession() as session:
+    async with serving(PictureHost(library, faults).application()) as port, aiohttp.ClientSession() as session:
         for url_path in paths:
             async with session.get(f"http://127.0.0.1:{port}/img/{url_path}") as response:
                 try:
@@ -287,7 +288,7 @@ def test_the_server_ends_with_the_process_that_started_it(library: Library, sent
 def test_a_server_that_cannot_start_is_an_error(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
     with (
         pytest.raises(
-            SampleError, match=r"the sample board's server did not start \(exit code 1\); see its error message above"
+            CrawlError, match=r"the sample board's server did not start \(exit code 1\); see its error message above"
         ),
         serve(library=Library(tmp_path, Contents((), ()))),
     ):

@@ -47,6 +47,8 @@ def _watch() -> None:
         setattr(owner, name, request if describe else commit)
 
     def describe(method: str, url: str) -> str:
+        if method == "PATCH" and "/guilds/" in url:
+            return "PATCH member"
         changes = method in ("POST", "DELETE", "PATCH") and "/channels/" in url
         return (
             f"{method} {'message' if method != 'POST' else 'to ' + url.split('/channels/')[1].split('/')[0]}"
