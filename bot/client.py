@@ -21,6 +21,7 @@ from bot.actions.notices import AppealButton
 from bot.actions.retrying import Retrying
 from bot.actions.review import PictureMenu, ReviewButton
 from bot.actions.shielding import Shield
+from bot.actions.undoing import UndoButton
 from bot.actions.wave_review import WaveButton
 from bot.commands import cogs
 from bot.commands.answering import on_command_error
@@ -89,7 +90,7 @@ class Bot(commands.AutoShardedBot):
 
     async def setup_hook(self) -> None:
         """Register buttons and commands and start the periodic work. discord.py calls it once, before connecting."""
-        self.add_dynamic_items(ReviewButton, PictureMenu, AppealButton, AppealDecisionButton, WaveButton)
+        self.add_dynamic_items(ReviewButton, PictureMenu, AppealButton, AppealDecisionButton, WaveButton, UndoButton)
         for cog in cogs(self, self.services, self.moderation, self.appeals):
             await self.add_cog(cog)
         await self._sync_commands()

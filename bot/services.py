@@ -9,6 +9,7 @@ import discord
 
 from bot.model.serving import Serving
 from bot.operation.metrics import Metrics
+from bot.pictures import lists
 from bot.pictures.examining import Examiner
 from bot.pictures.fetching import Fetcher
 from bot.pictures.judging import Judge
@@ -36,8 +37,12 @@ class Services:
     def assemble(
         cls, settings: Settings, serving: Serving, store: BotStore, fetcher: Fetcher, judge: Judge
     ) -> Services:
-        """Derive the other parts from these, which the caller opens and closes."""
-        rulings = Rulings(store)
+        """Derive the other parts from these, which the caller opens and closes.
+
+        Raises:
+            ListError: if a list of the settings cannot be read.
+        """
+        rulings = Rulings(store, {path.stem[:80]: lists.read(path) for path in settings.lists})
         examiner = Examiner(fetcher, judge, serving, store, rulings)
         return cls(settings, serving, store, fetcher, judge, Metrics(), rulings, examiner, Appeals(store))
 

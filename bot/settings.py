@@ -47,6 +47,8 @@ class Settings:
     """Seconds between checks for a new tag; 0: never."""
     retention: int = 90
     """Days that decisions, rulings and scores are stored."""
+    lists: tuple[Path, ...] = ()
+    """Files with decisions on pictures, which servers may follow by their names."""
     port: int = 0
     """Loopback port of /healthz and /metrics; 0: off."""
     grace: float = 20.0
@@ -100,6 +102,7 @@ def read(arguments: Sequence[str] | None = None, environment: Mapping[str, str] 
         check=options.check,
         poll=options.poll,
         retention=options.retention,
+        lists=tuple(options.list),
         port=options.port,
         grace=options.grace,
         shard_ids=options.shard_ids,
@@ -138,6 +141,14 @@ def _parser() -> argparse.ArgumentParser:
         "--poll", type=_seconds, default=0.0, metavar="S", help="seconds between checks for a new tag [never]"
     )
     parser.add_argument("--retention", type=int, default=90, metavar="DAYS", help="days to store decisions [90]")
+    parser.add_argument(
+        "--list",
+        type=Path,
+        action="append",
+        default=[],
+        metavar="FILE",
+        help="decisions on pictures that servers may follow, as /pictures export writes them; may be repeated",
+    )
     parser.add_argument(
         "--port", type=_port, default=0, help="serve /healthz and /metrics on this port of 127.0.0.1 [off]"
     )

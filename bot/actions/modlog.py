@@ -14,6 +14,7 @@ from bot.actions.discord_calls import DISCORD_ERRORS, as_sentence, describe_erro
 from bot.actions.evidence import NamedFile, as_files
 from bot.actions.execution import ActionResult
 from bot.actions.picking import list_pictures
+from bot.actions.remembering import BLURRED
 from bot.actions.review import AUTHOR_FIELD, review_view
 from bot.actions.telling import ModlogChannel, modlog_channel, modlog_problem
 from bot.pictures.examining import Finding
@@ -172,7 +173,7 @@ def build_entry(job: Job, entry: Entry, thumbnails: Sequence[bytes] = ()) -> tup
         embed.add_field(name=STRIKES_FIELD, value=entry.strike[:1000], inline=False)
     embed.set_footer(text=f"{entry.version} · {footer_mark(job.id)}")
     files = [
-        discord.File(io.BytesIO(data), f"SPOILER_blurred-{place}.jpg")
+        discord.File(io.BytesIO(data), f"{BLURRED}-{place}.jpg")
         for place, data in enumerate(thumbnails[:MAX_THUMBNAILS])
     ]
     return embed, files
@@ -197,6 +198,10 @@ def _describe(finding: Finding) -> str:
     if finding.origin == "moderator":
         return f"{kind}: **{outcome.label}**, {finding.detail}"
     line = f"{kind}: **{outcome.label}** {outcome.score:.3f}"
+    if finding.likely is not None:
+        link = finding.likely.ruling.link
+        where = f" ([that decision](https://discord.com/channels/{link}))" if link else ""
+        return f"{line}, {finding.detail}{where}"
     return line if outcome.threshold is None else f"{line}, threshold {outcome.threshold:.3f}"
 
 

@@ -15,6 +15,7 @@ from bot.actions.evidence import NamedFile, fetch_evidence
 from bot.actions.execution import ActionResult, carry_out, time_out
 from bot.actions.modlog import Entry
 from bot.actions.notices import tell_author
+from bot.actions.remembering import remembered_thumbnail
 from bot.actions.reposting import is_repost_of
 from bot.actions.striking import strike
 from bot.pictures.examining import Finding
@@ -145,7 +146,11 @@ class Outbox:
     ) -> None:
         """Post the entry of a job, and note that it is posted, or when to try again."""
         assert guild is not None  # noqa: S101 - direct messages are skipped
-        thumbnails = [finding.thumbnail for finding in findings if finding.outcome.action and finding.thumbnail]
+        thumbnails = []
+        for finding in findings:
+            if finding.outcome.action and finding.thumbnail:
+                thumbnails.append(finding.thumbnail)
+                thumbnails += await self._remembered(finding)
         failure = await modlog.post(job, guild, policy, thumbnails, again, evidence)
         if not failure:
             await self._services.store.record(replace(job, state=POSTED))
@@ -177,6 +182,13 @@ class Outbox:
             created_at=self._services.store.now(),
         )
         await tell_author(self._services, self._client, guild, policy, appeal)
+
+    async def _remembered(self, finding: Finding) -> list[bytes]:
+        """The thumbnail of the picture that this one may be a copy of, to be shown beside it."""
+        if finding.likely is None or not finding.likely.ruling.link:
+            return []
+        thumbnail = await remembered_thumbnail(self._services, self._client, finding.likely.ruling.link)
+        return [thumbnail] if thumbnail else []
 
     async def _postpone(self, job: Job) -> None:
         now = self._services.store.now()

@@ -26,6 +26,7 @@ from bot.actions.picking import (
     waiting_pictures,
 )
 from bot.actions.striking import strike
+from bot.actions.undoing import undo_view
 from bot.rules.policy import Action
 from bot.services import Services, services_of
 from bot.storage.database import StoreError
@@ -43,18 +44,24 @@ class ReviewChoice:
     participle: str
     style: discord.ButtonStyle
     allows: bool
-    """Whether the picture is let through from now on; otherwise it is deleted."""
+    """Whether the message stays; otherwise it is deleted."""
+    remembers: bool = True
+    """Whether the same picture, and copies of it, are decided like this from now on."""
 
 
 CHOICES = {
-    "approve": ReviewChoice("Approve", APPROVED, "approved", discord.ButtonStyle.success, True),
+    "approve": ReviewChoice("Approve this message", APPROVED, "approved", discord.ButtonStyle.success, True, False),
     "delete": ReviewChoice("Delete", DELETED, "deleted", discord.ButtonStyle.danger, False),
     "timeout": ReviewChoice("Delete and time out", TIMED_OUT, "deleted", discord.ButtonStyle.danger, False),
-    "wrong": ReviewChoice("Wrong verdict", WRONG, "marked as a wrong verdict", discord.ButtonStyle.secondary, True),
+    "wrong": ReviewChoice(
+        "Wrong verdict: allow picture", WRONG, "marked as a wrong verdict", discord.ButtonStyle.secondary, True
+    ),
 }
 """By the word in a button's custom id. Posted entries hold these ids: never change them."""
 AUTHOR_FIELD, MODERATOR_FIELD = "Author", "Moderator"
 """Fields of an entry. Posted entries have them: never change them."""
+REMEMBERED = {choice.state for choice in CHOICES.values() if choice.remembers}
+"""States of decisions that hold for copies of the picture, too."""
 PARTICIPLES = {choice.state: choice.participle for choice in CHOICES.values()}
 
 
@@ -128,7 +135,7 @@ class ReviewButton(
         except NotCarriedOutError:
             await services.store.reopen(self.message_id, self.choice.state, [row.picture for row in settled])
             raise
-        await self._remember(services, settled)
+        await self._remember(services, settled, moderator, interaction.message)
         await self._tell_author(services, interaction, settled)
         # Only now: until here, the rows were needed to undo the click.
         await services.store.drop_forgotten(self.message_id)
@@ -249,8 +256,12 @@ class ReviewButton(
             except DISCORD_ERRORS as error:
                 raise NotCarriedOutError(describe_error(error)) from error
 
-    async def _remember(self, services: Services, settled: Sequence[Decision]) -> None:
-        """Apply the choice to the same pictures in the future, in this server."""
+    async def _remember(
+        self, services: Services, settled: Sequence[Decision], moderator: discord.Member, entry: discord.Message | None
+    ) -> None:
+        """Apply the choice to the same pictures and their copies in the future, in this server."""
+        if not self.choice.remembers:
+            return
         for decision in settled:
             if decision.sha256 and decision.phash is not None:  # others were not even downloaded
                 await services.rulings.add(
@@ -261,6 +272,9 @@ class ReviewButton(
                         allowed=self.choice.allows,
                         label=decision.label,
                         created_at=services.store.now(),
+                        fingerprint=await services.store.find_fingerprint(decision.sha256),
+                        moderator_id=moderator.id,
+                        link=f"{moderator.guild.id}/{entry.channel.id}/{entry.id}" if entry else "",
                     )
                 )
 
@@ -279,7 +293,11 @@ class ReviewButton(
         write_decision(embed, f"{which}: {text}" if which else text)
         if not waiting:
             embed.colour = discord.Colour.dark_grey()
-        view = review_view(self.channel_id, self.message_id, waiting) if waiting else None
+        if waiting:
+            view: discord.ui.View | None = review_view(self.channel_id, self.message_id, waiting)
+        else:
+            remembered = [row.sha256 for row in rows if row.state in REMEMBERED and row.sha256]
+            view = undo_view(self.channel_id, list(dict.fromkeys(remembered)))
         await interaction.edit_original_response(embed=embed, view=view)
 
 

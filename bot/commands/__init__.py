@@ -12,6 +12,7 @@ from bot.commands.configuring import Configuring
 from bot.commands.insight import Insight
 from bot.commands.members import Members
 from bot.commands.model import ModelCommands
+from bot.commands.pictures import PictureMemory
 from bot.commands.privacy import Privacy
 from bot.commands.rules import Rules
 from bot.commands.setting_up import SettingUp
@@ -31,6 +32,7 @@ def cogs(
         Checking(bot, services, moderation),
         Insight(services),
         ModelCommands(bot, services),
+        PictureMemory(bot, services),
         Privacy(services),
         Shielding(services),
         Members(services),

@@ -17,7 +17,8 @@ Of pictures in several channels within a short time, which some servers look for
 Everything is deleted after {days} days, or when the bot leaves the server.
 `/privacy delete` deletes what is stored under your id, in all servers, with your appeals. If a picture is still \
 waiting for review, its record stays until then, without your id, and is deleted with the decision. Moderators' \
-decisions on a picture stay under its hash, without a name. Where a server counts deletions, their number and dates \
+decisions on a picture stay under its hashes, without the author's name; yours as a moderator goes, \
+too. Where a server counts deletions, their number and dates \
 stay under your id while they count, without message text or picture; its managers can delete them."""
 
 

@@ -26,6 +26,16 @@ def require_moderator(interaction: Interaction, channel: discord.abc.GuildChanne
         raise app_commands.CheckFailure(NOT_A_MODERATOR)
 
 
+def require_server_moderator(interaction: Interaction) -> None:
+    """Check that the asker may delete messages in the whole server: what is remembered holds in all of it.
+
+    Raises:
+        app_commands.CheckFailure: if not.
+    """
+    if not _server_permissions(interaction).manage_messages:
+        raise app_commands.CheckFailure("You need the Manage Messages permission in this server.")
+
+
 async def require_moderator_of(interaction: Interaction, guild: discord.Guild, channel_id: int) -> None:
     """`require_moderator` for a channel or thread by its id. One that is deleted takes a server-wide moderator.
 

@@ -9,9 +9,11 @@ from __future__ import annotations
 
 from dataclasses import dataclass, replace
 
+from bot.pictures import copies
+from bot.pictures.copies import Sighting
 from bot.pictures.fairness import FairQueue, GuildAndAuthor
 from stages.inference import PictureError
-from stages.inference.decoding import Caps, Pixels
+from stages.inference.decoding import Caps, Pixels, picture_errors
 from stages.inference.frames import Seen, frames
 from stages.inference.phash import inside, phash
 from stages.inference.processes import Limits, Processes
@@ -23,12 +25,14 @@ SLOW_MEMORY = 130_000_000
 """Of decoding in the slow lane: a transparent PNG of 25 megapixels takes 100 MB."""
 SLOW_AFTER = 1.0
 """Seconds in the fast lane after which an author's next pictures leave a process of it to others."""
-OVERHEAD = 24_000_000
-"""Memory that a process may take beside a picture's file, copied once, and its decoded frames."""
+OVERHEAD = 64_000_000
+"""Memory that a process may take beside a picture's file, copied once, and its decoded frames: SIFT takes 30 MB."""
 FRAMES_SHARE = 0.7
 """Of a lane's time, for the frames of an animation: then those that are decoded count."""
 FAST_NICENESS, SLOW_NICENESS = 2, 5
 """The event loop goes first, as Discord's heartbeats depend on it, and the slow lane last."""
+PRELOAD = ["bot.pictures.copies"]
+"""Modules that the processes have at once, before their memory is limited."""
 
 
 @dataclass(frozen=True)
@@ -40,11 +44,13 @@ class DecodedPicture:
     phash: int
     """Perceptual hash of the first frame, 64 bits, unsigned."""
     seen: Seen
+    sighting: Sighting
+    """What recognises copies, of the first frame."""
 
     @classmethod
-    def of(cls, sha256: str, seen: Seen) -> DecodedPicture:
+    def of(cls, sha256: str, seen: Seen, sighting: Sighting) -> DecodedPicture:
         """With the hash of the first frame."""
-        return cls(sha256, phash(inside(seen.frames[0], seen.width, seen.height)), seen)
+        return cls(sha256, phash(inside(seen.frames[0], seen.width, seen.height)), seen, sighting)
 
     def thumbnail(self) -> Pixels:
         """The first frame, uint8 [height, width, 3], without borders."""
@@ -68,8 +74,11 @@ class Decoder:
         self._slow_caps = replace(caps, max_memory=SLOW_MEMORY)
         self._fast_turns, self._slow_turns = FairQueue(workers, slow_after=SLOW_AFTER), FairQueue(1)
         fast_seconds = min(seconds, FAST_SECONDS)
-        self._fast = Processes(Limits(fast_seconds, 2 * FAST_BYTES + FAST_MEMORY + OVERHEAD, FAST_NICENESS), workers)
-        self._slow = Processes(Limits(seconds, 2 * caps.max_bytes + SLOW_MEMORY + OVERHEAD, SLOW_NICENESS))
+        self._fast = Processes(
+            Limits(fast_seconds, 2 * FAST_BYTES + FAST_MEMORY + OVERHEAD, FAST_NICENESS), workers, PRELOAD
+        )
+        limits = Limits(seconds, 2 * caps.max_bytes + SLOW_MEMORY + OVERHEAD, SLOW_NICENESS)
+        self._slow = Processes(limits, preload=PRELOAD)
 
     async def decode(self, data: bytes, sidecar: Sidecar, sha256: str, owner: GuildAndAuthor) -> DecodedPicture:
         """Decode a picture for a model and hash it, when its owner has a turn.
@@ -78,29 +87,46 @@ class Decoder:
             PictureError: `corrupt`, `too_large` or `timed_out`.
         """
         async with self._fast_turns.turn(*owner):
-            seen = await self._in_fast_lane(data, sidecar)
-        if seen is None:
+            found = await self._in_fast_lane(data, sidecar)
+        if found is None:
             async with self._slow_turns.turn(*owner):
-                seen = await self._in_lane(self._slow, self._slow_caps, data, sidecar)
-        return DecodedPicture.of(sha256, seen)
+                found = await self._in_lane(self._slow, self._slow_caps, data, sidecar)
+        return DecodedPicture.of(sha256, *found)
 
-    async def _in_fast_lane(self, data: bytes, sidecar: Sidecar) -> Seen | None:
+    async def _in_fast_lane(self, data: bytes, sidecar: Sidecar) -> tuple[Seen, Sighting] | None:
         """None if the picture needs the slow lane."""
         if len(data) > self._fast_caps.max_bytes:
             return None
         try:
-            seen = await self._in_lane(self._fast, self._fast_caps, data, sidecar)
+            found = await self._in_lane(self._fast, self._fast_caps, data, sidecar)
         except PictureError as error:
             if error.reason == "corrupt":
                 raise
             return None
-        return None if seen.missed else seen
+        return None if found[0].missed else found
 
-    async def _in_lane(self, lane: Processes, caps: Caps, data: bytes, sidecar: Sidecar) -> Seen:
+    async def _in_lane(self, lane: Processes, caps: Caps, data: bytes, sidecar: Sidecar) -> tuple[Seen, Sighting]:
         seconds = FRAMES_SHARE * lane.limits.seconds
-        return await lane.run(frames, data, sidecar.size, sidecar.background, caps, self._frame_count, seconds)
+        return await lane.run(
+            frames_and_sighting, data, sidecar.size, sidecar.background, caps, self._frame_count, seconds
+        )
 
     def close(self) -> None:
         """End the processes."""
         self._fast.close()
         self._slow.close()
+
+
+def frames_and_sighting(
+    data: bytes, size: int, background: int, caps: Caps, count: int, seconds: float
+) -> tuple[Seen, Sighting]:
+    """`frames`, and what recognises copies of the first one. Runs in a process.
+
+    Raises:
+        PictureError: as `frames`.
+    """
+    seen = frames(data, size, background, caps, count, seconds, copies.SIDE)
+    assert seen.larger is not None  # noqa: S101 - it was asked for
+    with picture_errors():
+        sighting = copies.sight(seen.larger)
+    return replace(seen, larger=None), sighting

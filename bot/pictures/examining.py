@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import io
 import logging
 from dataclasses import dataclass, field, replace
@@ -15,7 +16,7 @@ from bot.pictures.decoding import DecodedPicture
 from bot.pictures.fairness import GuildAndAuthor, QueueFullError
 from bot.pictures.fetching import Fetcher, NotAPictureError, UnfetchedError
 from bot.pictures.judging import Judge, sha256_of
-from bot.pictures.memory import Rulings
+from bot.pictures.memory import Match, Rulings
 from bot.pictures.references import Reference
 from bot.rules.policy import (
     ALLOWED,
@@ -27,8 +28,9 @@ from bot.rules.policy import (
     apply_rules,
     refused_outcome,
 )
+from bot.storage.database import StoreError
 from bot.storage.store import BotStore
-from bot.storage.tables import UNJUDGED_ORIGIN, PictureScores, Ruling
+from bot.storage.tables import UNJUDGED_ORIGIN, PictureScores
 from stages.inference import PictureError
 from stages.inference.decoding import Pixels
 from stages.inference.sidecar import verdict
@@ -65,6 +67,8 @@ class Finding:
     phash: int | None = None
     thumbnail: bytes | None = field(default=None, repr=False)
     """Blurred JPEG, only for findings that go to the mod-log."""
+    likely: Match | None = None
+    """A picture that a moderator decided on, and that this may be a copy of."""
     retry: bool = False
     """Whether another try may bring a verdict: what failed was not the picture's own fault."""
 
@@ -162,28 +166,53 @@ class Examiner:
         model = self._serving.current  # one model throughout, even if another is loaded meanwhile
         sha256 = await self._judge.run_in_thread(sha256_of, data)
         decoded: DecodedPicture | None = None
-        # Equal bytes need no decoding, unless moderators are to see a thumbnail.
-        ruling = await self._rulings.find(guild_id, sha256)
+        # Equal bytes need no decoding, unless moderators are to see a thumbnail, or copies are looked for.
+        match = await self._rulings.find(guild_id, sha256)
         cached = await self._store.find_scores(sha256, model.release.md5)
-        if ruling is None and cached is None:
+        if match is None and (cached is None or await self._rulings.knows_copies(guild_id)):
             decoded = await self._decode(data, model, sha256, owner)
-        phash = _first_phash(decoded, cached, ruling)
-        if ruling is None:
-            # Other bytes, but perhaps the same picture, scaled or compressed again.
-            ruling = await self._rulings.find(guild_id, sha256, phash)
-        if ruling is not None:
-            finding = _from_ruling(reference, ruling, policy, model)
+        phash = _first_phash(decoded, cached, match)
+        if match is None:
+            # Other bytes, but perhaps the same picture, or a part of it.
+            sighting = decoded.sighting if decoded else None
+            match = await self._rulings.find(guild_id, sha256, sighting, phash, policy.copy_threshold)
+        if match is not None and match.sure:
+            finding = _from_ruling(reference, match, policy, model)
+            await self._count(guild_id, match)
         elif cached is not None:
             finding = _from_scores(reference, cached.scores, "cache", policy, model)
         else:
             assert decoded is not None  # noqa: S101
             finding = await self._from_model(reference, decoded, policy, model)
+        if match is not None and not match.sure:
+            finding = _with_likely(finding, match)
         finding = replace(finding, sha256=sha256, phash=phash)
         if policy.mode is not Mode.SHADOW and finding.outcome.action >= Action.FLAG:
             decoded = decoded or await self._decode(data, model, sha256, owner)
             thumbnail = await self._judge.run_in_thread(blurred_jpeg, decoded.thumbnail())
+            # For the moderator's decision, when the picture itself may be gone.
+            await self._store.save_fingerprint(sha256, decoded.sighting.fingerprint.to_bytes())
             finding = replace(finding, thumbnail=thumbnail)
         return finding
+
+    async def describe(self, reference: Reference, guild_id: int) -> DecodedPicture:
+        """Fetch a picture that a moderator decides on, and decode it for `Ruling.fingerprint`.
+
+        Raises:
+            PictureError, UnfetchedError, NotAPictureError, QueueFullError: if there is no such picture.
+        """
+        size = min(self._judge.caps.max_bytes, max(MIN_RESERVED, reference.size or DEFAULT_RESERVED))
+        async with self._judge.queue.turn(guild_id, 0, size), asyncio.timeout(PICTURE_SECONDS):
+            data = await self._fetcher.fetch_picture(reference)
+            sha256 = await self._judge.run_in_thread(sha256_of, data)
+            return await self._decode(data, self._serving.current, sha256, (guild_id, 0))
+
+    async def _count(self, guild_id: int, match: Match) -> None:
+        """Count how often a picture was met. A count is not worth a verdict."""
+        if match.source:
+            return
+        with contextlib.suppress(StoreError):
+            await self._store.count_meeting(guild_id, match.ruling.sha256)
 
     async def _decode(self, data: bytes, model: LoadedModel, sha256: str, owner: GuildAndAuthor) -> DecodedPicture:
         return await self._judge.decode(data, model.predictor, sha256, owner)
@@ -204,19 +233,39 @@ class Examiner:
         return finding
 
 
-def _first_phash(decoded: DecodedPicture | None, cached: PictureScores | None, ruling: Ruling | None) -> int | None:
+def _first_phash(decoded: DecodedPicture | None, cached: PictureScores | None, match: Match | None) -> int | None:
     """The perceptual hash from whichever is at hand."""
+    ruling = match.ruling if match is not None else None
     return next((source.phash for source in (decoded, cached, ruling) if source is not None), None)
 
 
-def _from_ruling(reference: Reference, ruling: Ruling, policy: GuildPolicy, model: LoadedModel) -> Finding:
+def _from_ruling(reference: Reference, match: Match, policy: GuildPolicy, model: LoadedModel) -> Finding:
+    ruling = match.ruling
     if ruling.allowed:
         outcome, verdict_ = RuleOutcome(label=ruling.label), ALLOWED
     else:
         rules = policy.effective_rules(model.predictor.sidecar)
         outcome, verdict_ = refused_outcome(ruling.label, rules), REFUSED
     detail = "a moderator decided on this picture before"
+    if match.source:
+        detail = f"the list {match.source} has this picture"
+    if match.similarity < 1:
+        detail += f" ({match.similarity:.0%} similar)"
     return Finding(reference, verdict_, "moderator", outcome, model.release.version, detail=detail)
+
+
+def _with_likely(finding: Finding, match: Match) -> Finding:
+    """A finding on what may be a copy of a picture with a ruling: a moderator is to look at it, and no more is done."""
+    outcome = finding.outcome
+    if not match.ruling.allowed:
+        label = match.ruling.label if outcome.action < Action.FLAG else outcome.label
+        score = match.similarity if outcome.action < Action.FLAG else outcome.score
+        outcome = replace(outcome, action=max(outcome.action, Action.FLAG), label=label, score=score)
+    elif outcome.action > Action.FLAG:
+        outcome = replace(outcome, action=Action.FLAG)
+    verb = "allowed" if match.ruling.allowed else "blocked"
+    detail = f"{match.similarity:.0%} similar to a picture that was {verb}"
+    return replace(finding, outcome=outcome, likely=match, detail="; ".join(filter(None, (finding.detail, detail))))
 
 
 def _from_scores(

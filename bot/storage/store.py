@@ -28,6 +28,7 @@ from bot.storage.tables import (
     appeals,
     channels,
     decisions,
+    fingerprints,
     guilds,
     meta,
     outbox,
@@ -37,6 +38,7 @@ from bot.storage.tables import (
     rulings,
     scores,
     strikes,
+    subscriptions,
     wave_claims,
     waves,
 )
@@ -47,6 +49,8 @@ PAGE = 200
 """Decisions that are read at a time."""
 MAX_DUE = 64
 """Rows of work that one round takes up."""
+SWEPT = (decisions, rulings, scores, retries, outbox, reposts, waves, strikes, appeals, fingerprints)
+"""Tables whose rows end with the retention."""
 MODLOG, RULES = "modlog", "rules"
 """Subjects of notices: a mod-log that cannot be used, rules that no longer apply."""
 FIND_SCORES = select(scores).where(scores.c.sha256 == bindparam("sha"), scores.c.md5 == bindparam("model"))
@@ -218,14 +222,38 @@ class BotStore(BotDatabase):
 
     # Rulings
 
-    async def rulings(self, guild: int) -> list[Ruling]:
-        """Moderators' rulings on pictures in a server.
+    async def rulings(self, guild: int, *conditions: ColumnElement[bool], limit: int | None = None) -> list[Ruling]:
+        """Moderators' rulings on pictures in a server, newest first.
 
         Raises:
             StoreError: if the database is away.
         """
-        rows = await self.query(select(rulings).where(rulings.c.guild_id == guild))
-        return [Ruling(**{**row, "phash": tables.unsigned(row["phash"])}) for row in rows]
+        found: list[Ruling] = []
+        page = PAGE
+        while page == PAGE and (limit is None or len(found) < limit):
+            # Page by page: the event loop goes on in between.
+            after = []
+            if found:
+                last = found[-1]
+                same_time = (rulings.c.created_at == last.created_at) & (rulings.c.sha256 > last.sha256)
+                after = [or_(rulings.c.created_at < last.created_at, same_time)]
+            chosen = select(rulings).where(rulings.c.guild_id == guild, *conditions, *after)
+            ordered = chosen.order_by(rulings.c.created_at.desc(), rulings.c.sha256)
+            rows = await self.query(ordered.limit(PAGE if limit is None else min(PAGE, limit - len(found))))
+            found += [Ruling(**{**row, "phash": tables.unsigned(row["phash"])}) for row in rows]
+            page = len(rows)
+        return found
+
+    async def count_rulings(self, guild: int) -> tuple[int, int]:
+        """How many rulings a server has, and when the newest was made.
+
+        Raises:
+            StoreError: if the database is away.
+        """
+        counted = select(func.count(), func.max(rulings.c.created_at)).where(rulings.c.guild_id == guild)
+        (row,) = await self.query(counted)
+        count, newest = row.values()
+        return int(count), int(newest or 0)
 
     async def save_ruling(self, ruling: Ruling) -> None:
         """Store a moderator's ruling on a picture. It replaces an earlier one.
@@ -234,6 +262,84 @@ class BotStore(BotDatabase):
             StoreError: if the database is away.
         """
         await self.upsert(rulings, asdict(replace(ruling, phash=tables.signed(ruling.phash))))
+
+    async def add_rulings(self, added: Iterable[Ruling]) -> None:
+        """Store rulings on pictures that have none. Those that have one keep it.
+
+        Raises:
+            StoreError: if the database is away.
+        """
+        await self.append(*((rulings, asdict(replace(each, phash=tables.signed(each.phash)))) for each in added))
+        if not await self.flush():
+            raise StoreError("the database does not answer; the list is stored once it is back")
+
+    async def known_rulings(self, guild: int, pictures: Collection[str]) -> set[str]:
+        """Which of these pictures, by SHA-256, a server has decided on.
+
+        Raises:
+            StoreError: if the database is away.
+        """
+        known: set[str] = set()
+        listed = sorted(pictures)
+        for start in range(0, len(listed), PAGE):
+            chosen = rulings.c.sha256.in_(listed[start : start + PAGE])
+            rows = await self.query(select(rulings.c.sha256).where(rulings.c.guild_id == guild, chosen))
+            known |= {str(row["sha256"]) for row in rows}
+        return known
+
+    async def delete_ruling(self, guild: int, sha256: str) -> bool:
+        """Forget a ruling. False if there is none.
+
+        Raises:
+            StoreError: if the database is away.
+        """
+        chosen = (rulings.c.guild_id == guild) & (rulings.c.sha256 == sha256)
+        return bool(await self.execute(delete(rulings).where(chosen)))
+
+    async def count_meeting(self, guild: int, sha256: str) -> None:
+        """Note that a picture with a ruling was posted again.
+
+        Raises:
+            StoreError: if the database is away.
+        """
+        chosen = (rulings.c.guild_id == guild) & (rulings.c.sha256 == sha256)
+        await self.execute(update(rulings).where(chosen).values(met=rulings.c.met + 1, met_at=self.now()))
+
+    async def save_fingerprint(self, sha256: str, fingerprint: bytes) -> None:
+        """Keep what recognises a picture until a moderator decides on it."""
+        row = {"sha256": sha256, "fingerprint": fingerprint, "created_at": self.now()}
+        await self.append((fingerprints, row))
+
+    async def find_fingerprint(self, sha256: str) -> bytes | None:
+        """What recognises a picture that waited for a decision.
+
+        Raises:
+            StoreError: if the database is away.
+        """
+        await self.flush()  # it may still be in the backlog
+        rows = await self.query(select(fingerprints.c.fingerprint).where(fingerprints.c.sha256 == sha256))
+        return bytes(rows[0]["fingerprint"]) if rows else None
+
+    async def subscriptions(self, guild: int) -> list[str]:
+        """The lists that a server follows, oldest first.
+
+        Raises:
+            StoreError: if the database is away.
+        """
+        chosen = select(subscriptions.c.list).where(subscriptions.c.guild_id == guild)
+        rows = await self.query(chosen.order_by(subscriptions.c.created_at, subscriptions.c.list))
+        return [str(row["list"]) for row in rows]
+
+    async def save_subscription(self, guild: int, name: str, on: bool) -> None:
+        """Begin or cease to follow a list.
+
+        Raises:
+            StoreError: if the database is away.
+        """
+        chosen = (subscriptions.c.guild_id == guild) & (subscriptions.c.list == name)
+        await self.execute(delete(subscriptions).where(chosen))
+        if on:
+            await self.upsert(subscriptions, {"guild_id": guild, "list": name, "created_at": self.now()})
 
     # Waves
 
@@ -422,7 +528,18 @@ class BotStore(BotDatabase):
         return sum(
             [
                 await self.execute(delete(table).where(table.c.created_at < before))
-                for table in (decisions, rulings, scores, retries, outbox, reposts, waves, strikes, appeals)
+                for table in (
+                    decisions,
+                    rulings,
+                    scores,
+                    retries,
+                    outbox,
+                    reposts,
+                    waves,
+                    strikes,
+                    appeals,
+                    fingerprints,
+                )
             ]
         )
 
@@ -467,6 +584,10 @@ class BotStore(BotDatabase):
             if guild is not None:
                 mine &= table.c.guild_id == guild
             await self.execute(update(table).where(mine).values(user_id=None))
+        ruled = rulings.c.moderator_id == user
+        if guild is not None:
+            ruled &= rulings.c.guild_id == guild
+        await self.execute(update(rulings).where(ruled).values(moderator_id=None))
         appealed = appeals.c.user_id == user
         wave_of_user = waves.c.user_id == user
         if guild is not None:
@@ -512,6 +633,7 @@ class BotStore(BotDatabase):
             wave_claims,
             strikes,
             appeals,
+            subscriptions,
         )
         for table in of_guild:
             await self.execute(delete(table).where(table.c.guild_id == guild))

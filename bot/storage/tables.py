@@ -5,7 +5,22 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Any
 
-from sqlalchemy import JSON, BigInteger, Boolean, Column, Float, Index, MetaData, SmallInteger, String, Table, Text, or_
+from sqlalchemy import (
+    JSON,
+    BigInteger,
+    Boolean,
+    Column,
+    Float,
+    Index,
+    Integer,
+    LargeBinary,
+    MetaData,
+    SmallInteger,
+    String,
+    Table,
+    Text,
+    or_,
+)
 
 SCHEMA = 3
 """Version of these tables. The bot upgrades an older database by `bot.storage.migrations`, and refuses a newer one."""
@@ -81,6 +96,34 @@ rulings = Table(
     Column("allowed", Boolean, nullable=False),
     Column("label", Text, nullable=False),
     Column("created_at", BigInteger, nullable=False, index=True),
+    # What recognises copies, see `bot.pictures.copies`; None of rulings from before schema 3.
+    Column("fingerprint", LargeBinary),
+    Column("moderator_id", BigInteger),
+    Column("reason", String(200), nullable=False, server_default=""),
+    Column("origin", String(20), nullable=False, server_default="review"),
+    # Of the mod-log entry or the message that was decided on: server/channel/message.
+    Column("link", String(80), nullable=False, server_default=""),
+    Column("met", Integer, nullable=False, server_default="0"),
+    Column("met_at", BigInteger),
+)
+
+fingerprints = Table(
+    "fingerprints",
+    metadata,
+    Column("sha256", String(64), primary_key=True),
+    Column("fingerprint", LargeBinary, nullable=False),
+    Column("created_at", BigInteger, nullable=False, index=True),
+    info={"key": ("sha256",), "replaces": lambda old, new: old.created_at < new.created_at},
+)
+"""Of pictures that wait for a moderator's decision: whoever makes it does not have the picture any more."""
+
+subscriptions = Table(
+    "subscriptions",
+    metadata,
+    Column("guild_id", BigInteger, primary_key=True, autoincrement=False),
+    # Another server's id, or the name of a file that the bot was started with.
+    Column("list", String(80), primary_key=True),
+    Column("created_at", BigInteger, nullable=False),
 )
 
 scores = Table(
@@ -262,6 +305,19 @@ class Ruling:
     allowed: bool
     label: str
     created_at: int
+    fingerprint: bytes | None = field(default=None, repr=False)
+    """See `bot.pictures.copies.Fingerprint`."""
+    moderator_id: int | None = None
+    """Who decided; None after they had their data deleted, and of lists."""
+    reason: str = ""
+    origin: str = "review"
+    """Where it was made: review, command, import or list."""
+    link: str = ""
+    """server/channel/message of what was decided on."""
+    met: int = 0
+    """How often the picture or a copy was posted again."""
+    met_at: int | None = None
+    """Unix time of the last time, in s."""
 
 
 @dataclass(frozen=True)

@@ -29,6 +29,7 @@ from stages.inference.decoding import (
     picture_errors,
     upright,
 )
+from stages.inference.phash import inside
 
 
 @dataclass(frozen=True)
@@ -42,10 +43,18 @@ class Seen:
     height: int
     missed: int = 0
     """Frames that were selected but not decoded: the time was up, or the file ends early."""
+    larger: Pixels | None = None
+    """The first frame at another size, uint8 [height, width, 3], without borders, if that was asked for."""
 
 
 def frames(
-    data: bytes, size: int, background: int = BLANK, caps: Caps = CAPS, count: int = 8, seconds: float = 5.0
+    data: bytes,
+    size: int,
+    background: int = BLANK,
+    caps: Caps = CAPS,
+    count: int = 8,
+    seconds: float = 5.0,
+    larger: int = 0,
 ) -> Seen:
     """Decode the first frame of a picture and others that stand for the time that it is shown.
 
@@ -56,6 +65,7 @@ def frames(
         caps: what is refused before it is decoded.
         count: frames to decode at most.
         seconds: limit of the thread's CPU time, checked between frames. The first frame is always decoded.
+        larger: longer side at which the first frame is wanted besides, px; 0 if it is not.
 
     Raises:
         PictureError: `too_large`, `corrupt` or `timed_out` if not even the first frame can be decoded; no other
@@ -65,12 +75,13 @@ def frames(
     container, image = open_picture(data, caps)
     with picture_errors():
         width, height = image.size
-        image, first = decode_first(container, image, size, background)
+        image, first = decode_first(container, image, max(size, larger), background)
         if exif_orientation(image) > 4:  # turned by 90 degrees
             width, height = height, width
         durations = _durations(container, image)
         selected = chosen(durations, count)
         decoded = [letterbox(first, size, background)]
+        other = inside(letterbox(first, larger, background), width, height) if larger else None
     # A file that announces more frames than it holds counts as one missed frame.
     wanted = len(selected) + (container.announced > len(durations))
     with contextlib.suppress(Exception):  # a malformed frame hides no frame before it
@@ -82,7 +93,7 @@ def frames(
             image.load()
             if place in selected:
                 decoded.append(letterbox(upright(image), size, background))
-    return Seen(np.stack(decoded), width, height, wanted - len(decoded))
+    return Seen(np.stack(decoded), width, height, wanted - len(decoded), other)
 
 
 def frame_count(data: bytes) -> int:

@@ -17,7 +17,7 @@ import os
 import resource
 import signal
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from multiprocessing.connection import Connection
@@ -65,8 +65,16 @@ class Limits:
 class Processes:
     """Some processes, which start with the first call. Safe to share between threads."""
 
-    def __init__(self, limits: Limits, count: int = 1) -> None:
+    def __init__(self, limits: Limits, count: int = 1, preload: Sequence[str] = ()) -> None:
+        """Start nothing yet.
+
+        Args:
+            limits: of each call.
+            count: number of processes.
+            preload: modules that they have at once, besides `PRELOAD`. The first `Processes` that starts one decides.
+        """
         self.limits = limits
+        self._preload = [*PRELOAD, *preload]
         self._threads = ThreadPoolExecutor(count, "processes")  # each waits for a process of its own
         self._own = threading.local()
         self._all: set[_Worker] = set()
@@ -121,7 +129,7 @@ class Processes:
     def _worker(self) -> _Worker:
         worker: _Worker | None = getattr(self._own, "worker", None)
         if worker is None:
-            worker = self._own.worker = _Worker(self.limits)
+            worker = self._own.worker = _Worker(self.limits, self._preload)
             self._all.add(worker)
             if self._closed:
                 worker.kill()
@@ -146,9 +154,9 @@ class Processes:
 class _Worker:
     """A process, seen from the thread that waits for it."""
 
-    def __init__(self, limits: Limits) -> None:
+    def __init__(self, limits: Limits, preload: list[str]) -> None:
         context = multiprocessing.get_context("forkserver")
-        context.set_forkserver_preload(PRELOAD)
+        context.set_forkserver_preload(preload)
         self._connection, theirs = context.Pipe()
         self._process: BaseProcess = context.Process(target=_serve, args=(theirs, limits), daemon=True)
         self._process.start()

@@ -20,10 +20,9 @@ from containers import drawing, encoded
 from tinted import KINDS, SIZE, file, predictor
 from waiting import until
 
-from bot.pictures.decoding import DecodedPicture
+from bot.pictures.decoding import DecodedPicture, frames_and_sighting
 from bot.pictures.judging import Judge, JudgeCaps, sha256_of, worst_frame_scores
-from stages.inference.decoding import pixels
-from stages.inference.frames import frames
+from stages.inference.decoding import Caps, pixels
 from stages.inference.phash import phash
 from stages.inference.predictor import Predictor
 from stages.workspace.errors import PictureError
@@ -57,7 +56,7 @@ async def make() -> AsyncIterator[Callable[..., Judge]]:
 
 
 def seen(model: Predictor, data: bytes) -> DecodedPicture:
-    return DecodedPicture.of(sha256_of(data), frames(data, model.sidecar.size))
+    return DecodedPicture.of(sha256_of(data), *frames_and_sighting(data, model.sidecar.size, 128, Caps(), 8, 5.0))
 
 
 def shade(number: int) -> tuple[int, int, int]:

@@ -144,7 +144,7 @@ async def test_why_does_not_show_decisions_of_another_server(world: SimulatedSer
 
 async def test_stats_and_their_export(world: SimulatedServer) -> None:
     await world.policy(Mode.REVIEW, rules=(ModerationRule("flagged", 0.6, Action.FLAG),))
-    for seed, choice in enumerate(["Delete", "Delete", "Wrong verdict"]):
+    for seed, choice in enumerate(["Delete", "Delete", "Wrong verdict: allow picture"]):
         await world.post(red(seed=seed))
         await world.mod.click(world.entries()[-1], label=choice)
     await world.post(blue(seed=9))

@@ -116,7 +116,7 @@ async def test_deleting_a_reposted_picture_deletes_the_repost(world: SimulatedSe
 async def test_approving_a_reposted_picture_leaves_the_repost(world: SimulatedServer) -> None:
     await world.policy(Mode.ENFORCE, rules=SPOILER)
     await world.post(red())
-    await world.mod.click(world.entries()[0], label="Approve")
+    await world.mod.click(world.entries()[0], label="Approve this message")
     assert len(world.posts(world.general)) == 1
 
 

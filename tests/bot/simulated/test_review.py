@@ -28,7 +28,7 @@ async def states(world: SimulatedServer) -> list[str]:
 
 
 async def test_approve(world: SimulatedServer, flagged: discord.Message) -> None:
-    await world.mod.click(flagged, label="Approve")
+    await world.mod.click(flagged, label="Approve this message")
     assert await states(world) == ["approved"]
     assert len(world.posts(world.general)) == 1
     (entry,) = world.entries()
@@ -50,7 +50,7 @@ async def test_delete_and_time_out(world: SimulatedServer, flagged: discord.Mess
 
 
 async def test_wrong_verdict(world: SimulatedServer, flagged: discord.Message) -> None:
-    await world.mod.click(flagged, label="Wrong verdict")
+    await world.mod.click(flagged, label="Wrong verdict: allow picture")
     assert await states(world) == ["wrong"]
     assert len(world.posts(world.general)) == 1
 
@@ -73,7 +73,7 @@ async def test_the_second_of_two_moderators_changes_nothing(world: SimulatedServ
 
 
 async def test_a_member_cannot_decide(world: SimulatedServer, flagged: discord.Message) -> None:
-    result = await world.alice.click(flagged, label="Approve")
+    result = await world.alice.click(flagged, label="Approve this message")
     assert "you need the Manage Messages permission in that channel" in result.followups[0].content
     assert await states(world) == ["open"]
 
@@ -100,7 +100,7 @@ async def test_a_wrong_time_out_is_lifted(world: SimulatedServer) -> None:
     await world.post(red())
     members = world.env.backend.guilds[world.guild.id].members
     assert members[world.alice.id].timed_out_until
-    await world.mod.click(world.entries()[0], label="Wrong verdict")
+    await world.mod.click(world.entries()[0], label="Wrong verdict: allow picture")
     assert not members[world.alice.id].timed_out_until
 
 
@@ -108,7 +108,7 @@ async def test_a_time_out_that_cannot_be_lifted_is_reported(world: SimulatedServ
     await world.policy(Mode.ENFORCE, rules=(ModerationRule("flagged", 0.6, Action.TIMEOUT),))
     await world.post(red())
     world.forbid(moderate_members=True)
-    await world.mod.click(world.entries()[0], label="Wrong verdict")
+    await world.mod.click(world.entries()[0], label="Wrong verdict: allow picture")
     assert await states(world) == ["wrong"]
     assert "The time-out could not be lifted: Discord answered HTTP 403 (" in str(world.entries()[0].embeds[0].fields)
 
@@ -125,7 +125,7 @@ async def test_the_thumbnail_is_small_and_blurred(world: SimulatedServer, flagge
 async def test_the_same_bytes_again_follow_the_moderator_not_the_model(
     world: SimulatedServer, flagged: discord.Message
 ) -> None:
-    await world.mod.click(flagged, label="Wrong verdict")
+    await world.mod.click(flagged, label="Wrong verdict: allow picture")
     await world.post(red())
     assert {each.verdict: each.state for each in await world.decisions()} == {"flagged": "wrong", "allowed": "closed"}
     assert len(world.entries()) == 1
@@ -141,7 +141,7 @@ async def test_a_similar_picture_follows_the_moderator_too(world: SimulatedServe
 
 
 async def test_another_picture_does_not(world: SimulatedServer, flagged: discord.Message) -> None:
-    await world.mod.click(flagged, label="Wrong verdict")
+    await world.mod.click(flagged, label="Wrong verdict: allow picture")
     await world.post(red(seed=9))
     assert len(world.entries()) == 2
 

@@ -40,7 +40,7 @@ async def test_a_single_picture_has_no_menu(world: SimulatedServer) -> None:
     await world.policy(Mode.REVIEW, rules=RULES)
     await world.post(red(), blue())
     (only,) = world.entries()
-    assert labels(only) == ["Approve", "Delete", "Delete and time out", "Wrong verdict"]
+    assert labels(only) == ["Approve this message", "Delete", "Delete and time out", "Wrong verdict: allow picture"]
     with pytest.raises(ValueError, match="not enough values"):
         options(only)
 
@@ -55,8 +55,8 @@ async def test_a_click_decides_the_chosen_pictures_alone(world: SimulatedServer,
     first, second, third = (option.value for option in options(entry))
     await world.mod.select(entry, [first, third])
     (entry,) = world.entries()
-    assert labels(entry)[0] == "Approve 1, 3"
-    await world.mod.click(entry, label="Approve 1, 3")
+    assert labels(entry)[0] == "Approve this message 1, 3"
+    await world.mod.click(entry, label="Approve this message 1, 3")
     assert await states(world) == {first: "approved", second: "open", third: "approved"}
     (entry,) = world.entries()
     assert labels(entry)[1] == "Delete", "one picture is left"
@@ -80,7 +80,7 @@ async def test_only_the_named_pictures_are_refused_from_then_on(world: Simulated
 
 
 async def test_all_at_once(world: SimulatedServer, entry: discord.Message) -> None:
-    await world.mod.click(entry, label="Wrong verdict all")
+    await world.mod.click(entry, label="Wrong verdict: allow picture all")
     assert set((await states(world)).values()) == {"wrong"}
     assert world.entries()[0].components == []
 
@@ -89,7 +89,7 @@ async def test_a_choice_outlives_a_restart(world: SimulatedServer, entry: discor
     chosen = options(entry)[1].value
     await world.mod.select(entry, [chosen])
     await world.restart()
-    await world.mod.click(world.entries()[0], label="Approve 2")
+    await world.mod.click(world.entries()[0], label="Approve this message 2")
     assert [key for key, state in (await states(world)).items() if state == "approved"] == [chosen]
 
 
@@ -105,7 +105,7 @@ async def test_a_click_on_an_entry_that_has_changed_decides_nothing(
         if isinstance(item, discord.Button) and item.label == "Delete 1, 2"
     )
     await world.other_mod.select(world.entries()[0], keys[:1])
-    await world.other_mod.click(world.entries()[0], label="Approve 1")
+    await world.other_mod.click(world.entries()[0], label="Approve this message 1")
     # The first moderator's client still shows the old buttons, whose places mean other pictures now.
     button = ReviewButton.__discord_ui_compiled_template__.fullmatch(custom_id or "")
     assert button is not None
@@ -118,7 +118,7 @@ async def test_members_cannot_choose(world: SimulatedServer, entry: discord.Mess
     result = await world.alice.select(entry, [options(entry)[0].value])
     assert result.response is not None
     assert "you need the Manage Messages permission" in (result.response.content or "")
-    assert labels(world.entries()[0])[0] == "Approve all"
+    assert labels(world.entries()[0])[0] == "Approve this message all"
 
 
 async def test_an_entry_of_a_late_embed_decides_its_own_picture(world: SimulatedServer) -> None:
@@ -129,10 +129,10 @@ async def test_an_entry_of_a_late_embed_decides_its_own_picture(world: Simulated
     world.env.backend.edit_message(world.general.id, message.id, {"embeds": [embed]})
     await world.env.settle()
     early, late = world.entries()
-    await world.mod.click(late, label="Wrong verdict")
+    await world.mod.click(late, label="Wrong verdict: allow picture")
     found = {row.picture.partition(":")[0]: row.state for row in await world.decisions()}
     assert found == {"attachment": "open", "embed": "wrong"}
-    await world.mod.click(early, label="Approve")
+    await world.mod.click(early, label="Approve this message")
     assert "open" not in [row.state for row in await world.decisions()]
 
 
@@ -148,11 +148,11 @@ async def test_more_pictures_than_a_menu_holds(world: SimulatedServer, monkeypat
     keys = [option.value for option in options(entry)]
     assert (len(keys), keys[-1]) == (MAX_LISTED, REST)
     await world.mod.select(entry, keys[:-1])
-    await world.mod.click(world.entries()[0], label="Approve 24 pictures")
+    await world.mod.click(world.entries()[0], label="Approve this message 24 pictures")
     assert {key for key, state in (await states(world)).items() if state == "approved"} == set(keys[:-1])
     (entry,) = world.entries()
     assert [option.value for option in options(entry)] == [REST]
-    await world.mod.click(entry, label="Wrong verdict all")
+    await world.mod.click(entry, label="Wrong verdict: allow picture all")
     assert "open" not in (await states(world)).values()
     assert world.entries()[0].components == []
 
@@ -189,11 +189,11 @@ async def test_buttons_of_earlier_versions_still_decide_all(world: SimulatedServ
     button = {
         "type": 2,
         "style": 3,
-        "label": "Approve",
+        "label": "Approve this message",
         "custom_id": f"review:approve:{world.general.id}:{message_id}",
     }
     stored.components = [{"type": 1, "components": [button]}]
-    await world.mod.click(world.entries()[0], label="Approve")
+    await world.mod.click(world.entries()[0], label="Approve this message")
     assert set((await states(world)).values()) == {"approved"}
 
 
@@ -203,16 +203,16 @@ async def test_a_lifted_time_out_waits_for_all_pictures_that_asked_for_it(world:
     members = world.env.backend.guilds[world.guild.id].members
     (entry,) = world.entries()
     await world.mod.select(entry, [options(entry)[0].value])
-    await world.mod.click(world.entries()[0], label="Wrong verdict 1")
+    await world.mod.click(world.entries()[0], label="Wrong verdict: allow picture 1")
     assert members[world.alice.id].timed_out_until, "the other picture asked for it, too"
-    await world.mod.click(world.entries()[0], label="Wrong verdict")
+    await world.mod.click(world.entries()[0], label="Wrong verdict: allow picture")
     assert not members[world.alice.id].timed_out_until
 
 
 # The author's data
 
 
-@pytest.mark.parametrize("label", ["Approve", "Delete", "Wrong verdict"])
+@pytest.mark.parametrize("label", ["Approve this message", "Delete", "Wrong verdict: allow picture"])
 async def test_a_deletion_of_data_takes_effect_when_the_review_closes(world: SimulatedServer, label: str) -> None:
     await world.policy(Mode.REVIEW, rules=RULES)
     await world.post(red())

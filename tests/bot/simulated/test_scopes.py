@@ -266,7 +266,7 @@ async def test_reset_removes_scoped_rules_too(world: SimulatedServer) -> None:
 async def reviewed(world: SimulatedServer) -> None:
     """Three pictures over .9, of which moderators removed two and kept one, and a harmless one."""
     await world.policy(Mode.REVIEW, rules=FLAG)
-    for seed, choice in enumerate(("Delete", "Delete", "Wrong verdict")):
+    for seed, choice in enumerate(("Delete", "Delete", "Wrong verdict: allow picture")):
         await world.post(red(seed))
         await world.mod.click(world.entries()[-1], label=choice)
     await world.post(blue(9))

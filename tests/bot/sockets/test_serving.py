@@ -41,9 +41,9 @@ async def test_a_red_picture_is_deleted_and_moderators_decide_on_it(bot: BotProc
     assert (kind, attachment["filename"]) == ("image/jpeg", "SPOILER_blurred-0.jpg")
     assert steepest(shown) < steepest(picture) / 4
     pressed = {button["label"]: button["custom_id"] for row in entry["components"] for button in row["components"]}
-    assert set(pressed) == {"Approve", "Delete", "Delete and time out", "Wrong verdict"}
+    assert set(pressed) == {"Approve this message", "Delete", "Delete and time out", "Wrong verdict: allow picture"}
 
-    click = await server.click(int(entry["id"]), pressed["Wrong verdict"], server.owner)
+    click = await server.click(int(entry["id"]), pressed["Wrong verdict: allow picture"], server.owner)
     assert (await server.answer(click, NOW))["type"] == 6
     await bot.until(lambda: not entry["components"])
     assert fields(entry)["Moderator"] == f"Marked as a wrong verdict by <@{server.owner}>."
