@@ -134,7 +134,7 @@ class PictureMemory(DeferringCog):
                     allowed=allowed,
                     label="allowed" if allowed else "blocked",
                     created_at=self._services.store.now(),
-                    fingerprint=decoded.sighting.fingerprint.to_bytes(),
+                    fingerprint=decoded.fingerprint,
                     moderator_id=interaction.user.id,
                     origin="command",
                     link=f"{guild.id}/{message.channel.id}/{message.id}",

@@ -44,13 +44,18 @@ class DecodedPicture:
     phash: int
     """Perceptual hash of the first frame, 64 bits, unsigned."""
     seen: Seen
-    sighting: Sighting
-    """What recognises copies, of the first frame."""
+    sighting: Sighting | None = None
+    """What recognises copies, of the first frame, if that was asked for."""
 
     @classmethod
-    def of(cls, sha256: str, seen: Seen, sighting: Sighting) -> DecodedPicture:
+    def of(cls, sha256: str, seen: Seen, sighting: Sighting | None = None) -> DecodedPicture:
         """With the hash of the first frame."""
         return cls(sha256, phash(inside(seen.frames[0], seen.width, seen.height)), seen, sighting)
+
+    @property
+    def fingerprint(self) -> bytes | None:
+        """What is remembered to recognise copies, if it was described."""
+        return None if self.sighting is None else self.sighting.fingerprint.to_bytes()
 
     def thumbnail(self) -> Pixels:
         """The first frame, uint8 [height, width, 3], without borders."""
@@ -80,35 +85,46 @@ class Decoder:
         limits = Limits(seconds, 2 * caps.max_bytes + SLOW_MEMORY + OVERHEAD, SLOW_NICENESS)
         self._slow = Processes(limits, preload=PRELOAD)
 
-    async def decode(self, data: bytes, sidecar: Sidecar, sha256: str, owner: GuildAndAuthor) -> DecodedPicture:
+    async def decode(
+        self, data: bytes, sidecar: Sidecar, sha256: str, owner: GuildAndAuthor, describe: bool = False
+    ) -> DecodedPicture:
         """Decode a picture for a model and hash it, when its owner has a turn.
+
+        Args:
+            data: the file's bytes.
+            sidecar: of the model.
+            sha256: of the bytes, hex.
+            owner: the server and the author.
+            describe: whether copies are to be recognised, which takes as long as all else.
 
         Raises:
             PictureError: `corrupt`, `too_large` or `timed_out`.
         """
         async with self._fast_turns.turn(*owner):
-            found = await self._in_fast_lane(data, sidecar)
+            found = await self._in_fast_lane(data, sidecar, describe)
         if found is None:
             async with self._slow_turns.turn(*owner):
-                found = await self._in_lane(self._slow, self._slow_caps, data, sidecar)
+                found = await self._in_lane(self._slow, self._slow_caps, data, sidecar, describe)
         return DecodedPicture.of(sha256, *found)
 
-    async def _in_fast_lane(self, data: bytes, sidecar: Sidecar) -> tuple[Seen, Sighting] | None:
+    async def _in_fast_lane(self, data: bytes, sidecar: Sidecar, describe: bool) -> tuple[Seen, Sighting | None] | None:
         """None if the picture needs the slow lane."""
         if len(data) > self._fast_caps.max_bytes:
             return None
         try:
-            found = await self._in_lane(self._fast, self._fast_caps, data, sidecar)
+            found = await self._in_lane(self._fast, self._fast_caps, data, sidecar, describe)
         except PictureError as error:
             if error.reason == "corrupt":
                 raise
             return None
         return None if found[0].missed else found
 
-    async def _in_lane(self, lane: Processes, caps: Caps, data: bytes, sidecar: Sidecar) -> tuple[Seen, Sighting]:
+    async def _in_lane(
+        self, lane: Processes, caps: Caps, data: bytes, sidecar: Sidecar, describe: bool
+    ) -> tuple[Seen, Sighting | None]:
         seconds = FRAMES_SHARE * lane.limits.seconds
         return await lane.run(
-            frames_and_sighting, data, sidecar.size, sidecar.background, caps, self._frame_count, seconds
+            frames_and_sighting, data, sidecar.size, sidecar.background, caps, self._frame_count, seconds, describe
         )
 
     def close(self) -> None:
@@ -118,15 +134,16 @@ class Decoder:
 
 
 def frames_and_sighting(
-    data: bytes, size: int, background: int, caps: Caps, count: int, seconds: float
-) -> tuple[Seen, Sighting]:
-    """`frames`, and what recognises copies of the first one. Runs in a process.
+    data: bytes, size: int, background: int, caps: Caps, count: int, seconds: float, describe: bool
+) -> tuple[Seen, Sighting | None]:
+    """`frames`, and with `describe` what recognises copies of the first one. Runs in a process.
 
     Raises:
         PictureError: as `frames`.
     """
-    seen = frames(data, size, background, caps, count, seconds, copies.SIDE)
-    assert seen.larger is not None  # noqa: S101 - it was asked for
+    seen = frames(data, size, background, caps, count, seconds, copies.SIDE if describe else 0)
+    if seen.larger is None:
+        return seen, None
     with picture_errors():
         sighting = copies.sight(seen.larger)
     return replace(seen, larger=None), sighting

@@ -169,8 +169,9 @@ class Examiner:
         # Equal bytes need no decoding, unless moderators are to see a thumbnail, or copies are looked for.
         match = await self._rulings.find(guild_id, sha256)
         cached = await self._store.find_scores(sha256, model.release.md5)
-        if match is None and (cached is None or await self._rulings.knows_copies(guild_id)):
-            decoded = await self._decode(data, model, sha256, owner)
+        look_for_copies = match is None and await self._rulings.knows_copies(guild_id)
+        if look_for_copies or (match is None and cached is None):
+            decoded = await self._decode(data, model, sha256, owner, look_for_copies)
         phash = _first_phash(decoded, cached, match)
         if match is None:
             # Other bytes, but perhaps the same picture, or a part of it.
@@ -188,10 +189,12 @@ class Examiner:
             finding = _with_likely(finding, match)
         finding = replace(finding, sha256=sha256, phash=phash)
         if policy.mode is not Mode.SHADOW and finding.outcome.action >= Action.FLAG:
-            decoded = decoded or await self._decode(data, model, sha256, owner)
+            if decoded is None or decoded.fingerprint is None:
+                decoded = await self._decode(data, model, sha256, owner, describe=True)
             thumbnail = await self._judge.run_in_thread(blurred_jpeg, decoded.thumbnail())
             # For the moderator's decision, when the picture itself may be gone.
-            await self._store.save_fingerprint(sha256, decoded.sighting.fingerprint.to_bytes())
+            if decoded.fingerprint is not None:
+                await self._store.save_fingerprint(sha256, decoded.fingerprint)
             finding = replace(finding, thumbnail=thumbnail)
         return finding
 
@@ -205,7 +208,7 @@ class Examiner:
         async with self._judge.queue.turn(guild_id, 0, size), asyncio.timeout(PICTURE_SECONDS):
             data = await self._fetcher.fetch_picture(reference)
             sha256 = await self._judge.run_in_thread(sha256_of, data)
-            return await self._decode(data, self._serving.current, sha256, (guild_id, 0))
+            return await self._decode(data, self._serving.current, sha256, (guild_id, 0), describe=True)
 
     async def _count(self, guild_id: int, match: Match) -> None:
         """Count how often a picture was met. A count is not worth a verdict."""
@@ -214,8 +217,10 @@ class Examiner:
         with contextlib.suppress(StoreError):
             await self._store.count_meeting(guild_id, match.ruling.sha256)
 
-    async def _decode(self, data: bytes, model: LoadedModel, sha256: str, owner: GuildAndAuthor) -> DecodedPicture:
-        return await self._judge.decode(data, model.predictor, sha256, owner)
+    async def _decode(
+        self, data: bytes, model: LoadedModel, sha256: str, owner: GuildAndAuthor, describe: bool = False
+    ) -> DecodedPicture:
+        return await self._judge.decode(data, model.predictor, sha256, owner, describe)
 
     async def _from_model(
         self, reference: Reference, decoded: DecodedPicture, policy: GuildPolicy, model: LoadedModel

@@ -93,13 +93,17 @@ class Judge:
         """Run a slow function in a worker thread."""
         return await asyncio.get_running_loop().run_in_executor(self._pool, function, *arguments)
 
-    async def decode(self, data: bytes, predictor: Predictor, sha256: str, owner: GuildAndAuthor) -> DecodedPicture:
+    async def decode(
+        self, data: bytes, predictor: Predictor, sha256: str, owner: GuildAndAuthor, describe: bool = False
+    ) -> DecodedPicture:
         """Decode a picture for `predictor`, in a process of its own, when its owner has a turn.
+
+        With `describe` there is what recognises copies, too.
 
         Raises:
             PictureError: if it cannot be decoded within the limits.
         """
-        return await self._decoder.decode(data, predictor.sidecar, sha256, owner)
+        return await self._decoder.decode(data, predictor.sidecar, sha256, owner, describe)
 
     async def scores(self, predictor: Predictor, decoded: DecodedPicture) -> dict[str, float]:
         """A picture's probability for each label, by its worst frame."""

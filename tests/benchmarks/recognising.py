@@ -285,7 +285,7 @@ def recall(options: argparse.Namespace) -> None:
     unknown = np.array([look_up(number, "") for number in strangers])
     say(f"{(time.process_time() - start) / max(1, len(strangers)) * 1e3:.1f} ms a look-up of {len(remembered)}")
     results = {name: np.array([look_up(number, name) for number in asked]) for name in names}
-    levels = [0.8, 0.85, 0.9, 0.92, 0.94, 0.96]
+    levels = [0.85, 0.9, 0.94, 0.96, 0.97, 0.98, 0.99]
     say("change".ljust(32), "before", *(f"{level:.2f}" for level in levels))
     for name, rows in results.items():
         shares = [(rows[:, 0] >= level).mean() for level in levels]

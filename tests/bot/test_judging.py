@@ -56,7 +56,9 @@ async def make() -> AsyncIterator[Callable[..., Judge]]:
 
 
 def seen(model: Predictor, data: bytes) -> DecodedPicture:
-    return DecodedPicture.of(sha256_of(data), *frames_and_sighting(data, model.sidecar.size, 128, Caps(), 8, 5.0))
+    return DecodedPicture.of(
+        sha256_of(data), *frames_and_sighting(data, model.sidecar.size, 128, Caps(), 8, 5.0, describe=True)
+    )
 
 
 def shade(number: int) -> tuple[int, int, int]:
