@@ -117,7 +117,7 @@ class GuildPolicy:
     timeout_minutes: int = 10
     act_untold: bool = False
     """Whether to act on messages even if the mod-log cannot be used, so that no moderator is told."""
-    copy_threshold: float = 0.94
+    copy_threshold: float = 0.97
     """Similarity from which a picture is taken for a copy of one that a moderator decided on, and acted on."""
     scoped_rules: tuple[ScopedRule, ...] = ()
     """Not among `rules`: an older version would apply them to the whole server."""
