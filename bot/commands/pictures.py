@@ -243,7 +243,9 @@ class PictureMemory(DeferringCog):
             await answer(interaction, f"Forgotten: `{ruling.sha256[:SHORT]}`. The model judges this picture again.")
 
     @pictures.command(name="threshold", description="From which similarity on a copy is treated like the picture")
-    @app_commands.describe(similarity=f"{recognising.SURE} by default; lower acts on more copies, and on more other pictures")
+    @app_commands.describe(
+        similarity=f"{recognising.SURE} by default; lower acts on more copies, and on more other pictures"
+    )
     @app_commands.checks.has_permissions(manage_guild=True)
     async def threshold(
         self, interaction: Interaction, similarity: app_commands.Range[float, recognising.LIKELY, 1.0]
