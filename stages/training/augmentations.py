@@ -14,12 +14,12 @@ from collections.abc import Sequence
 
 import numpy as np
 import torch
-from PIL import Image
+from PIL import Image, ImageDraw, ImageOps
 from torchvision.transforms import v2
 
-from stages.inference.decoding import Pixels
+from stages.inference.decoding import BLANK, Pixels
 
-RULE = 3
+RULE = 4
 """Part of the cache keys. Increase it when `augment` gives other pictures."""
 SMALL, COLOURS = (24, 65), (8, 33)
 """Sides, in px, and numbers of colours of small originals; the upper bounds are exclusive."""
@@ -48,8 +48,8 @@ def augment(pixels: Pixels, copy: int, places: Sequence[int]) -> Pixels:
 
 
 def copy_transform(size: tuple[int, ...]) -> v2.Transform:
-    """What people do to pictures before they repost them: mirror, crop, frame, grey out, recolour, compress; and small
-    originals, as other sources have them.
+    """What people do to pictures before they repost them: mirror, crop, frame, take a screenshot, grey out, recolour,
+    compress; and small originals, as other sources have them.
 
     Args:
         size: height and width of the pictures, in px.
@@ -64,13 +64,48 @@ def copy_transform(size: tuple[int, ...]) -> v2.Transform:
     return v2.Compose(
         [
             v2.RandomHorizontalFlip(),
-            v2.RandomChoice([crop, v2.RandomChoice(frame), v2.Identity()], p=[0.4, 0.4, 0.2]),
+            v2.RandomChoice(
+                [crop, v2.RandomChoice(frame), v2.Lambda(screenshot), v2.Identity()], p=[0.3, 0.3, 0.2, 0.2]
+            ),
             v2.RandomGrayscale(0.25),
             v2.RandomApply([v2.ColorJitter(0.2, 0.2, 0.2)], 0.3),
             v2.RandomApply([v2.Lambda(shrink)], 0.25),
             v2.RandomApply([v2.Lambda(recompress)], 0.2),
         ]
     )
+
+
+def screenshot(picture: torch.Tensor) -> torch.Tensor:
+    """A picture, uint8 [3, height, width], as a program shows it: between two bars with buttons or lines of text.
+
+    Without them, a model takes the bars for the stripes of a flag.
+    """
+    shown = v2.functional.to_pil_image(_without_letterbox(picture))
+    ground, ink = ((int(torch.randint(*grey, ())),) * 3 for grey in ((0, 60), (140, 256)))
+    if torch.rand(()) < 0.4:  # a light theme
+        ground, ink = (255 - ground[0],) * 3, (255 - ink[0],) * 3
+    above, below = (max(4, int(share * shown.height)) for share in (0.05 + 0.3 * torch.rand(2)).tolist())
+    side = int(0.1 * float(torch.rand(())) * shown.width)
+    screen = ImageOps.expand(shown, (side, above, side, below), ground)
+    draw = ImageDraw.Draw(screen)
+    for top, bar in ((0, above), (screen.height - below, below)):
+        size, shape = max(2, bar // 4), draw.ellipse if torch.rand(()) < 0.5 else draw.rectangle
+        middle = top + bar // 2
+        for left in (torch.rand(int(torch.randint(0, 5, ()))) * screen.width).int().tolist():
+            stretched = left + size * (1 if shape == draw.ellipse else int(torch.randint(1, 8, ())))
+            shape((left, middle - size // 2, stretched, middle + size // 2), fill=ink)
+    square = ImageOps.pad(screen, (picture.shape[2], picture.shape[1]), color=(BLANK,) * 3)
+    framed: torch.Tensor = v2.functional.pil_to_tensor(square)
+    return framed
+
+
+def _without_letterbox(picture: torch.Tensor) -> torch.Tensor:
+    """The part of a picture, uint8 [3, height, width], that is not plain background, if it has one."""
+    there = (picture != BLANK).any(0)
+    rows, columns = there.any(1).nonzero(), there.any(0).nonzero()
+    if not len(rows):
+        return picture
+    return picture[:, int(rows[0]) : int(rows[-1]) + 1, int(columns[0]) : int(columns[-1]) + 1]
 
 
 def shrink(picture: torch.Tensor) -> torch.Tensor:

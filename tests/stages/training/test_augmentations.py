@@ -10,7 +10,7 @@ import torch
 
 from stages.dataset.arrays import Rows
 from stages.dataset.targets import Examples
-from stages.training.augmentations import copy_transform
+from stages.training.augmentations import copy_transform, screenshot
 from stages.training.batches import Samples
 from stages.training.features import extracted, graph
 from stages.training.stem import PooledStem
@@ -46,6 +46,25 @@ def test_an_augmented_picture_keeps_its_size_and_type() -> None:
     copies = [transform(picture) for _ in range(50)]
     assert {(copy.shape, copy.dtype) for copy in copies} == {(picture.shape, torch.uint8)}
     assert any((copy[0] == copy[1]).all() for copy in copies), "some are grey"
+
+
+@pytest.mark.parametrize("size", [(64, 64), (64, 20), (3, 64), (1, 1)])
+def test_a_screenshot_shows_the_picture_between_two_bars(size: tuple[int, int]) -> None:
+    picture = torch.full((3, 64, 64), 128, dtype=torch.uint8)
+    top, left = (64 - size[0]) // 2, (64 - size[1]) // 2
+    picture[:, top : top + size[0], left : left + size[1]] = torch.tensor([255, 0, 0], dtype=torch.uint8)[:, None, None]
+    for seed in range(20):
+        torch.manual_seed(seed)
+        framed = screenshot(picture)
+        assert (framed.shape, framed.dtype) == (picture.shape, torch.uint8)
+        red = (framed[0] > 150) & (framed[1] < 100)
+        assert red.any()
+        assert not red[0].any(), "above it is a bar, or the letterbox of a flat picture"
+        assert not red[-1].any()
+
+
+def test_a_screenshot_of_a_blank_picture_has_its_size() -> None:
+    assert screenshot(torch.full((3, 64, 64), 128, dtype=torch.uint8)).shape == (3, 64, 64)
 
 
 def rows(value: float) -> Rows:
