@@ -54,6 +54,8 @@ log = logging.getLogger(__name__)
 
 QUIET = 1.5
 """Seconds without another copy, after which the entry is posted or brought up to date."""
+CLAIM_SECONDS = 1.0
+"""Between two looks at a claim whose wave is not stored yet."""
 LEASE = 15
 """Seconds for which a process has a wave to itself; then another one takes it for crashed."""
 MAX_WAVES = 500
@@ -350,10 +352,13 @@ class Shield:
         first = min((each.message_id for each in wave.pending), default=wave.newest)
         span = timedelta(seconds=wave.limits.seconds)
         oldest = discord.utils.time_snowflake(discord.utils.snowflake_time(first) - span)
+        store = self._services.store
         try:
-            claimed = await self._services.store.claim_wave(
-                wave.guild.id, wave.author_id, wave.row.id, oldest, wave.newest
-            )
+            while True:
+                claimed = await store.claim_wave(wave.guild.id, wave.author_id, wave.row.id, oldest, wave.newest)
+                if claimed == wave.row.id or await store.wave(claimed) is not None:
+                    break
+                await asyncio.sleep(CLAIM_SECONDS)  # its process is about to store it, or has ended
         except StoreError:
             self._services.metrics.errors.labels("store").inc()
             return True  # moderation goes on without a database

@@ -49,6 +49,8 @@ PAGE = 200
 """Decisions that are read at a time."""
 MAX_DUE = 64
 """Rows of work that one round takes up."""
+ABANDONED = 5
+"""Seconds after which a claim is void whose wave is not stored."""
 SWEPT = (decisions, rulings, scores, retries, outbox, reposts, waves, strikes, appeals, fingerprints)
 """Tables whose rows end with the retention."""
 MODLOG, RULES = "modlog", "rules"
@@ -357,6 +359,13 @@ class BotStore(BotDatabase):
             StoreError: if the database is away.
         """
         row = {"guild_id": guild, "user_id": user, "wave_id": wave, "message_id": newest, "created_at": self.now()}
+        # A process that ends between its claim and its plan leaves a claim of no wave.
+        abandoned = (wave_claims.c.created_at < self.now() - ABANDONED) & wave_claims.c.wave_id.not_in(
+            select(waves.c.id)
+        )
+        await self.execute(
+            delete(wave_claims).where(wave_claims.c.guild_id == guild, wave_claims.c.user_id == user, abandoned)
+        )
         # One statement: the database decides which of two processes was first.
         await self.upsert(wave_claims, row, lambda old: old.message_id < oldest)
         return await self.claimed_wave(guild, user, oldest) or wave
