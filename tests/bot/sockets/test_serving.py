@@ -50,7 +50,7 @@ async def test_a_red_picture_is_deleted_and_moderators_decide_on_it(bot: BotProc
 
     click = await server.click(int(entry["id"]), pressed["Wrong verdict: allow picture"], server.owner)
     assert (await server.answer(click, NOW))["type"] == 6
-    await bot.until(lambda: labels(entry) == {"Undo"})
+    await bot.until(lambda: labels(entry) == {"Undo: forget this picture"})
     assert fields(entry)["Moderator"] == f"Marked as a wrong verdict by <@{server.owner}>."
     (row,) = bot.rows("SELECT state, moderator_id FROM decisions WHERE message_id = ?", sent)
     assert row == ("wrong", server.owner)
