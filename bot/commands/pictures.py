@@ -16,8 +16,8 @@ from bot.actions.modlog import MAX_THUMBNAILS
 from bot.actions.remembering import BLURRED
 from bot.actions.telling import modlog_channel, modlog_problem
 from bot.actions.undoing import undo_view
-from bot.commands.answering import DeferringCog, Interaction, answer, guild_of, plural, report_error
-from bot.commands.confirming import confirm
+from bot.commands.answering import DeferringCog, Interaction, answer, guild_of, plural
+from bot.commands.confirming import AskersView, confirm
 from bot.commands.rights import require_moderator_of, require_server_moderator
 from bot.pictures import lists, recognising
 from bot.pictures.examining import blurred_jpeg
@@ -102,7 +102,7 @@ class PictureMemory(DeferringCog):
         else:
             verb = "allow" if allowed else "block"
             text = f"This message has {len(found)} pictures. Which do you want to {verb}?"
-            await answer(interaction, text, view=_Choice(self, message, found, allowed))
+            await answer(interaction, text, view=PictureChoice(self, interaction.user.id, message, found, allowed))
 
     async def decide(
         self, interaction: Interaction, message: discord.Message, chosen: Sequence[Reference], allowed: bool
@@ -347,11 +347,18 @@ class PictureMemory(DeferringCog):
         return None
 
 
-class _Choice(discord.ui.View):
+class PictureChoice(AskersView):
     """Which pictures of a message are meant."""
 
-    def __init__(self, cog: PictureMemory, message: discord.Message, found: Sequence[Reference], allowed: bool) -> None:
-        super().__init__(timeout=CHOICE_SECONDS)
+    def __init__(
+        self,
+        cog: PictureMemory,
+        asker_id: int,
+        message: discord.Message,
+        found: Sequence[Reference],
+        allowed: bool,
+    ) -> None:
+        super().__init__(asker_id, CHOICE_SECONDS, manage_messages=True)
         self._cog, self._message, self._allowed = cog, message, allowed
         self._found = list(found)
         self._menu: discord.ui.Select[Any] = discord.ui.Select(
@@ -372,7 +379,3 @@ class _Choice(discord.ui.View):
         await interaction.response.defer(ephemeral=True)
         chosen = [self._found[int(value)] for value in self._menu.values]
         await self._cog.decide(interaction, self._message, chosen, self._allowed)
-
-    async def on_error(self, interaction: Interaction, error: Exception, _item: discord.ui.Item[Any]) -> None:
-        """Answer as for a command."""
-        await report_error(interaction, error)

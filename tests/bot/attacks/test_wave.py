@@ -23,7 +23,7 @@ async def test_every_copy_of_a_wave_is_deleted_under_discords_limits(
         room = await Room.furnished(server, server.guild)
         await room.command("shield set", on=True)
         rooms = [room.channel, *(server.add_channel(server.guild, f"room-{number}") for number in range(5))]
-        accounts = [server.add_member(server.guild, f"hijacked-{number}") for number in range(6)]
+        accounts = [server.add_member(server.guild, f"hijacked-{number}") for number in range(12)]
         harmless = await server.post(rooms[0], server.user, "", [blue(9)])
         server.limited = True
 

@@ -24,8 +24,10 @@ import bot.commands
 from bot.actions.appeals import AppealDecisionButton
 from bot.actions.notices import NO_RECORD, AppealButton, AppealForm
 from bot.actions.review import PictureMenu, ReviewButton
+from bot.actions.undoing import UndoButton
 from bot.actions.wave_review import WaveButton
 from bot.commands.confirming import NOT_YOURS, AskersView, Confirmation
+from bot.commands.pictures import PictureChoice
 from bot.commands.setting_up import STEPS, Setup
 from bot.rules.policy import Action, Mode, ModerationRule
 from bot.rules.shield import ShieldPolicy
@@ -46,6 +48,19 @@ async def entry_of_several(world: SimulatedServer) -> Shown:
     await world.policy(Mode.REVIEW, rules=DELETE)
     await world.post(red(), red(1))
     return world.mod, world.entries()[0]
+
+
+async def decided(world: SimulatedServer) -> Shown:
+    actor, shown = await entry(world)
+    await world.mod.click(shown, label="Wrong verdict: allow picture")
+    return actor, world.entries()[0]
+
+
+async def choice(world: SimulatedServer) -> Shown:
+    await world.policy(Mode.REVIEW, rules=DELETE)
+    result = await world.mod.context_menu(world.general, "Block this picture", await world.post(blue(1), blue(2)))
+    assert result.response is not None
+    return world.mod, result.response.message
 
 
 async def appealed(world: SimulatedServer) -> Shown:
@@ -93,6 +108,8 @@ def set_up(place: int) -> Callable[[SimulatedServer], Awaitable[Shown]]:
 CASES: dict[str, tuple[type, Callable[[SimulatedServer], Awaitable[Shown]]]] = {
     "a review": (ReviewButton, entry),
     "a review of several pictures": (PictureMenu, entry_of_several),
+    "a decision to undo": (UndoButton, decided),
+    "pictures to block": (PictureChoice, choice),
     "an appeal": (AppealDecisionButton, appealed),
     "a wave": (WaveButton, wave),
     "a threshold for all": (Confirmation, asked("threshold", label="flagged", action="timeout", score=0.0)),
