@@ -199,7 +199,10 @@ def test_one_of_several_labels_is_chosen(opened: Open, tmp_path: Path, kind: str
     tab.press("2")
     tab.seen("Image 2")
     assert answers(tmp_path) == {3: "flags"}
-    tab.press("w", Keys.ENTER)
+    tab.press("w")
+    first = "return document.activeElement.parentElement.id === 'choice'"
+    WebDriverWait(tab.browser, 20, 0.02).until(lambda browser: browser.execute_script(first), "the choice has no focus")
+    tab.press(Keys.ENTER)
     tab.seen("likely wrong labels are answered", "done-title")
     assert answers(tmp_path)[2] == {"multiclass": "flags", "multilabel": "none"}[kind]
 
