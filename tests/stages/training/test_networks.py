@@ -105,6 +105,6 @@ class Fixed(nn.Module):
 
 
 def test_a_size_that_the_backbone_does_not_take_is_an_error() -> None:
-    values = shape("finetune", backbone="vit_tiny_patch16_224", weights="none", trained_blocks=1)
-    with pytest.raises(ModelError, match=r"vit_tiny_patch16_224 does not take pictures of train\.size=64"):
+    values = shape("finetune", backbone="mixer_s16_224", weights="none", trained_blocks=1)
+    with pytest.raises(ModelError, match=r"mixer_s16_224 does not take pictures of train\.size=64"):
         frozen_stem(values)

@@ -59,7 +59,7 @@ def test_the_committed_params_are_valid(values: dict[str, Any]) -> None:
         ("extract.policy.labels", {"none": {"any": ["a"]}, "clean": {"rest": True}}, "'none' cannot be a label"),
         ("extract.policy.labels.clean", {"any": ["a"], "rest": True}, "either tags (any, all, none) or `rest: true`"),
         ("download.faults.throttled", 2, "download.faults.throttled: Input should be less than or equal to 1; it is 2"),
-        ("download.faults.slow", 0.99, "the shares of faults add up to 1.033, more than 1"),
+        ("download.faults.slow", 0.99, "the shares of faults add up to 1.0313, more than 1"),
         ("download.contact", "two\nlines", "download.contact: "),
         (
             "train.model.name",
